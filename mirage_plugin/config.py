@@ -1,0 +1,198 @@
+"""What can be set, frozen and validated once, so that nothing behind it checks again."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal, get_args
+
+from mirage_plugin.errors import ConfigError, closest
+
+__all__ = [
+    "DEVICES",
+    "MAX_SIDE_PX",
+    "STEPS",
+    "TIERS",
+    "Device",
+    "ServeConfig",
+    "Tier",
+    "TierChoice",
+    "TrainConfig",
+    "choose_tier",
+    "parse_size",
+    "weights_directory",
+]
+
+Tier = Literal["nano", "small", "base"]
+TierChoice = Literal["auto", "nano", "small", "base"]
+Device = Literal["auto", "cpu", "cuda"]
+
+TIERS: Final[tuple[str, ...]] = get_args(Tier)
+"""The model's sizes, smallest first."""
+DEVICES: Final[tuple[str, ...]] = get_args(Device)
+STEPS: Final = (1, 2, 4)
+"""Denoising steps the weights are trained for."""
+MAX_SIDE_PX: Final = 16384
+"""Longest side of a frame: what GPUs take as a texture; a frame's byte count stays inside 32 bits."""
+
+_MAX_THREADS: Final = 256
+_MAX_SEED: Final = 2**63 - 1
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """Read `WIDTHxHEIGHT` in pixels; any size from 1×1 to 16384×16384, odd ones included.
+
+    >>> parse_size("640x360")
+    (640, 360)
+
+    Raises `ConfigError` for anything else.
+    """
+    match = re.fullmatch(r"\s*([+-]?\d+)\s*[xX×]\s*([+-]?\d+)\s*", text, re.ASCII)
+    # More than 9 digits are refused before int() sees them: its cost grows with the square of their number.
+    if match is None or max(map(len, match.groups())) > 9:
+        raise ConfigError(f"a size is WIDTHxHEIGHT in pixels, such as 640x360, not {text[:40]!r}")
+    width, height = int(match[1]), int(match[2])
+    for name, side in (("width", width), ("height", height)):
+        if not 1 <= side <= MAX_SIDE_PX:
+            raise ConfigError(f"the {name} in {text!r} must be from 1 to {MAX_SIDE_PX} pixels")
+    return width, height
+
+
+def choose_tier(
+    available: Collection[str], *, multiprocessors: int | None = None, memory_bytes: int | None = None
+) -> Tier:
+    """Pick what `--tier auto` means on this machine.
+
+    `available`: tiers that have weights. `multiprocessors` and `memory_bytes` describe the CUDA device, None
+    where there is none. A processor gets nano; a GPU of Hopper's size (≥100 multiprocessors, ≥16 GB) base; any
+    other GPU small. Without weights for that tier the next smaller one with weights is taken, then the next
+    larger.
+
+    Raises `ConfigError` where no tier has weights.
+    """
+    if multiprocessors is None:
+        best = 0
+    elif multiprocessors >= 100 and (memory_bytes or 0) >= 16e9:
+        best = 2
+    else:
+        best = 1
+    tiers: tuple[Tier, ...] = get_args(Tier)
+    for index in (*range(best, -1, -1), *range(best + 1, len(tiers))):
+        if tiers[index] in available:
+            return tiers[index]
+    raise ConfigError("no tier has weights here: train some with `mirage train --tier nano`")
+
+
+def weights_directory() -> Path:
+    """Where the weights that ship with the package lie: `<tier>.safetensors` and their cards."""
+    return Path(__file__).parent / "weights"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServeConfig:
+    """What `mirage serve` does.
+
+    ========================================== ===========================================================
+    `ServeConfig()`                            the best tier with weights, on the GPU if there is one
+    `ServeConfig(tier="nano", device="cpu")`   the CPU path, whatever the machine has
+    `ServeConfig(style="ink")`                 games that ask for no style get ink
+    `ServeConfig(bind="tcp://127.0.0.1:7788")` frames as messages over TCP, not in shared memory
+    `ServeConfig(steps=2)`                     two denoising steps a frame: better, at twice the time
+    ========================================== ===========================================================
+
+    Raises `ConfigError` for what is out of range. That a style is known, weights exist and the endpoint is
+    free is found out when the sidecar starts.
+    """
+
+    tier: TierChoice = "auto"
+    device: Device = "auto"
+    style: str | None = None
+    """Style of a game that names none; None: the first preset."""
+    bind: str | None = None
+    """Endpoint to listen at, `ipc://…` or `tcp://host:port`; None: the bridge's default for this user."""
+    steps: int = 1
+    """Denoising steps a frame: 1, 2 or 4."""
+    threads: int = 1
+    """Compute threads on a CPU. One is steadier than two where the game has the other core."""
+    json: Path | None = None
+    """Where the final statistics are written when the sidecar stops."""
+
+    def __post_init__(self) -> None:
+        """Validate every field."""
+        _one_of("tier", self.tier, get_args(TierChoice))
+        _one_of("device", self.device, DEVICES)
+        if self.style is not None and not self.style.strip():
+            raise ConfigError("the style's name is empty: leave it out, or name one that `mirage styles` lists")
+        if self.bind is not None and not re.fullmatch(r"(ipc://.+|tcp://.+:(\d{1,5}|\*))", self.bind):
+            raise ConfigError(
+                f"an endpoint is tcp://HOST:PORT or ipc:///path/of/socket, such as tcp://127.0.0.1:7788, "
+                f"not {self.bind[:80]!r}"
+            )
+        if self.steps not in STEPS:
+            raise ConfigError(f"steps must be one of {', '.join(map(str, STEPS))}, not {self.steps}")
+        _within("threads", self.threads, 1, _MAX_THREADS)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainConfig:
+    """What `mirage train` does.
+
+    ======================================= ==============================================================
+    `TrainConfig()`                         an hour of nano, continued where `runs/nano` stopped
+    `TrainConfig(tier="base", minutes=20)`  as far as base comes in twenty minutes
+    `TrainConfig(resume=False)`             from nothing, even where `runs/nano` holds a run
+    `TrainConfig(data=Path("pairs"))`       a studio's own pairs instead of the paired worlds
+    ======================================= ==============================================================
+
+    Raises `ConfigError` for what is out of range.
+    """
+
+    tier: Tier = "nano"
+    minutes: float = 60.0
+    """Wall-clock time to train for; the run can be continued afterwards."""
+    out: Path | None = None
+    """Directory of the run: checkpoints, plots, sample sheets. None: `runs/<tier>`."""
+    resume: bool = True
+    """Continue the run in `out` if there is one."""
+    device: Device = "auto"
+    seed: int = 0
+    """Fixes scenes, styles, initial weights and noise, 0 to 2⁶³−1."""
+    data: Path | None = None
+    """Folder of recorded frames and their restyled twins; None: worlds are drawn as it trains."""
+    threads: int = 1
+    """Compute threads on a CPU."""
+    json: Path | None = None
+    """Where the final figures are written."""
+
+    def __post_init__(self) -> None:
+        """Validate every field."""
+        _one_of("tier", self.tier, TIERS)
+        _one_of("device", self.device, DEVICES)
+        if not (math.isfinite(self.minutes) and self.minutes > 0):
+            raise ConfigError(f"minutes must be more than 0, not {self.minutes}")
+        _within("seed", self.seed, 0, _MAX_SEED)
+        _within("threads", self.threads, 1, _MAX_THREADS)
+        if self.data is not None and not self.data.is_dir():
+            raise ConfigError(
+                f"{self.data} is not a folder: name one with training pairs (`mirage worlds` writes an example)"
+            )
+
+    @property
+    def run_directory(self) -> Path:
+        """`out`, or `runs/<tier>` where it was left open."""
+        return self.out if self.out is not None else Path("runs") / self.tier
+
+
+def _one_of(name: str, value: str, known: tuple[str, ...]) -> None:
+    if value not in known:
+        near = closest(value, known, count=1)
+        hint = f" (did you mean {near[0]}?)" if near else ""
+        raise ConfigError(f"{name} must be one of {', '.join(known)}, not {value!r}{hint}")
+
+
+def _within(name: str, value: int, low: int, high: int) -> None:
+    if not low <= value <= high:
+        raise ConfigError(f"{name} must be from {low} to {high}, not {value}")
