@@ -3,18 +3,17 @@
 ::
 
     MirageError                      catch this one; str(error) is a sentence a user can act on
-    ├── ConfigError                  an option or a setting is out of range, or two contradict (a ValueError too)
+    ├── ConfigError                  an option or a setting is out of range or contradicts another
     │   └── UnknownStyleError        no style of that name; names the closest ones
     ├── MissingDependencyError       an optional package is not installed; says which pip line brings it
     ├── WeightsError                 weights are missing, truncated, altered, or of another tier or version
     ├── DeviceError                  the device asked for is not there, or gave up and could not be rebuilt
-    ├── EndpointInUseError           another sidecar already answers at this endpoint
     ├── NoSidecarError               nothing answers at this endpoint
     ├── DataError                    an input file (frames, pairs, a recording, a preset) cannot be used
     └── OutputError                  a result cannot be written (no permission, no space)
 
-Libraries raise these; only the command line prints them and exits. Errors of the bridge have their own tree
-in `mirage_bridge`, which must not know this package.
+Libraries raise these; only the command line prints them and exits. What goes wrong between the processes, an
+endpoint in use among it, has its own tree in `mirage_bridge.errors`: the bridge must not know this package.
 """
 
 from __future__ import annotations
@@ -27,7 +26,6 @@ __all__ = [
     "ConfigError",
     "DataError",
     "DeviceError",
-    "EndpointInUseError",
     "MirageError",
     "MissingDependencyError",
     "NoSidecarError",
@@ -98,15 +96,6 @@ class DeviceError(MirageError):
     def no_cuda(cls) -> DeviceError:
         """CUDA was asked for where torch sees none."""
         return cls("torch sees no CUDA device: use --device cpu, or let `mirage doctor` say what is missing")
-
-
-class EndpointInUseError(MirageError):
-    """Another process already listens at the endpoint."""
-
-    def __init__(self, endpoint: str) -> None:
-        """Name the `endpoint` that is taken."""
-        self.endpoint = endpoint
-        super().__init__(f"another sidecar listens at {endpoint}: stop it, or choose another with --bind")
 
 
 class NoSidecarError(MirageError):

@@ -1,0 +1,395 @@
+"""The `mirage` command: what can be asked for, and nothing of how it is done.
+
+Each command imports its implementation when it is called: `mirage --help` needs no torch and answers at once.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mirage_plugin import __version__
+from mirage_plugin.config import Device, ServeConfig, Tier, TierChoice, TrainConfig
+
+__all__ = ["app"]
+
+app = typer.Typer(
+    name="mirage",
+    help="Real-time AI restyling for games: a sidecar redraws every frame, and the game never waits for it.",
+    epilog="Start with [bold]mirage demo[/bold]. What this machine can run: [bold]mirage doctor[/bold].",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+
+PLAY, STYLE, TRAIN, LOOK = "Play", "Styles and pictures", "Train and judge", "Look inside"
+
+TierOption = Annotated[
+    TierChoice, typer.Option(help="Size of the model; [bold]auto[/bold] takes what this machine can run.")
+]
+DeviceOption = Annotated[
+    Device, typer.Option(help="Where it computes; [bold]auto[/bold] takes CUDA where there is one.")
+]
+StyleOption = Annotated[
+    str | None, typer.Option(metavar="NAME", help="A style of [bold]mirage styles[/bold], or a preset file.")
+]
+SeedOption = Annotated[
+    int,
+    typer.Option(metavar="N", min=0, help="Fixes everything random; the same seed gives the same result."),
+]
+ThreadsOption = Annotated[
+    int, typer.Option(metavar="N", min=1, help="Compute threads on a CPU; leave a core to the game.")
+]
+JsonOption = Annotated[
+    Path | None, typer.Option("--json", metavar="FILE", dir_okay=False, help="Also write the figures here.")
+]
+
+
+def _examples(*lines: str) -> str:
+    """The end of a command's help: one example a line."""
+    return "\n\n".join(["[bold]Examples[/bold]", *(f"[cyan]{line}[/cyan]" for line in lines)])
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"mirage {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _mirage(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version."),
+    ] = False,
+) -> None:
+    """Hold the options that come before a command."""
+
+
+@app.command(
+    rich_help_panel=PLAY,
+    epilog=_examples("mirage demo", "mirage demo --style ink --size 1280x720", "mirage demo --headless"),
+)
+def demo(
+    headless: Annotated[
+        bool | None,
+        typer.Option(
+            "--headless/--window",
+            help="Play by autopilot without a window, or in one.",
+            show_default="a window where there is a display",
+        ),
+    ] = None,
+    frames: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N", min=1, help="Stop after so many frames.", show_default="300 headless, else no end"
+        ),
+    ] = None,
+    size: Annotated[str, typer.Option(metavar="WxH", help="Size of the game's frames.")] = "640x360",
+    seed: SeedOption = 0,
+    out: Annotated[
+        Path, typer.Option(metavar="DIR", file_okay=False, help="Where pictures and video are written.")
+    ] = Path("out/demo"),
+    tier: TierOption = "auto",
+    device: DeviceOption = "auto",
+    style: StyleOption = None,
+    json: JsonOption = None,
+) -> None:
+    """Play the sample game while a sidecar of its own redraws it.
+
+    With a display: a window; keys 1-9 change the style, Tab wipes between before and after, F1 shows the \
+    frame budget.
+
+    Headless: the game plays itself, the frame-budget table is printed, and a contact sheet and a video are \
+    written.
+    """
+    from mirage_plugin.demo import demo as run
+    from mirage_plugin.doctor import display_name
+
+    if headless is None:
+        headless = display_name() is None
+    run(
+        headless=headless,
+        frames=frames if frames is not None else (300 if headless else 0),
+        size=size,
+        seed=seed,
+        out=out,
+        tier=tier,
+        device=device,
+        style=style,
+        json=json,
+    )
+
+
+@app.command(
+    rich_help_panel=PLAY,
+    epilog=_examples(
+        "mirage serve",
+        "mirage serve --tier nano --device cpu --style ink",
+        "mirage serve --bind tcp://127.0.0.1:7788",
+    ),
+)
+def serve(
+    tier: TierOption = "auto",
+    device: DeviceOption = "auto",
+    style: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Style of a game that asks for none.")
+    ] = None,
+    bind: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ENDPOINT",
+            help="Where games connect: ipc://PATH or tcp://HOST:PORT.",
+            show_default="this user's own",
+        ),
+    ] = None,
+    steps: Annotated[
+        int, typer.Option(metavar="N", help="Denoising steps a frame: 1, 2 or 4; more is better and slower.")
+    ] = 1,
+    threads: ThreadsOption = 1,
+    json: JsonOption = None,
+) -> None:
+    """Start the sidecar that redraws the frames of every game that connects.
+
+    It loads, warms up and then says that it is ready. Ctrl-C (or SIGTERM) answers what is under way, frees \
+    the shared memory and stops.
+    """
+    config = ServeConfig(
+        tier=tier, device=device, style=style, bind=bind, steps=steps, threads=threads, json=json
+    )
+    from mirage_plugin.sidecar import serve as run
+
+    run(config=config)
+
+
+@app.command(rich_help_panel=STYLE, epilog=_examples("mirage styles", "mirage styles --sheet out/styles.png"))
+def styles(
+    sheet: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", dir_okay=False, help="Draw every style on one scene into this picture."),
+    ] = None,
+    json: JsonOption = None,
+) -> None:
+    """List the styles by family, or draw them all on one sheet."""
+    from mirage_plugin.styles import show
+
+    show(sheet=sheet, json=json)
+
+
+@app.command(
+    rich_help_panel=STYLE,
+    epilog=_examples(
+        "mirage restyle --frames shots/ --style ink --out restyled/",
+        "mirage restyle --frames play.mp4 --style painting.jpg --out play-painted.mp4",
+    ),
+)
+def restyle(
+    frames: Annotated[
+        Path, typer.Option(metavar="DIR|VIDEO", exists=True, help="A folder of pictures, or a video.")
+    ],
+    style: Annotated[str, typer.Option(metavar="NAME|IMAGE", help="A style, or a picture to take it from.")],
+    out: Annotated[Path, typer.Option(metavar="DIR|VIDEO", help="Where the redrawn frames go.")],
+    strength: Annotated[
+        float, typer.Option(metavar="S", min=0.0, max=1.0, help="From 0, untouched, to 1.")
+    ] = 1.0,
+    tier: TierOption = "auto",
+    device: DeviceOption = "auto",
+    seed: SeedOption = 0,
+    json: JsonOption = None,
+) -> None:
+    """Redraw recorded frames or a video, as if it were being played."""
+    from mirage_plugin.restyle import restyle as run
+
+    run(
+        frames=frames, style=style, out=out, strength=strength, tier=tier, device=device, seed=seed, json=json
+    )
+
+
+@app.command(
+    rich_help_panel=TRAIN,
+    epilog=_examples("mirage worlds --out out/worlds", "mirage worlds --out pairs --clips 64 --style ink"),
+)
+def worlds(
+    out: Annotated[Path, typer.Option(metavar="DIR", file_okay=False, help="Folder to write the pairs to.")],
+    clips: Annotated[
+        int, typer.Option(metavar="N", min=1, help="Number of clips, each in a scene of its own.")
+    ] = 8,
+    frames: Annotated[int, typer.Option(metavar="N", min=1, help="Frames a clip.")] = 6,
+    size: Annotated[str, typer.Option(metavar="WxH", help="Size of a frame.")] = "256x144",
+    seed: SeedOption = 0,
+    style: Annotated[
+        str | None, typer.Option(metavar="NAME", help="One style for all.", show_default="a random one each")
+    ] = None,
+) -> None:
+    """Draw paired scenes, plain and restyled, into a folder that train reads."""
+    from mirage_plugin.train.worlds import write
+
+    write(out=out, clips=clips, frames=frames, size=size, seed=seed, style=style)
+
+
+@app.command(
+    rich_help_panel=TRAIN,
+    epilog=_examples("mirage train --minutes 60", "mirage train --tier base --device cuda --minutes 20"),
+)
+def train(
+    tier: Annotated[Tier, typer.Option(help="Size of the model.")] = "nano",
+    minutes: Annotated[
+        float, typer.Option(metavar="M", help="Train for so long; a run can be continued later.")
+    ] = 60.0,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", file_okay=False, help="The run's folder.", show_default="runs/TIER"),
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume/--fresh", help="Continue the run in that folder, or begin anew.")
+    ] = True,
+    device: DeviceOption = "auto",
+    seed: SeedOption = 0,
+    data: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Your own pairs.", show_default="worlds drawn as it trains"),
+    ] = None,
+    threads: ThreadsOption = 1,
+    json: JsonOption = None,
+) -> None:
+    """Train a model on paired worlds or on your own pairs. Ctrl-C loses nothing."""
+    config = TrainConfig(
+        tier=tier,
+        minutes=minutes,
+        out=out,
+        resume=resume,
+        device=device,
+        seed=seed,
+        data=data,
+        threads=threads,
+        json=json,
+    )
+    from mirage_plugin.train.trainer import train as run
+
+    run(config=config)
+
+
+@app.command(
+    "eval",
+    rich_help_panel=TRAIN,
+    epilog=_examples("mirage eval --quick", "mirage eval --time --json out/time.json"),
+)
+def evaluate(
+    tier: TierOption = "auto",
+    seed: SeedOption = 0,
+    quick: Annotated[bool, typer.Option("--quick", help="Fewer scenes and styles.")] = False,
+    out: Annotated[
+        Path, typer.Option(metavar="DIR", file_okay=False, help="Where plots and contact sheets are written.")
+    ] = Path("out/eval"),
+    json: JsonOption = None,
+    weights: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", dir_okay=False, help="Weights to judge.", show_default="the tier's own"),
+    ] = None,
+    time: Annotated[bool, typer.Option("--time", help="Over time: flicker, memory, drift.")] = False,
+) -> None:
+    """Measure the model on unseen scenes and styles, beside the baselines it must beat."""
+    from mirage_plugin.train.evaluation import evaluate as run
+
+    run(tier=tier, seed=seed, quick=quick, out=out, json=json, weights=weights, time=time)
+
+
+@app.command(
+    rich_help_panel=LOOK,
+    epilog=_examples(
+        "mirage profile --seconds 30 --html out/profile.html",
+        "mirage profile --attach ipc:///run/user/1000/mirage",
+        "mirage profile --compare before.json after.json",
+    ),
+)
+def profile(
+    attach: Annotated[
+        str | None, typer.Option(metavar="ENDPOINT", help="Watch a sidecar that is running.")
+    ] = None,
+    read: Annotated[
+        Path | None, typer.Option(metavar="FILE", exists=True, dir_okay=False, help="Look at a recording.")
+    ] = None,
+    compare: Annotated[
+        tuple[Path, Path] | None,
+        typer.Option(metavar="A B", help="What changed between two results; exits with 1 if B is worse."),
+    ] = None,
+    overhead: Annotated[bool, typer.Option("--overhead", help="Measure what recording costs.")] = False,
+    size: Annotated[str, typer.Option(metavar="WxH", help="Size of the frames.")] = "640x360",
+    fps: Annotated[
+        float, typer.Option(metavar="N", min=1.0, help="Frames a second that each game sends.")
+    ] = 60.0,
+    sessions: Annotated[int, typer.Option(metavar="N", min=1, help="Games at once.")] = 1,
+    seconds: Annotated[float, typer.Option(metavar="N", min=0.1, help="How long.")] = 10.0,
+    tier: TierOption = "auto",
+    device: DeviceOption = "auto",
+    html: Annotated[
+        Path | None, typer.Option(metavar="FILE", dir_okay=False, help="Write a report with plots.")
+    ] = None,
+    trace: Annotated[
+        Path | None, typer.Option(metavar="FILE", dir_okay=False, help="Write a trace for the Perfetto UI.")
+    ] = None,
+    csv: Annotated[
+        Path | None, typer.Option(metavar="FILE", dir_okay=False, help="Write PresentMon's columns.")
+    ] = None,
+    json: JsonOption = None,
+) -> None:
+    """Show where each frame's time goes, against the budget.
+
+    Runs a workload of its own, or looks at a running sidecar or a recording.
+    """
+    if sum((attach is not None, read is not None, compare is not None)) > 1:
+        raise typer.BadParameter("choose one of --attach, --read and --compare")
+    from mirage_plugin.profiler import profile as run
+
+    raise typer.Exit(
+        run(
+            attach=attach,
+            read=read,
+            compare=compare,
+            overhead=overhead,
+            size=size,
+            fps=fps,
+            sessions=sessions,
+            seconds=seconds,
+            tier=tier,
+            device=device,
+            html=html,
+            trace=trace,
+            csv=csv,
+            json=json,
+        )
+    )
+
+
+@app.command(rich_help_panel=LOOK, epilog=_examples("mirage keys", "mirage keys --make living-room"))
+def keys(
+    make: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Make a key pair of that name first.")
+    ] = None,
+    directory: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", file_okay=False, help="Where keys lie.", show_default="this user's own"),
+    ] = None,
+) -> None:
+    """List the keys that let a game on another machine in, or make one."""
+    from mirage_bridge.keys import list_keys, make_keys
+
+    if make is not None:
+        typer.echo(f"wrote {make_keys(name=make, directory=directory)}")
+    for name, public_key in sorted(list_keys(directory=directory).items()):
+        typer.echo(f"{name}  {public_key}")
+
+
+@app.command(rich_help_panel=LOOK, epilog=_examples("mirage doctor", "mirage doctor --json out/doctor.json"))
+def doctor(json: JsonOption = None) -> None:
+    """Say what this machine can run, and how to mend what is missing.
+
+    Exits with 1 only where no sidecar can run here.
+    """
+    from mirage_plugin.doctor import doctor as run
+
+    raise typer.Exit(0 if run(json=json).can_serve else 1)
