@@ -5,7 +5,6 @@ Exit codes: 0 done, 1 failed or cannot run here, 2 wrong use or an error that sa
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import sys
 import tempfile
@@ -28,11 +27,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     No traceback reaches the user: an unexpected exception is written to a file whose path is printed, and
     shown in full only where the environment has `MIRAGE_DEBUG=1`.
     """
-    if importlib.util.find_spec("typer") is None or importlib.util.find_spec("rich") is None:
+    try:
+        import rich  # noqa: F401 - wanted later, and not without it
+
+        from mirage_plugin.cli import app
+    except ModuleNotFoundError as error:
+        if error.name not in ("typer", "rich"):
+            return _unexpected(error)
         _say('the command line is not installed: pip install "mirage-plugin[sidecar]"')
         return 1
-    from mirage_plugin.cli import app
-
     try:
         app(args=None if arguments is None else list(arguments), prog_name="mirage")
     except SystemExit as exit_:

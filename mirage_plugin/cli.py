@@ -101,11 +101,9 @@ def demo(
 ) -> None:
     """Play the sample game while a sidecar of its own redraws it.
 
-    With a display: a window; keys 1-9 change the style, Tab wipes between before and after, F1 shows the \
-    frame budget.
+    With a display, in a window: 1-9 change the style, Tab wipes before and after, F1 shows the budget.
 
-    Headless: the game plays itself, the frame-budget table is printed, and a contact sheet and a video are \
-    written.
+    Headless, it plays itself, prints the frame-budget table and writes a contact sheet and a video.
     """
     from mirage_plugin.demo import demo as run
     from mirage_plugin.doctor import display_name
@@ -155,8 +153,7 @@ def serve(
 ) -> None:
     """Start the sidecar that redraws the frames of every game that connects.
 
-    It loads, warms up and then says that it is ready. Ctrl-C (or SIGTERM) answers what is under way, frees \
-    the shared memory and stops.
+    It loads, warms up and then says that it is ready; Ctrl-C or SIGTERM drains and stops it.
     """
     config = ServeConfig(
         tier=tier, device=device, style=style, bind=bind, steps=steps, threads=threads, json=json

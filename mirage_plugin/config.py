@@ -30,9 +30,9 @@ Tier = Literal["nano", "small", "base"]
 TierChoice = Literal["auto", "nano", "small", "base"]
 Device = Literal["auto", "cpu", "cuda"]
 
-TIERS: Final[tuple[str, ...]] = get_args(Tier)
+TIERS: Final[tuple[Tier, ...]] = get_args(Tier)
 """The model's sizes, smallest first."""
-DEVICES: Final[tuple[str, ...]] = get_args(Device)
+DEVICES: Final[tuple[Device, ...]] = get_args(Device)
 STEPS: Final = (1, 2, 4)
 """Denoising steps the weights are trained for."""
 MAX_SIDE_PX: Final = 16384
@@ -79,10 +79,9 @@ def choose_tier(
         best = 2
     else:
         best = 1
-    tiers: tuple[Tier, ...] = get_args(Tier)
-    for index in (*range(best, -1, -1), *range(best + 1, len(tiers))):
-        if tiers[index] in available:
-            return tiers[index]
+    for index in (*range(best, -1, -1), *range(best + 1, len(TIERS))):
+        if TIERS[index] in available:
+            return TIERS[index]
     raise ConfigError("no tier has weights here: train some with `mirage train --tier nano`")
 
 

@@ -1,0 +1,200 @@
+"""What each command hands to its implementation, and that the implementation takes it."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from mirage_plugin.__main__ import main
+from mirage_plugin.config import ServeConfig, TrainConfig
+
+# command line -> module, function, the arguments it must get
+CALLS: list[tuple[list[str], str, str, dict[str, Any]]] = [
+    (
+        ["serve", "--tier", "nano", "--device", "cpu", "--style", "ink", "--bind", "tcp://127.0.0.1:7788"],
+        "mirage_plugin.sidecar",
+        "serve",
+        {"config": ServeConfig(tier="nano", device="cpu", style="ink", bind="tcp://127.0.0.1:7788")},
+    ),
+    (
+        ["serve", "--steps", "2", "--threads", "2", "--json", "stats.json"],
+        "mirage_plugin.sidecar",
+        "serve",
+        {"config": ServeConfig(steps=2, threads=2, json=Path("stats.json"))},
+    ),
+    (
+        ["demo", "--headless", "--size", "641x359", "--seed", "7", "--json", "demo.json"],
+        "mirage_plugin.demo",
+        "demo",
+        {
+            "headless": True,
+            "frames": 300,
+            "size": "641x359",
+            "seed": 7,
+            "out": Path("out/demo"),
+            "tier": "auto",
+            "device": "auto",
+            "style": None,
+            "json": Path("demo.json"),
+        },
+    ),
+    (
+        ["demo", "--window", "--style", "ink", "--tier", "small", "--device", "cuda", "--out", "shots"],
+        "mirage_plugin.demo",
+        "demo",
+        {
+            "headless": False,
+            "frames": 0,
+            "size": "640x360",
+            "seed": 0,
+            "out": Path("shots"),
+            "tier": "small",
+            "device": "cuda",
+            "style": "ink",
+            "json": None,
+        },
+    ),
+    (
+        ["train", "--tier", "base", "--minutes", "20", "--out", "runs/x", "--fresh", "--seed", "3"],
+        "mirage_plugin.train.trainer",
+        "train",
+        {"config": TrainConfig(tier="base", minutes=20.0, out=Path("runs/x"), resume=False, seed=3)},
+    ),
+    (
+        ["eval", "--tier", "nano", "--quick", "--time", "--weights", "w.safetensors", "--json", "e.json"],
+        "mirage_plugin.train.evaluation",
+        "evaluate",
+        {
+            "tier": "nano",
+            "seed": 0,
+            "quick": True,
+            "out": Path("out/eval"),
+            "json": Path("e.json"),
+            "weights": Path("w.safetensors"),
+            "time": True,
+        },
+    ),
+    (
+        ["styles", "--sheet", "s.png"],
+        "mirage_plugin.styles",
+        "show",
+        {"sheet": Path("s.png"), "json": None},
+    ),
+    (
+        ["worlds", "--out", "pairs", "--clips", "2", "--frames", "3", "--size", "64x36", "--style", "ink"],
+        "mirage_plugin.train.worlds",
+        "write",
+        {"out": Path("pairs"), "clips": 2, "frames": 3, "size": "64x36", "seed": 0, "style": "ink"},
+    ),
+    (
+        ["restyle", "--frames", ".", "--style", "ink", "--out", "painted", "--strength", "0.5"],
+        "mirage_plugin.restyle",
+        "restyle",
+        {
+            "frames": Path(),
+            "style": "ink",
+            "out": Path("painted"),
+            "strength": 0.5,
+            "tier": "auto",
+            "device": "auto",
+            "seed": 0,
+            "json": None,
+        },
+    ),
+    (
+        ["profile", "--seconds", "2", "--sessions", "3", "--html", "r.html"],
+        "mirage_plugin.profiler",
+        "profile",
+        {
+            "attach": None,
+            "read": None,
+            "compare": None,
+            "overhead": False,
+            "size": "640x360",
+            "fps": 60.0,
+            "sessions": 3,
+            "seconds": 2.0,
+            "tier": "auto",
+            "device": "auto",
+            "html": Path("r.html"),
+            "trace": None,
+            "csv": None,
+            "json": None,
+        },
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("line", "module", "function", "wanted"), CALLS, ids=[" ".join(c[0][:3]) for c in CALLS]
+)
+def test_a_command_hands_over_what_was_asked(
+    line: list[str], module: str, function: str, wanted: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    got: list[dict[str, Any]] = []
+    recorder = ModuleType(module)
+    setattr(recorder, function, lambda **arguments: got.append(arguments) or 0)
+    monkeypatch.setitem(sys.modules, module, recorder)
+    assert main(line) == 0
+    assert got == [wanted]
+
+
+@pytest.mark.parametrize(
+    ("line", "module", "function", "wanted"), CALLS, ids=[" ".join(c[0][:3]) for c in CALLS]
+)
+def test_the_implementation_takes_it(
+    line: list[str], module: str, function: str, wanted: dict[str, Any]
+) -> None:
+    implementation = getattr(importlib.import_module(module), function)
+    inspect.signature(implementation).bind(**wanted)
+
+
+def test_keys_are_made_then_listed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made: dict[str, str] = {"desk": "A" * 40}
+
+    def make_keys(*, name: str, directory: Path | None) -> Path:
+        assert directory == Path("ring")
+        made[name] = "B" * 40
+        return directory / f"{name}.key"
+
+    recorder = ModuleType("mirage_bridge.keys")
+    vars(recorder).update(make_keys=make_keys, list_keys=lambda directory: made)
+    monkeypatch.setitem(sys.modules, "mirage_bridge.keys", recorder)
+    assert main(["keys", "--make", "attic", "--directory", "ring"]) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        f"wrote {Path('ring/attic.key')}", f"attic  {'B' * 40}", f"desk  {'A' * 40}",
+    ]  # fmt: skip
+
+
+def test_the_keys_are_the_bridge_s() -> None:
+    keys = importlib.import_module("mirage_bridge.keys")
+    inspect.signature(keys.make_keys).bind(name="desk", directory=None)
+    inspect.signature(keys.list_keys).bind(directory=None)
+
+
+@pytest.mark.parametrize(
+    ("environment", "headless"),
+    [({}, True), ({"DISPLAY": ":0"}, False), ({"WAYLAND_DISPLAY": "wayland-0"}, False)],
+)
+@pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="a desktop always has a display")
+def test_demo_opens_a_window_where_there_is_a_display(
+    environment: dict[str, str], headless: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("DISPLAY", "WAYLAND_DISPLAY"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    got: list[dict[str, Any]] = []
+    recorder = ModuleType("mirage_plugin.demo")
+    vars(recorder).update(demo=lambda **arguments: got.append(arguments))
+    monkeypatch.setitem(sys.modules, "mirage_plugin.demo", recorder)
+    assert main(["demo"]) == 0
+    assert (got[0]["headless"], got[0]["frames"]) == (headless, 300 if headless else 0)
