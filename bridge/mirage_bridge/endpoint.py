@@ -1,0 +1,195 @@
+"""Addresses: the per-user default, what makes one safe, and sockets with every limit set (PROTOCOL §8)."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import ipaddress
+import os
+import re
+import socket
+import stat
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import zmq
+
+from .errors import EndpointError, EndpointInUseError
+from .protocol import MAX_CONTROL_BYTES
+
+if sys.platform != "win32":
+    import fcntl
+
+__all__ = ["bind", "connect", "default_endpoint", "is_local", "is_loopback"]
+
+HEARTBEAT_MS: Final = 500
+HEARTBEAT_TIMEOUT_MS: Final = 3000
+#: Messages, not bytes: doorbells and control messages are small, and a lost doorbell costs nothing.
+HIGH_WATER: Final = 64
+#: The largest remote part: a 16384-pixel-wide frame is refused long before, see `Capabilities.max_size`.
+MAX_REMOTE_PART_BYTES: Final = 7680 * 4320 * 8
+_MAX_IPC_PATH: Final = 107
+#: ZMQ_IPC_FILTER_UID: libzmq asks the kernel who is at the other end; pyzmq has no name for it.
+_IPC_FILTER_UID: Final = 59
+
+
+def default_endpoint() -> str:
+    """``$MIRAGE_ENDPOINT``, else ``ipc://`` in a directory that belongs to this user alone.
+
+    On Windows, which has no such sockets, ``tcp://127.0.0.1:47363``.
+    """
+    configured = os.environ.get("MIRAGE_ENDPOINT")
+    if configured:
+        return configured
+    if sys.platform == "win32":
+        return "tcp://127.0.0.1:47363"
+    runtime = os.environ.get("XDG_RUNTIME_DIR")
+    base = Path(runtime) / "mirage" if runtime else Path(tempfile.gettempdir()) / f"mirage-{os.getuid()}"
+    return f"ipc://{base}/bridge"
+
+
+def is_local(endpoint: str) -> bool:
+    """Whether pixels may go through shared memory."""
+    return endpoint.startswith("ipc://")
+
+
+def is_loopback(endpoint: str) -> bool:
+    """Whether a tcp endpoint stays on this machine."""
+    host, _ = _tcp(endpoint)
+    if host == "localhost":
+        return True
+    with contextlib.suppress(ValueError):
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    return False
+
+
+def check(endpoint: str) -> None:
+    """Raise `EndpointError` unless ``endpoint`` is a well-formed ipc:// or tcp:// address."""
+    if is_local(endpoint):
+        _ipc_path(endpoint)
+    else:
+        _tcp(endpoint)
+
+
+def configure(sock: zmq.Socket[bytes], endpoint: str) -> None:
+    """Every limit ZeroMQ leaves open by default."""
+    sock.linger = 0
+    sock.sndhwm = sock.rcvhwm = HIGH_WATER
+    sock.maxmsgsize = MAX_CONTROL_BYTES if is_local(endpoint) else MAX_REMOTE_PART_BYTES
+    sock.setsockopt(zmq.HEARTBEAT_IVL, HEARTBEAT_MS)
+    sock.setsockopt(zmq.HEARTBEAT_TIMEOUT, HEARTBEAT_TIMEOUT_MS)
+    sock.setsockopt(zmq.HEARTBEAT_TTL, HEARTBEAT_TIMEOUT_MS)
+    sock.setsockopt(zmq.HANDSHAKE_IVL, 5000)
+    sock.setsockopt(zmq.BACKLOG, 64)
+    sock.setsockopt(zmq.IPV6, 1)
+
+
+def connect(sock: zmq.Socket[bytes], endpoint: str) -> None:
+    """Connect a game's socket; never blocks.  Raises `EndpointError` for an endpoint nobody should trust."""
+    if is_local(endpoint):
+        directory = _ipc_path(endpoint).parent
+        with contextlib.suppress(FileNotFoundError):
+            _check_private(directory)
+    configure(sock, endpoint)
+    sock.setsockopt(zmq.RECONNECT_IVL, 20)
+    sock.setsockopt(zmq.RECONNECT_IVL_MAX, 200)
+    # Nothing is queued for a host that is not there, so nothing stale reaches one that comes later.
+    sock.setsockopt(zmq.IMMEDIATE, 1)
+    try:
+        sock.connect(endpoint)
+    except zmq.ZMQError as error:
+        raise EndpointError(f"cannot connect to {endpoint}: {error}") from error
+
+
+def bind(sock: zmq.Socket[bytes], endpoint: str) -> str:
+    """Bind a host's socket and return the address as bound (a port of ``*`` or 0 is filled in).
+
+    Raises `EndpointInUseError` if another host lives there, `EndpointError` if the place is unsafe.  A socket
+    file that a dead host left behind is taken over.
+    """
+    configure(sock, endpoint)
+    if not is_local(endpoint):
+        _tcp(endpoint)
+        _zmq_bind(sock, endpoint)
+        return str(sock.get_string(zmq.LAST_ENDPOINT))
+    path = _ipc_path(endpoint)
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    _check_private(path.parent)
+    with contextlib.suppress(
+        zmq.ZMQError
+    ):  # libzmq built without peer credentials: the directory still guards
+        sock.setsockopt(_IPC_FILTER_UID, os.getuid())
+    with _directory_lock(path.parent):
+        # libzmq unlinks whatever stands at the path, so ask first whether somebody lives there.
+        if _answers(path):
+            raise EndpointInUseError(
+                f"{endpoint} is in use by another Mirage host; stop that one or choose another address"
+            )
+        _zmq_bind(sock, endpoint)
+        os.chmod(path, 0o600)
+    return endpoint
+
+
+def _zmq_bind(sock: zmq.Socket[bytes], endpoint: str) -> None:
+    try:
+        sock.bind(endpoint)
+    except zmq.ZMQError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise EndpointInUseError(
+                f"{endpoint} is in use by another program; stop that one or choose another port"
+            ) from error
+        raise EndpointError(f"cannot bind {endpoint}: {error}") from error
+
+
+def _ipc_path(endpoint: str) -> Path:
+    if sys.platform == "win32":
+        raise EndpointError(f"{endpoint}: ipc:// addresses do not work on Windows; use tcp://127.0.0.1:PORT")
+    path = Path(endpoint.removeprefix("ipc://"))
+    if not path.is_absolute() or path.name in ("", ".."):
+        raise EndpointError(f"{endpoint} needs an absolute path, as in ipc:///run/user/1000/mirage/bridge")
+    if len(os.fsencode(path)) > _MAX_IPC_PATH:
+        raise EndpointError(f"{endpoint} is longer than the {_MAX_IPC_PATH} bytes a socket's path may have")
+    return path
+
+
+def _tcp(endpoint: str) -> tuple[str, str]:
+    match = re.fullmatch(r"tcp://(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9.*_-]+):(\d{1,5}|\*)", endpoint)
+    if match is None or (match[2] != "*" and int(match[2]) > 65535):
+        raise EndpointError(f"{endpoint!r} is not an address; use ipc:///path/socket or tcp://host:port")
+    return match[1], match[2]
+
+
+def _check_private(directory: Path) -> None:
+    status = os.lstat(directory)
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid() or status.st_mode & 0o077:
+        raise EndpointError(
+            f"{directory} is not a directory of this user alone; chmod 700 it or choose another place"
+        )
+
+
+def _answers(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(0.5)
+        try:
+            probe.connect(os.fspath(path))
+        except (FileNotFoundError, ConnectionRefusedError):
+            return False
+        except OSError as error:
+            if error.errno == errno.ENOTSOCK:
+                raise EndpointError(f"{path} is a file and not a socket; choose another address") from error
+            return True
+        return True
+
+
+@contextlib.contextmanager
+def _directory_lock(directory: Path) -> Iterator[None]:
+    """Two hosts that start at once ask one after the other; the lock leaves no file behind."""
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(fd)

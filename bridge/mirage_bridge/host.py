@@ -1,0 +1,796 @@
+"""The sidecar's side: admit games, take their newest frames, publish answers."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import secrets
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Self
+
+import zmq
+
+from . import endpoint as endpoints
+from .channel import Array, HostRing, TakenFrame
+from .errors import BridgeError, LeaseError, ProtocolError, SegmentError, StyleError
+from .memory import Segment, sweep
+from .protocol import (
+    IDENTITY_BYTES,
+    KINDS,
+    MAX_PARTS,
+    MEMORY_KINDS,
+    PROTOCOL_VERSION,
+    TAG_CONTROL,
+    TAG_DOORBELL,
+    Admission,
+    AnswerRecord,
+    Capabilities,
+    Layout,
+    Offer,
+    check_style,
+    pack_control,
+    take,
+    unpack_control,
+)
+from .views import Lease, View, guarded
+
+__all__ = [
+    "AnswerDraft",
+    "Event",
+    "FrameJob",
+    "Host",
+    "HostSession",
+    "Paused",
+    "Resized",
+    "Resumed",
+    "SessionClosed",
+    "SessionOpened",
+    "StyleChanged",
+]
+
+_log: Final = logging.getLogger("mirage_bridge")
+
+Style = str | Mapping[str, Any]
+
+SPIN_NS: Final = 100_000
+#: A game that was welcomed and never mapped its memory is forgotten after this.
+_HANDSHAKE_NS: Final = 5_000_000_000
+#: Without a pidfd (other PID namespaces, other machines) a silent game is given up after this.
+_SILENCE_NS: Final = 10_000_000_000
+_UPKEEP_NS: Final = 500_000_000
+_DRAIN: Final = 256
+
+
+@dataclass(frozen=True)
+class SessionOpened:
+    """A game is in; its frames can be taken."""
+
+    session: HostSession
+
+
+@dataclass(frozen=True)
+class SessionClosed:
+    """A game left, died or fell silent; ``reason`` is a sentence.  Its memory goes with its last job."""
+
+    session: HostSession
+    reason: str
+
+
+@dataclass(frozen=True)
+class StyleChanged:
+    """A game set a style that ``check_style`` let through; frames of ``epoch`` and later are in it."""
+
+    session: HostSession
+    style: Style
+    strength: float
+    seed: int
+    epoch: int
+
+
+@dataclass(frozen=True)
+class Resized:
+    """A game's frames have a new `HostSession.offer`: size, format or planes.  Jobs of the old one may be
+    published still, and go nowhere.
+    """
+
+    session: HostSession
+
+
+@dataclass(frozen=True)
+class Paused:
+    """A game will send no frames for a while."""
+
+    session: HostSession
+
+
+@dataclass(frozen=True)
+class Resumed:
+    """A paused game sends frames again."""
+
+    session: HostSession
+
+
+Event = SessionOpened | SessionClosed | StyleChanged | Resized | Paused | Resumed
+
+
+class FrameJob:
+    """A frame to be answered, pinned until it is published or released.
+
+    ``pixels``, ``depth`` (float32 [H, W]), ``motion`` (float16 [H, W, 2]) and ``mask`` (uint8 [H, W]) are
+    read-only; the last three are None where the game does not write them; `HostSession.offer` has format and
+    conventions. ``published_ns`` and ``deadline_ns`` are CLOCK_MONOTONIC of this process; ``input_ns`` and
+    ``captured_ns`` are the game's own clock.  ``skipped`` counts the frames passed over for this one.
+    ``style`` is the one to use.
+    """
+
+    def __init__(self, session: HostSession, ring: HostRing, taken: TakenFrame, skipped: int) -> None:
+        record = taken.record
+        now_ns = time.monotonic_ns()
+        self.session = session
+        self._ring = ring
+        self._taken: TakenFrame | None = taken
+        self._lease = Lease("a frame job")
+        self._planes = {
+            name: guarded(plane, self._lease, writable=False) for name, plane in taken.planes.items()
+        }
+        self.frame_id = record.frame_id
+        self.input_ns = record.input_ns
+        self.captured_ns = record.captured_ns
+        self.frame_published_ns = record.published_ns
+        self.published_ns = min(record.published_ns, now_ns) if session.local else now_ns
+        self.deadline_ns = self.published_ns + record.budget_ns
+        self.style = session.style
+        self.style_epoch = session.style_epoch
+        self.strength = record.strength
+        self.seed = record.seed
+        self.camera_cut = record.camera_cut
+        self.skipped = skipped
+
+    @property
+    def pixels(self) -> View:
+        return self._plane("pixels")
+
+    @property
+    def depth(self) -> View | None:
+        return self._plane("depth") if "depth" in self._planes else None
+
+    @property
+    def motion(self) -> View | None:
+        return self._plane("motion") if "motion" in self._planes else None
+
+    @property
+    def mask(self) -> View | None:
+        return self._plane("mask") if "mask" in self._planes else None
+
+    def _plane(self, name: str) -> View:
+        self._lease.check()
+        return self._planes[name]
+
+    def release(self) -> None:
+        """Unpin without an answer.  Safe to repeat."""
+        self._lease.end()
+        taken, self._taken = self._taken, None
+        if taken is not None:
+            self._ring.release(taken)
+            self.session._job_done(self)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
+
+
+class AnswerDraft:
+    """An answer being written: ``pixels`` is writable, of the frame's shape and dtype, undefined before."""
+
+    def __init__(self, job: FrameJob, ring: HostRing, slot: int, pixels: Array) -> None:
+        self.job = job
+        self._ring = ring
+        self._slot = slot
+        self._lease = Lease("an answer that was published or given up")
+        self._pixels = guarded(pixels, self._lease, writable=True)
+        self._open = True
+
+    @property
+    def pixels(self) -> View:
+        self._lease.check()
+        return self._pixels
+
+    def cancel(self) -> None:
+        """Give the answer up; the job stays.  Safe to repeat."""
+        self._lease.end()
+        if self._open:
+            self._open = False
+            self._ring.cancel(self._slot)
+
+
+class HostSession:
+    """One game, as the host sees it."""
+
+    def __init__(self, host: Host, identity: bytes, session_id: int, offer: Offer, local: bool) -> None:
+        self._host = host
+        self._identity = identity
+        self.id = session_id
+        #: What was negotiated: size, format, planes, conventions, delivery.
+        self.offer = offer
+        self.local = local
+        self.style: Style = ""
+        self.strength = 1.0
+        self.seed = 0
+        #: The epoch of ``style``; what every answer to a job carries.
+        self.style_epoch = 0
+        self.paused = False
+        #: Frames passed over for newer ones; answers published; what broke the protocol.
+        self.skipped = 0
+        self.published = 0
+        self.faults = 0
+        self._settled_epoch = 0
+        self._held_sequence = 0
+        self._last_frame_sequence = 0
+        self._jobs: list[FrameJob] = []
+        self._ring: HostRing | None = None
+        self._attached = False
+        self._closed = False
+        self._memory_kind = MEMORY_KINDS[0]
+        self._generation = 0
+        self._number = 0
+        self._last_reply = b""
+        self._welcome = b""
+        self._info: dict[str, Any] = {}
+        self._pid = 0
+        self._pidfd = -1
+        self._heard_ns = time.monotonic_ns()
+        self._seen_progress = 0
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(width, height) of the frames."""
+        return self.offer.size
+
+    def take_newest(self) -> FrameJob | None:
+        """Pin and return the newest frame that was not taken yet; None if there is none.
+
+        At most two jobs of a session can be held at once.  A frame whose style is still on its way is not
+        taken.
+        """
+        ring = self._ring
+        if self._closed or not self._attached or ring is None:
+            return None
+        ring.words.advance()
+        taken = ring.take()
+        if taken is None:
+            return None
+        if taken.record.style_epoch > self._settled_epoch:
+            ring.put_back(taken)
+            self._held_sequence = taken.record.sequence
+            return None
+        sequence = taken.record.sequence
+        skipped = max(0, sequence - self._last_frame_sequence - 1)
+        self._last_frame_sequence = sequence
+        self.skipped += skipped
+        job = FrameJob(self, ring, taken, skipped)
+        self._jobs.append(job)
+        return job
+
+    def begin_answer(self, job: FrameJob) -> AnswerDraft:
+        """A slot to write the answer to ``job`` into.  Raises `LeaseError` if the job was given back."""
+        job._lease.check()
+        job._ring.words.advance()
+        begun = job._ring.begin()
+        if begun is None:
+            raise BridgeError(
+                "every answer slot is being written: publish or cancel one before beginning another"
+            )
+        return AnswerDraft(job, job._ring, *begun)
+
+    def publish(
+        self,
+        draft: AnswerDraft,
+        kind: str = "styled",
+        reason: str = "",
+        edit_age_frames: int = 0,
+        working_size: tuple[int, int] | None = None,
+        service_ns: int | None = None,
+    ) -> bool:
+        """Publish an answer and release its job.  False if the game is gone or changed its size meanwhile.
+
+        ``kind`` is ``styled``, ``reprojected`` or ``source``; ``reason`` up to 48 bytes; ``service_ns`` None
+        means since the frame was published.
+        """
+        if not draft._open:
+            raise LeaseError("this answer was already published or given up")
+        record = self._record(draft.job, kind, reason, edit_age_frames, working_size, service_ns, True)
+        draft._open = False
+        draft._lease.end()
+        return self._publish(draft.job, draft._ring, draft._slot, record)
+
+    def publish_source(self, job: FrameJob, reason: str, service_ns: int | None = None) -> bool:
+        """Answer ``job`` without pixels: the game shows its own frame.  Releases the job."""
+        job._lease.check()
+        begun = job._ring.begin()
+        if begun is None:
+            raise BridgeError(
+                "every answer slot is being written: publish or cancel one before beginning another"
+            )
+        record = self._record(job, "source", reason, 0, None, service_ns, False)
+        return self._publish(job, job._ring, begun[0], record)
+
+    def _record(
+        self,
+        job: FrameJob,
+        kind: str,
+        reason: str,
+        edit_age_frames: int,
+        working_size: tuple[int, int] | None,
+        service_ns: int | None,
+        has_pixels: bool,
+    ) -> AnswerRecord:
+        if kind not in KINDS:
+            raise ValueError(f"kind {kind!r} is not known; use one of {', '.join(KINDS)}")
+        now_ns = time.monotonic_ns()
+        return AnswerRecord(
+            slot=0,
+            generation=0,
+            sequence=0,
+            frame_id=job.frame_id,
+            frame_published_ns=job.frame_published_ns,
+            published_ns=now_ns,
+            service_ns=max(0, now_ns - job.published_ns if service_ns is None else service_ns),
+            style_epoch=job.style_epoch,
+            kind=kind,
+            edit_age_frames=edit_age_frames,
+            working_size=working_size or job._ring.layout.size,
+            skipped=min(job.skipped, 0xFFFFFFFF),
+            reason=reason,
+            has_pixels=has_pixels,
+        )
+
+    def _publish(self, job: FrameJob, ring: HostRing, slot: int, record: AnswerRecord) -> bool:
+        current = ring is self._ring and not self._closed
+        if current:
+            doorbell = ring.publish(slot, record)
+            ring.words.advance()
+            self.published += 1
+            self._host._send(self._identity, TAG_DOORBELL, doorbell)
+        else:
+            ring.cancel(slot)
+        job.release()
+        return current
+
+    def _job_done(self, job: FrameJob) -> None:
+        if job in self._jobs:
+            self._jobs.remove(job)
+
+    def _waiting(self) -> bool:
+        """Whether a frame could be taken that was not put off."""
+        ring = self._ring
+        if ring is None or not self._attached or self._jobs:
+            return False
+        sequence = ring.waiting()
+        return sequence > 0 and sequence != self._held_sequence
+
+    def _settle_style(self, epoch: int, style: Style, strength: float, seed: int) -> None:
+        self.style, self.strength, self.seed = style, strength, seed
+        self.style_epoch = self._settled_epoch = epoch
+        self._held_sequence = 0
+
+
+class Host:
+    """A sidecar's end of the bridge: one address, many games, one thread.
+
+    ``bind`` is the address (None: ``$MIRAGE_ENDPOINT`` or this user's default).  ``capabilities`` refuses by
+    itself what cannot be served; ``admit`` may refuse more, by returning a sentence, and tells the game about
+    the host in `Admission.info`.  ``check_style`` raises `StyleError` for a style it does not know.  Both are
+    called from `poll` and should be quick.  Raises `EndpointInUseError` and `EndpointError`.
+
+    Every method but `wake` belongs to one thread.
+    """
+
+    def __init__(
+        self,
+        bind: str | None = None,
+        capabilities: Capabilities | None = None,
+        admit: Callable[[Offer], Admission | str] | None = None,
+        check_style: Callable[[Style], None] | None = None,
+    ) -> None:
+        self.capabilities = capabilities or Capabilities()
+        self._admit = admit or (lambda _offer: Admission())
+        self._check_style = check_style or (lambda _style: None)
+        self._handlers: dict[str, Callable[[Mapping[str, Any]], Mapping[str, Any]]] = {}
+        self._by_identity: dict[bytes, HostSession] = {}
+        self._events: list[Event] = []
+        self._next_upkeep_ns = 0
+        self._woken = False
+        self._closed = False
+        self._memory_kind = "memfd" if hasattr(os, "memfd_create") else "file"
+        #: Games that are in, by session id.
+        self.sessions: dict[int, HostSession] = {}
+        self._router: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.ROUTER)
+        try:
+            self._router.setsockopt(zmq.ROUTER_MANDATORY, 1)
+            # A game whose connection broke comes back under its own secret name.
+            self._router.setsockopt(zmq.ROUTER_HANDOVER, 1)
+            #: The address as bound.
+            self.endpoint = endpoints.bind(
+                self._router, bind if bind is not None else endpoints.default_endpoint()
+            )
+        except BaseException:
+            self._router.close(0)
+            self._closed = True
+            raise
+        self._wake_read, self._wake_write = os.pipe()
+        os.set_blocking(self._wake_read, False)
+        os.set_blocking(self._wake_write, False)
+        self._poller = zmq.Poller()
+        self._poller.register(self._router, zmq.POLLIN)
+        self._poller.register(self._wake_read, zmq.POLLIN)
+        self._pidfds: dict[int, HostSession] = {}
+        sweep()
+
+    def poll(self, timeout_s: float | None = None) -> list[Event]:
+        """Wait until something happened and return what; the list is empty where frames are all that came.
+
+        Returns at once while a frame waits in a session that holds no job, after `wake`, and after
+        ``timeout_s`` (None: no limit).
+        """
+        if self._closed:
+            raise BridgeError("the host is closed; make a new one")
+        start_ns = time.monotonic_ns()
+        end_ns = None if timeout_s is None else start_ns + int(timeout_s * 1e9)
+        spin_end_ns = start_ns + SPIN_NS
+        for session in self.sessions.values():
+            if session._ring is not None:
+                session._ring.words.advance()
+        while True:
+            self._drain()
+            now_ns = time.monotonic_ns()
+            if now_ns >= self._next_upkeep_ns:
+                self._next_upkeep_ns = now_ns + _UPKEEP_NS
+                self._upkeep(now_ns)
+            if self._events or self._woken or any(each._waiting() for each in self.sessions.values()):
+                break
+            if end_ns is not None and now_ns >= end_ns:
+                break
+            if self.sessions and now_ns < spin_end_ns:
+                if self._spin(spin_end_ns):
+                    break
+                continue
+            until_ns = self._next_upkeep_ns if end_ns is None else min(end_ns, self._next_upkeep_ns)
+            self._sleep(max(0, -(-(until_ns - now_ns) // 1_000_000)))
+        self._woken = False
+        events, self._events = self._events, []
+        return events
+
+    def handle(self, name: str, reply: Callable[[Mapping[str, Any]], Mapping[str, Any]]) -> None:
+        """Answer `request` calls for ``name`` with ``reply(fields)``; called from `poll`.
+
+        What ``reply`` raises is told to the asker as an error sentence.
+        """
+        self._handlers[name] = reply
+
+    def wake(self) -> None:
+        """Make `poll` return; from any thread or signal handler."""
+        with contextlib.suppress(BlockingIOError, OSError):
+            os.write(self._wake_write, b"w")
+
+    def close(self) -> None:
+        """Tell every game goodbye and let go of address and memory.  Safe to repeat."""
+        if self._closed:
+            return
+        self._closed = True
+        for session in tuple(self._by_identity.values()):
+            self._control(session._identity, {"type": "bye", "reason": "the sidecar stops"})
+            self._forget(session, "the sidecar stops")
+        self._events.clear()
+        # Where the path still is this host's, take it away; libzmq does so as it unbinds.
+        self._router.close(200)
+        os.close(self._wake_read)
+        os.close(self._wake_write)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        if not getattr(self, "_closed", True):
+            with contextlib.suppress(Exception):
+                self.close()
+
+    # -- waiting -----------------------------------------------------------------------------------------
+
+    def _spin(self, until_ns: int) -> bool:
+        """Watch shared memory for a moment: a frame seen here costs no wake-up."""
+        sessions = tuple(self.sessions.values())
+        while time.monotonic_ns() < until_ns:
+            for session in sessions:
+                if session._waiting():
+                    return True
+        return False
+
+    def _sleep(self, timeout_ms: int) -> None:
+        for fd, _ in self._poller.poll(timeout_ms):
+            if fd == self._wake_read:
+                with contextlib.suppress(BlockingIOError):
+                    os.read(self._wake_read, 4096)
+                self._woken = True
+            elif isinstance(fd, int):
+                session = self._pidfds.get(fd)
+                if session is not None:
+                    self._forget(session, "the game's process ended")
+
+    def _drain(self) -> None:
+        for _ in range(_DRAIN):
+            try:
+                parts = self._router.recv_multipart(zmq.NOBLOCK)
+            except zmq.ZMQError:
+                return
+            try:
+                self._receive(parts)
+            except ProtocolError as error:
+                session = self._by_identity.get(parts[0])
+                if session is not None:
+                    session.faults += 1
+                _log.debug("a peer broke the protocol: %s", error)
+
+    def _upkeep(self, now_ns: int) -> None:
+        for session in tuple(self._by_identity.values()):
+            ring = session._ring
+            if ring is not None and session._attached:
+                progress = ring.words.peer_progress()
+                if progress != session._seen_progress:
+                    session._seen_progress = progress
+                    session._heard_ns = now_ns
+            silent_ns = now_ns - session._heard_ns
+            if not session._attached:
+                if silent_ns > _HANDSHAKE_NS:
+                    self._forget(session, "the game did not finish its handshake")
+            elif session._pidfd < 0 and silent_ns > _SILENCE_NS and not session.paused:
+                self._forget(session, "the game fell silent")
+
+    # -- messages ----------------------------------------------------------------------------------------
+
+    def _send(self, identity: bytes, *parts: bytes) -> bool:
+        try:
+            self._router.send_multipart([identity, *parts], zmq.NOBLOCK)
+        except zmq.ZMQError:
+            return False  # gone, or not reading: what matters stands in shared memory or is asked again
+        return True
+
+    def _control(self, identity: bytes, fields: Mapping[str, Any]) -> bool:
+        return self._send(identity, TAG_CONTROL, pack_control(fields))
+
+    def _receive(self, parts: list[bytes]) -> None:
+        if not 3 <= len(parts) <= MAX_PARTS or len(parts[0]) != IDENTITY_BYTES:
+            raise ProtocolError(f"a message of {len(parts)} parts")
+        identity, tag, body = parts[:3]
+        session = self._by_identity.get(identity)
+        if session is not None:
+            session._heard_ns = time.monotonic_ns()
+        if tag == TAG_DOORBELL:
+            if session is None:
+                self._control(identity, {"type": "gone"})
+            return
+        if tag != TAG_CONTROL:
+            raise ProtocolError("a message of an unknown tag")
+        fields = unpack_control(body)
+        kind = fields["type"]
+        if kind == "hello":
+            self._hello(identity, fields)
+        elif kind == "request":
+            self._request(identity, fields)
+        elif session is None:
+            if kind != "bye":
+                self._control(identity, {"type": "gone"})
+        elif kind == "bye":
+            self._forget(session, "the game said goodbye")
+        elif kind == "alive":
+            pass
+        else:
+            self._numbered(session, kind, fields)
+
+    def _hello(self, identity: bytes, fields: dict[str, Any]) -> None:
+        known = self._by_identity.get(identity)
+        if known is not None and not known._attached:
+            self._send(identity, TAG_CONTROL, known._welcome)
+            return
+        if known is not None:
+            self._forget(known, "the game began anew")
+        try:
+            version = take(fields, "protocol", list)
+            if not version or version[0] != PROTOCOL_VERSION[0]:
+                said = ".".join(str(part) for part in version[:3])
+                own = ".".join(str(part) for part in PROTOCOL_VERSION)
+                raise _RefusedError(
+                    f"this sidecar speaks bridge protocol {own} and the game speaks {said}; update the older one"
+                )
+            session = self._admitted(identity, fields)
+        except (_RefusedError, ProtocolError, SegmentError) as error:
+            sentence = str(error)
+        else:
+            self._by_identity[identity] = session
+            session._welcome = pack_control(
+                {
+                    "type": "welcome",
+                    "protocol": list(PROTOCOL_VERSION),
+                    "session": session.id,
+                    "info": session._info,
+                    "segment": session._ring.segment.address() if session._ring is not None else {},
+                }
+            )
+            if not self._send(identity, TAG_CONTROL, session._welcome):
+                self._forget(session, "the game left during its handshake")
+            return
+        self._control(
+            identity, {"type": "refused", "protocol": list(PROTOCOL_VERSION), "sentence": sentence[:2000]}
+        )
+
+    def _admitted(self, identity: bytes, fields: dict[str, Any]) -> HostSession:
+        offer = Offer.from_wire(take(fields, "offer", dict))
+        if len(self._by_identity) >= self.capabilities.max_sessions:
+            raise _RefusedError(
+                f"this sidecar already serves {len(self._by_identity)} games, which is as many as it can"
+            )
+        info = self._judge(offer)
+        style, strength, seed, epoch = self._style_of(fields)
+        if take(fields, "transport", str) != "shm" or not endpoints.is_local(self.endpoint):
+            raise _RefusedError("this sidecar serves games over shared memory on ipc:// addresses alone")
+        session = HostSession(self, identity, secrets.randbits(62) + 1, offer, local=True)
+        session._info = info
+        session._memory_kind = self._memory_kind
+        session._pid = take(fields, "pid", int)
+        session._settle_style(epoch, style, strength, seed)
+        self._new_ring(session)
+        return session
+
+    def _judge(self, offer: Offer) -> dict[str, Any]:
+        sentence = self.capabilities.problem(offer)
+        if sentence is None:
+            verdict = self._admit(offer)
+            if isinstance(verdict, Admission):
+                return dict(verdict.info)
+            sentence = verdict
+        raise _RefusedError(sentence)
+
+    def _style_of(self, fields: Mapping[str, Any]) -> tuple[Style, float, int, int]:
+        style = fields.get("style")
+        check_style(style)
+        assert isinstance(style, (str, dict))
+        strength = take(fields, "strength", float)
+        seed = take(fields, "seed", int)
+        epoch = take(fields, "style_epoch", int)
+        if not 0.0 <= strength <= 1.0 or not 0 < epoch < 1 << 32 or seed < 0:
+            raise ProtocolError("strength, seed or style epoch is out of range")
+        try:
+            self._check_style(style)
+        except StyleError as error:
+            raise _RefusedError(str(error)) from None
+        return style, strength, seed, epoch
+
+    def _new_ring(self, session: HostSession) -> None:
+        session._generation += 1
+        layout = Layout.of(session.offer)
+        segment = Segment.create(layout, session._generation, session._memory_kind)
+        session._ring = HostRing(segment)
+        session._last_frame_sequence = session._held_sequence = 0
+
+    def _numbered(self, session: HostSession, kind: str, fields: dict[str, Any]) -> None:
+        """Messages 1, 2, ... of a session: each is done once and acknowledged, again if asked again."""
+        number = take(fields, "number", int)
+        if number == session._number:
+            self._send(session._identity, TAG_CONTROL, session._last_reply)
+            return
+        if number < session._number:
+            return
+        try:
+            reply = {"type": "ok", "number": number} | self._perform(session, kind, fields)
+        except (_RefusedError, ProtocolError, SegmentError) as error:
+            reply = {"type": "error", "number": number, "sentence": str(error)[:2000]}
+        session._number = number
+        session._last_reply = pack_control(reply)
+        self._send(session._identity, TAG_CONTROL, session._last_reply)
+
+    def _perform(self, session: HostSession, kind: str, fields: dict[str, Any]) -> dict[str, Any]:
+        if kind == "attach":
+            self._attached(session)
+        elif kind == "attach_failed":
+            sentence = take(fields, "sentence", str)
+            if session._memory_kind == "file":
+                raise _RefusedError(f"no shared memory reaches the game: {sentence}")
+            session._memory_kind = "file"
+            self._new_ring(session)
+            return self._segment_of(session)
+        elif kind == "style":
+            self._restyle(session, fields)
+        elif kind == "change":
+            offer = Offer.from_wire(take(fields, "offer", dict))
+            self._judge(offer)
+            before, ring = session.offer, session._ring
+            session.offer = offer
+            try:
+                self._new_ring(session)
+            except SegmentError:
+                session.offer, session._ring = before, ring
+                raise
+            if session._attached:
+                self._events.append(Resized(session))
+            return self._segment_of(session)
+        elif kind in ("pause", "resume"):
+            session.paused = kind == "pause"
+            self._events.append(Paused(session) if session.paused else Resumed(session))
+        else:
+            raise ProtocolError(f"message type {kind!r} is not known")
+        return {}
+
+    def _segment_of(self, session: HostSession) -> dict[str, Any]:
+        assert session._ring is not None
+        return {"segment": session._ring.segment.address()}
+
+    def _attached(self, session: HostSession) -> None:
+        if session._ring is not None:
+            session._ring.segment.unname()
+        if session._attached:
+            return
+        session._attached = True
+        if session._memory_kind == "memfd" and hasattr(os, "pidfd_open") and 0 < session._pid < 1 << 31:
+            # The game reached us through /proc, so both see the same process numbers.
+            with contextlib.suppress(OSError):
+                session._pidfd = os.pidfd_open(session._pid)
+                self._pidfds[session._pidfd] = session
+                self._poller.register(session._pidfd, zmq.POLLIN)
+        self.sessions[session.id] = session
+        self._events.append(SessionOpened(session))
+
+    def _restyle(self, session: HostSession, fields: dict[str, Any]) -> None:
+        epoch = take(fields, "style_epoch", int)
+        try:
+            style, strength, seed, epoch = self._style_of(fields)
+        except _RefusedError:
+            # Frames of the refused epoch are served in the style before, and their answers say so.
+            session._settled_epoch = max(session._settled_epoch, epoch)
+            session._held_sequence = 0
+            raise
+        if epoch <= session.style_epoch:
+            raise ProtocolError("a style's epoch must grow")
+        session._settle_style(epoch, style, strength, seed)
+        self._events.append(StyleChanged(session, style, strength, seed, epoch))
+
+    def _request(self, identity: bytes, fields: dict[str, Any]) -> None:
+        number = take(fields, "number", int)
+        name = take(fields, "name", str)
+        given = take(fields, "fields", dict)
+        reply = self._handlers.get(name)
+        try:
+            if reply is None:
+                raise ProtocolError(f"this sidecar answers no request named {name[:64]!r}")
+            message = pack_control({"type": "ok", "number": number, "fields": dict(reply(given))})
+        except Exception as error:
+            if not isinstance(error, BridgeError):
+                _log.exception("request %r failed", name[:64])
+            sentence = str(error)[:2000] or type(error).__name__
+            message = pack_control({"type": "error", "number": number, "sentence": sentence})
+        self._send(identity, TAG_CONTROL, message)
+
+    def _forget(self, session: HostSession, reason: str) -> None:
+        if self._by_identity.get(session._identity) is session:
+            del self._by_identity[session._identity]
+        session._closed = True
+        if session._pidfd >= 0:
+            self._poller.unregister(session._pidfd)
+            del self._pidfds[session._pidfd]
+            os.close(session._pidfd)
+            session._pidfd = -1
+        if session._ring is not None:
+            session._ring.segment.unname()
+            session._ring = None
+        if self.sessions.pop(session.id, None) is not None:
+            self._events.append(SessionClosed(session, reason))
+
+
+class _RefusedError(BridgeError):
+    """A sentence on its way to the game."""
