@@ -78,10 +78,10 @@ clean:  ## remove the environment, caches, builds and out/ (training runs in run
 $(STAMP): pyproject.toml
 	@test -n "$(PYTHON)" || $(call fail,Python 3.11 or newer is needed and none was found: install it or name one with \
 	make PYTHON=/path/to/python3.)
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-	$(call fail,$(PYTHON) is older than Python 3.11: name a newer one with make PYTHON=/path/to/python3.)
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
+	$(call fail,$(PYTHON) does not run or is older than 3.11: name another with make PYTHON=/path/to/python3.)
 	@test -d $(VENV) || test $(FREE_GB) -ge $(NEED_GB) || $(call fail,the environment needs $(NEED_GB) GB of disk and \
-	$(FREE_GB) GB are free here: free some or name another place with make VENV=/path.)
+	here are $(FREE_GB) GB: free some or name another place with make VENV=/path.)
 	@$(PY) -m pip --version >/dev/null 2>&1 || { $(say) "making $(VENV) with $(PYTHON)"; \
 	$(PYTHON) -m venv $(VENV) >/dev/null || \
 	$(call fail,$(PYTHON) cannot make a virtual environment: on Debian and Ubuntu run sudo apt-get install python3-venv.); }
