@@ -1,6 +1,6 @@
 """The documents tell the truth: their Python runs; the commands, options, targets and files they name exist.
 
-A Python snippet fenced as ```` ```python run ```` is executed in an empty directory, as when a user copies it.
+A Python snippet fenced as ```` ```python run ```` is executed in an empty directory.
 """
 
 from __future__ import annotations
