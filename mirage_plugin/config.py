@@ -7,7 +7,7 @@ import re
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Literal, get_args
+from typing import Final, Literal
 
 from mirage_plugin.errors import ConfigError, closest
 
@@ -30,9 +30,9 @@ Tier = Literal["nano", "small", "base"]
 TierChoice = Literal["auto", "nano", "small", "base"]
 Device = Literal["auto", "cpu", "cuda"]
 
-TIERS: Final[tuple[Tier, ...]] = get_args(Tier)
+TIERS: Final[tuple[Tier, ...]] = ("nano", "small", "base")
 """The model's sizes, smallest first."""
-DEVICES: Final[tuple[Device, ...]] = get_args(Device)
+DEVICES: Final[tuple[Device, ...]] = ("auto", "cpu", "cuda")
 STEPS: Final = (1, 2, 4)
 """Denoising steps the weights are trained for."""
 MAX_SIDE_PX: Final = 16384
@@ -121,7 +121,7 @@ class ServeConfig:
 
     def __post_init__(self) -> None:
         """Validate every field."""
-        _one_of("tier", self.tier, get_args(TierChoice))
+        _one_of("tier", self.tier, ("auto", *TIERS))
         _one_of("device", self.device, DEVICES)
         if self.style is not None and not self.style.strip():
             raise ConfigError("the style's name is empty: leave it out or name one of `mirage styles`")

@@ -339,7 +339,7 @@ def _can_seal_memfd() -> bool:
 def _check_endpoint() -> Check:
     """Whether this user's default endpoint has a place to be."""
     try:
-        from mirage_bridge.endpoint import default_endpoint
+        from mirage_bridge import default_endpoint
     except ImportError:
         return Check("endpoint", "absent", "unknown without the base packages")
     endpoint = default_endpoint()
@@ -370,7 +370,7 @@ def _check_display() -> Check:
 
 def _check_weights() -> Check:
     directory = weights_directory()
-    facts = {tier: _weights_bytes(directory, tier) for tier in TIERS}
+    facts: dict[str, int] = {tier: _weights_bytes(directory, tier) for tier in TIERS}
     have = [f"{tier} {size / 1e6:.1f} MB" for tier, size in facts.items() if size]
     lack = [tier for tier, size in facts.items() if not size]
     if not have:

@@ -49,6 +49,12 @@ SHELL_LINES = [
 ]
 
 
+def test_the_readme_shows_a_client_of_about_ten_lines() -> None:
+    clients = [fence for fence in RUNNABLE if fence.document == "README.md" and "Session(" in fence.text]
+    assert clients
+    assert min(len(fence.text.splitlines()) for fence in clients) <= 12
+
+
 @pytest.mark.parametrize("fence", RUNNABLE, ids=lambda fence: f"{fence.document}:{fence.line}")
 def test_a_python_snippet_runs(fence: Fence, tmp_path: Path) -> None:
     done = subprocess.run(
