@@ -79,9 +79,10 @@ def choose_tier(
         best = 2
     else:
         best = 1
-    for index in (*range(best, -1, -1), *range(best + 1, len(TIERS))):
-        if TIERS[index] in available:
-            return TIERS[index]
+    by_preference = (*reversed(TIERS[: best + 1]), *TIERS[best + 1 :])
+    for tier in by_preference:
+        if tier in available:
+            return tier
     raise ConfigError("no tier has weights here: train some with `mirage train --tier nano`")
 
 

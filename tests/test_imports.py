@@ -22,7 +22,7 @@ class Room(NamedTuple):
     ours: set[str]
     """Which of our own packages, anywhere in a file."""
     others: set[str] | None
-    """Which packages besides the standard library when a file is loaded; None: any."""
+    """Which packages, besides the standard library, a file may need to be loaded; None: any."""
 
 
 ROOMS = [
@@ -35,32 +35,35 @@ ROOMS = [
 
 
 class Import(NamedTuple):
-    """One import statement: the top package, where it stands, and whether it runs when the file is loaded."""
+    """One import statement: the top package, where it stands, and whether loading the file depends on it."""
 
     package: str
     line: int
-    at_load: bool
+    needed: bool
 
 
-def imports(tree: ast.AST, *, file: Path, at_load: bool = True) -> Iterator[Import]:
+def imports(tree: ast.AST, *, needed: bool = True) -> Iterator[Import]:
     for node in ast.iter_child_nodes(tree):
         if isinstance(node, ast.Import):
             for alias in node.names:
-                yield Import(alias.name.partition(".")[0], node.lineno, at_load)
+                yield Import(alias.name.partition(".")[0], node.lineno, needed)
         elif isinstance(node, ast.ImportFrom):
             # A relative import stays in its own package, which it names by where the file lies.
             if node.level == 0:
                 assert node.module is not None
-                yield Import(node.module.partition(".")[0], node.lineno, at_load)
+                yield Import(node.module.partition(".")[0], node.lineno, needed)
         else:
-            deferred = isinstance(
-                node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda
-            ) or _is_type_checking(node)
-            yield from imports(node, file=file, at_load=at_load and not deferred)
+            yield from imports(node, needed=needed and not _is_spared(node))
 
 
-def _is_type_checking(node: ast.AST) -> bool:
-    return isinstance(node, ast.If) and ast.unparse(node.test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING")
+def _is_spared(node: ast.AST) -> bool:
+    """Whether the file loads where an import below this node fails."""
+    if isinstance(node, ast.Try):
+        caught = {ast.unparse(handler.type) for handler in node.handlers if handler.type is not None}
+        return bool(caught & {"ImportError", "ModuleNotFoundError"})
+    if isinstance(node, ast.If):
+        return ast.unparse(node.test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING")
+    return isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
 
 
 def files(folder: str) -> list[Path]:
@@ -74,21 +77,21 @@ def test_a_room_imports_only_what_it_may(room: Room) -> None:
     )
     wrong = []
     for path in files(room.folder):
-        for found in imports(ast.parse(path.read_text(encoding="utf-8")), file=path):
+        for found in imports(ast.parse(path.read_text(encoding="utf-8"))):
             foreign = found.package in OURS and found.package not in room.ours
             heavy = (
                 room.others is not None
-                and found.at_load
+                and found.needed
                 and found.package not in room.others | room.ours | siblings | sys.stdlib_module_names
             )
-            # The bridge may defer an optional codec, but never torch: a game process must not load it.
+            # The bridge may use an optional codec, but never torch: a game process must not load it.
             torch = room.folder.startswith("bridge") and found.package in ("torch", "triton")
             if foreign or heavy or torch:
                 wrong.append(f"{path.relative_to(ROOT)}:{found.line} imports {found.package}")
     assert not wrong, "\n".join(wrong)
 
 
-def test_the_walk_sees_what_it_must(tmp_path: Path) -> None:
+def test_the_walk_sees_what_it_must() -> None:
     source = (
         "import os.path, torch\n"
         "from mirage_bridge.ring import Ring\n"
@@ -98,9 +101,9 @@ def test_the_walk_sees_what_it_must(tmp_path: Path) -> None:
         "class A:\n    import msgpack\n"
         "if TYPE_CHECKING:\n    import pygame\n"
     )
-    found = {(i.package, i.at_load) for i in imports(ast.parse(source), file=tmp_path)}
+    found = {(i.package, i.needed) for i in imports(ast.parse(source))}
     assert found == {
-        ("os", True), ("torch", True), ("mirage_bridge", True), ("lz4", True),
+        ("os", True), ("torch", True), ("mirage_bridge", True), ("lz4", False),
         ("triton", False), ("msgpack", True), ("pygame", False),
     }  # fmt: skip
 
