@@ -1,0 +1,74 @@
+"""Weights files: safetensors with a header that says what they are, checked before anything is built."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from mirage_plugin.config import weights_directory
+from mirage_plugin.errors import WeightsError
+from mirage_plugin.model.network import TIERS, MirageNet
+
+__all__ = ["FORMAT", "load_network", "save_network", "weights_path"]
+
+FORMAT = "mirage-1"
+"""Changes whenever the meaning of a tensor changes; other formats are refused."""
+
+
+def weights_path(tier: str) -> Path:
+    """Where the weights of a tier that ship with the package lie."""
+    return weights_directory() / f"{tier}.safetensors"
+
+
+def _digest(tensors: dict[str, Tensor]) -> str:
+    total = hashlib.sha256()
+    for name in sorted(tensors):
+        total.update(name.encode())
+        total.update(tensors[name].contiguous().view(torch.uint8).numpy().tobytes())
+    return total.hexdigest()
+
+
+def save_network(net: MirageNet, path: Path, notes: dict[str, str] | None = None) -> None:
+    """Write a network's weights as float16, with a checksum; replaces `path` at once or not at all."""
+    tensors = {k: v.detach().cpu().to(torch.float16).contiguous() for k, v in net.state_dict().items()}
+    header = {"format": FORMAT, "tier": net.tier.name, "shape": json.dumps(asdict(net.tier)),
+              "sha256": _digest(tensors), **(notes or {})}  # fmt: skip
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(".part")
+    save_file(tensors, part, metadata=header)
+    part.replace(path)
+
+
+def load_network(tier: str, path: Path | None = None) -> MirageNet:
+    """Load a tier's weights into a new float32 network in evaluation mode.
+
+    Raises `WeightsError` when the file is missing, truncated, altered, or of another tier or format.
+    """
+    path = path or weights_path(tier)
+    if not path.is_file():
+        raise WeightsError.missing(tier, path)
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError, ValueError) as error:
+        raise WeightsError.unreadable(path, f"not a whole safetensors file: {error}") from error
+    if header.get("format") != FORMAT:
+        raise WeightsError.unreadable(path, f"format {header.get('format')!r}, this version reads {FORMAT!r}")
+    if header.get("tier") != tier:
+        raise WeightsError.unreadable(path, f"weights of tier {header.get('tier')!r}, not {tier!r}")
+    if header.get("sha256") != _digest(tensors):
+        raise WeightsError.unreadable(path, "its checksum does not match its contents")
+    net = MirageNet(TIERS[tier])
+    try:
+        net.load_state_dict({k: v.float() for k, v in tensors.items()})
+    except RuntimeError as error:
+        raise WeightsError.unreadable(path, "its tensors do not fit this version's network") from error
+    return net.eval()

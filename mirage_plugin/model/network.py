@@ -1,0 +1,312 @@
+"""The network: a causal, source-anchored denoiser on 8x8-pixel cells that predicts an *edit* of its source.
+
+Symbols: N frames, H x W pixels of the working frame, h x w = H/8 x W/8 cells, C channels. Everything on the
+cell grid is NHWC. Pixels inside the model are `v = 2 * rgb - 1`, in [-1, 1].
+
+The path of diffusion is a bridge that starts at the source: `y_k = (1 - k) * y0 + k * (x + sigma * eps)`,
+and the network predicts y0 (DESIGN: one step is then a good answer, and an untrained network returns the
+source). Time enters through a state on half the cell grid (`memory.py`), never through past pixels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from mirage_plugin.model.memory import Memory, MemoryState
+from mirage_plugin.model.slicing import SliceMatrices
+from mirage_plugin.styles.parameters import VECTOR_SIZE
+
+__all__ = ["CELL", "SIGMA", "TIERS", "Edit", "Guide", "MirageNet", "Planes", "Tier", "compose", "pixels_to_cells"]
+
+CELL = 8
+"""Pixels per cell side."""
+SIGMA = 0.25
+"""Standard deviation of the noise at k = 1, in units of v."""
+BINS = 4
+"""Colour transforms per cell, blended per pixel by the guide."""
+GUIDE_WIDTH = 6
+STYLE_SIZE = 64
+PLANE_CHANNELS = 16 + 1 + 2 + 1 + 3 + 1
+
+
+@dataclass(frozen=True)
+class Tier:
+    """The sizes of one tier.
+
+    `widths` are the channels at 1, 1/2 and 1/4 of the cell grid; `depths` the blocks at: full grid down, half
+    down, quarter, half up, full up; `expand` the hidden factor of a block; `state` the channels of memory;
+    `condition` the width of the conditioning vector.
+    """
+
+    name: str
+    widths: tuple[int, int, int]
+    depths: tuple[int, int, int, int, int]
+    expand: int
+    state: int
+    condition: int
+
+
+TIERS: dict[str, Tier] = {
+    "nano": Tier("nano", (64, 96, 160), (1, 1, 2, 2, 2), 2, 48, 96),
+    "small": Tier("small", (128, 256, 384), (2, 2, 4, 2, 3), 2, 96, 192),
+    "base": Tier("base", (192, 384, 640), (2, 3, 5, 3, 4), 2, 128, 256),
+}
+
+
+class Edit(NamedTuple):
+    """What the network says about a frame, on the cell grid.
+
+    `matrices` [N, h, w, BINS * 12]: per bin a 3x4 change of colour, row-major, applied to (r, g, b, 1) of v.
+    `detail` [N, h, w, 192]: what is added to v, as (row, column, channel) inside the cell.
+    """
+
+    matrices: Tensor
+    detail: Tensor
+
+
+class Planes(NamedTuple):
+    """Optional planes of the engine on the working frame; None where the engine gives none.
+
+    `depth` [N, 1, H, W] metres; `motion` [N, 2, H, W] pixels to where it was, NaN where not written;
+    `mask` [N, 3, H, W] in [0, 1]: overlay, object, sky.
+    """
+
+    depth: Tensor | None = None
+    motion: Tensor | None = None
+    mask: Tensor | None = None
+
+
+def pixels_to_cells(image: Tensor) -> Tensor:
+    """Cut an image into cells: [N, C, H, W] -> [N, h, w, 64 * C], (row, column, channel) inside a cell."""
+    n, c, height, width = image.shape
+    cells = image.view(n, c, height // CELL, CELL, width // CELL, CELL)
+    return cells.permute(0, 2, 4, 3, 5, 1).reshape(n, height // CELL, width // CELL, CELL * CELL * c)
+
+
+def cells_to_pixels(cells: Tensor, channels: int = 3) -> Tensor:
+    """Undo `pixels_to_cells`: [N, h, w, 64 * C] -> [N, C, H, W]."""
+    n, h, w, _ = cells.shape
+    image = cells.view(n, h, w, CELL, CELL, channels).permute(0, 5, 1, 3, 2, 4)
+    return image.reshape(n, channels, h * CELL, w * CELL)
+
+
+def noise_to_cells(noise: Tensor) -> Tensor:
+    """Noise [N, 1, H/2, W/2] -> [N, h, w, 16]."""
+    n, _, height, width = noise.shape
+    cells = noise.view(n, height // 4, 4, width // 4, 4)
+    return cells.permute(0, 1, 3, 2, 4).reshape(n, height // 4, width // 4, 16)
+
+
+def planes_to_cells(planes: Planes, n: int, h: int, w: int, like: Tensor) -> Tensor:
+    """Reduce planes to the cell grid: [N, h, w, PLANE_CHANNELS]; absent planes are zero with a zero flag.
+
+    Nothing an engine writes can make the result other than finite: NaN, infinities and nonsense are bounded.
+    """
+    out = like.new_zeros(n, h, w, PLANE_CHANNELS)
+    if planes.depth is not None:
+        # Subsampled, not averaged: a mean of two depths is a surface that is not there, and reads all pixels.
+        near = 1.0 / (1.0 + planes.depth[..., ::2, ::2].float().clamp_min(0) * 0.25)
+        near = torch.nan_to_num(near, nan=0.0)
+        out[..., 0:16] = noise_to_cells(near).to(out.dtype)
+        out[..., 16] = 1.0
+    if planes.motion is not None:
+        motion = planes.motion[..., CELL // 2 :: CELL, CELL // 2 :: CELL].float()
+        motion = torch.nan_to_num(motion, nan=0.0, posinf=0.0, neginf=0.0)
+        out[..., 17:19] = (motion / 16).tanh().permute(0, 2, 3, 1).to(out.dtype)
+        out[..., 19] = 1.0
+    if planes.mask is not None:
+        out[..., 20:23] = functional.avg_pool2d(planes.mask, CELL).permute(0, 2, 3, 1).to(out.dtype)
+        out[..., 23] = 1.0
+    return out
+
+
+def rms_film(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+    """RMSNorm over channels with FiLM: x [N, h, w, C]; scale, shift [N, C]."""
+    inverse = torch.rsqrt(x.float().square().mean(-1, keepdim=True) + 1e-6).to(x.dtype)
+    return x * inverse * (1 + scale[:, None, None]) + shift[:, None, None]
+
+
+class Block(nn.Module):
+    """`x + gate * W2 silu(W1 film(rmsnorm(depthwise5x5(x))))`, x [N, h, w, C]; FiLM and gate from outside."""
+
+    def __init__(self, channels: int, expand: int) -> None:
+        super().__init__()
+        self.channels = channels
+        self.depthwise = nn.Conv2d(channels, channels, 5, padding=2, groups=channels)
+        self.expand = nn.Linear(channels, channels * expand)
+        self.project = nn.Linear(channels * expand, channels)
+
+    def forward(self, x: Tensor, film: Tensor) -> Tensor:
+        """`film` [N, 3C]: scale, shift, gate."""
+        scale, shift, gate = film.chunk(3, dim=-1)
+        image = x.permute(0, 3, 1, 2)
+        if x.device.type == "cpu" and torch.is_grad_enabled():
+            # The bf16 gradient of a depthwise convolution takes three times the fp32 one on a CPU.
+            with torch.autocast("cpu", enabled=False):
+                y = self.depthwise(image.float()).to(x.dtype)
+        else:
+            y = self.depthwise(image)
+        y = y.permute(0, 2, 3, 1)
+        y = self.project(functional.silu(self.expand(rms_film(y, scale, shift))))
+        out: Tensor = x + y * gate[:, None, None]
+        return out
+
+
+def space_to_depth(x: Tensor) -> Tensor:
+    """[N, h, w, C] -> [N, h/2, w/2, 4C]."""
+    n, h, w, c = x.shape
+    return x.view(n, h // 2, 2, w // 2, 2, c).permute(0, 1, 3, 2, 4, 5).reshape(n, h // 2, w // 2, 4 * c)
+
+
+def depth_to_space(x: Tensor) -> Tensor:
+    """[N, h, w, 4C] -> [N, 2h, 2w, C]."""
+    n, h, w, c = x.shape
+    return x.view(n, h, w, 2, 2, c // 4).permute(0, 1, 3, 2, 4, 5).reshape(n, 2 * h, 2 * w, c // 4)
+
+
+class Guide(nn.Module):
+    """A per-pixel look at the source that says which of a cell's colour transforms holds where.
+
+    Two small layers on the full-resolution frame (3x3, then 1x1), so that an edit can end exactly at an edge.
+    """
+
+    def __init__(self, condition: int) -> None:
+        super().__init__()
+        self.look = nn.Conv2d(3, GUIDE_WIDTH, 3, padding=1, padding_mode="replicate")
+        self.bias = nn.Linear(condition, GUIDE_WIDTH)
+        self.weigh = nn.Conv2d(GUIDE_WIDTH, BINS, 1)
+
+    def forward(self, v: Tensor, condition: Tensor) -> Tensor:
+        """v [N, 3, H, W], condition [N, D] -> weights [N, BINS, H, W] that sum to one."""
+        seen = functional.relu(self.look(v) + self.bias(condition)[:, :, None, None])
+        raw = functional.relu(self.weigh(seen)) + 0.02
+        out: Tensor = raw / raw.sum(1, keepdim=True)
+        return out
+
+
+def slice_matrices(v: Tensor, matrices: Tensor, weights: Tensor) -> Tensor:
+    """Interpolate the cells' colour transforms, blend them by the guide and apply them: the change of v.
+
+    v [N, 3, H', W'], `matrices` [N, h, w, BINS * 12], `weights` [N, BINS, H', W'] -> float32 [N, 3, H', W'].
+    """
+    n, _, height, width = v.shape
+    grid = functional.interpolate(
+        matrices.float().permute(0, 3, 1, 2), size=(height, width), mode="bilinear", align_corners=False
+    )
+    grid = grid.reshape(n, BINS, 12, height, width)
+    matrix = (grid * weights[:, :, None]).sum(1).view(n, 3, 4, height, width)
+    return (matrix[:, :, :3] * v[:, None]).sum(2) + matrix[:, :, 3]
+
+
+def compose(v: Tensor, edit: Edit, weights: Tensor) -> Tensor:
+    """Apply an edit to a frame at any resolution.
+
+    v [N, 3, H', W'] in [-1, 1]; `weights` [N, BINS, H', W'] from the guide. Colour transforms are interpolated
+    between cell centres; the detail is resampled where the frame is larger or smaller than the working frame.
+    Returns v of the answer, not clamped.
+    """
+    if v.device.type == "cpu":
+        change: Tensor = SliceMatrices.apply(v, edit.matrices, weights)
+    else:
+        change = slice_matrices(v, edit.matrices, weights)
+    detail = cells_to_pixels(edit.detail.float())
+    if detail.shape[-2:] != v.shape[-2:]:
+        detail = functional.interpolate(detail, size=v.shape[-2:], mode="bilinear", align_corners=False)
+    return v + change + detail
+
+
+class MirageNet(nn.Module):
+    """The denoiser of one tier: (source, noisy answer, planes, memory, condition) -> (edit, new memory)."""
+
+    def __init__(self, tier: Tier) -> None:
+        """Build the network of a tier with an edit of zero: it returns its source until it is trained."""
+        super().__init__()
+        self.tier = tier
+        c0, c1, c2 = tier.widths
+        d = tier.condition
+        self.style_encoder = nn.Sequential(nn.Linear(VECTOR_SIZE, 192), nn.SiLU(), nn.Linear(192, STYLE_SIZE))
+        self.level = nn.Sequential(nn.Linear(STYLE_SIZE + 4, d), nn.SiLU(), nn.Linear(d, d), nn.SiLU())
+        self.stem_source = nn.Linear(CELL * CELL * 3, c0)
+        self.stem_noisy = nn.Linear(CELL * CELL * 3, c0, bias=False)
+        self.stem_planes = nn.Linear(PLANE_CHANNELS, c0, bias=False)
+        self.down1, self.down2 = nn.Linear(4 * c0, c1), nn.Linear(4 * c1, c2)
+        self.up2, self.up1 = nn.Linear(c2, 4 * c1), nn.Linear(c1, 4 * c0)
+        widths = (c0, c1, c2, c1, c0)
+        self.stages = nn.ModuleList(
+            nn.ModuleList(Block(width, tier.expand) for _ in range(depth))
+            for width, depth in zip(widths, tier.depths, strict=True)
+        )
+        total = sum(3 * width * depth for width, depth in zip(widths, tier.depths, strict=True))
+        self.film = nn.Linear(d, total + 2 * c0)
+        self.memory = Memory(c1, tier.state)
+        self.head_matrices = nn.Linear(c0, BINS * 12)
+        self.head_detail = nn.Linear(c0, CELL * CELL * 3)
+        self.guide = Guide(d)
+        with torch.no_grad():
+            for layer in (self.head_matrices, self.head_detail):
+                layer.weight.zero_()
+                layer.bias.zero_()
+            self.film.weight.mul_(0.3)
+            self.film.bias.zero_()
+            start = 0
+            for width, depth in zip(widths, tier.depths, strict=True):
+                for _ in range(depth):
+                    # A gate of one half: every block takes part from the first step.
+                    self.film.bias[start + 2 * width : start + 3 * width] = 0.5
+                    start += 3 * width
+
+    def style(self, parameters: Tensor) -> Tensor:
+        """Parameters in [-1, 1], [N, VECTOR_SIZE] -> the style vector, unit RMS, [N, STYLE_SIZE]."""
+        raw = self.style_encoder(parameters)
+        out: Tensor = raw * torch.rsqrt(raw.square().mean(-1, keepdim=True) + 1e-6)
+        return out
+
+    def condition(self, style: Tensor, k: Tensor, trust: Tensor) -> Tensor:
+        """Style vector [N, STYLE_SIZE], noise level [N] in [0, 1], trust in history [N] in [0, 1] -> [N, D]."""
+        extra = torch.stack([k, k.square(), k.sqrt(), trust], -1).to(style.dtype)
+        out: Tensor = self.level(torch.cat([style, extra], -1))
+        return out
+
+    def forward(
+        self, source: Tensor, noisy: Tensor, planes: Tensor, memory: MemoryState, condition: Tensor
+    ) -> tuple[Edit, Tensor]:
+        """Denoise once.
+
+        `source`, `noisy` [N, h, w, 192] cells of v; `planes` [N, h, w, PLANE_CHANNELS]; `memory` warped to this
+        frame; `condition` [N, D]. h and w must be multiples of 4. Returns the edit and the next state
+        [N, h/2, w/2, S] in [-1, 1], not yet quantised.
+        """
+        stem = self.stem_source(source) + self.stem_noisy(noisy) + self.stem_planes(planes)
+        return self.from_stem(stem, memory, condition)
+
+    def from_stem(self, stem: Tensor, memory: MemoryState, condition: Tensor) -> tuple[Edit, Tensor]:
+        """Everything behind the patch projection; `stem` [N, h, w, C0]."""
+        film = self.film(condition)
+        offset = 0
+
+        def run(x: Tensor, stage: int) -> Tensor:
+            nonlocal offset
+            for block in self.stages[stage]:  # type: ignore[attr-defined]
+                size = 3 * block.channels
+                x = block(x, film[:, offset : offset + size])
+                offset += size
+            return x
+
+        full = run(stem, 0)
+        half = self.memory.read(run(self.down1(space_to_depth(full)), 1), memory)
+        deep = run(self.down2(space_to_depth(half)), 2)
+        half = run(half + depth_to_space(self.up2(deep)), 3)
+        state = self.memory.write(half, memory)
+        full = run(full + depth_to_space(self.up1(half)), 4)
+        c0 = self.tier.widths[0]
+        out = rms_film(full, film[:, offset : offset + c0], film[:, offset + c0 : offset + 2 * c0])
+        return Edit(self.head_matrices(out), self.head_detail(out)), state
+
+    def parameter_count(self) -> int:
+        """Return how many parameters the network has."""
+        return sum(p.numel() for p in self.parameters())

@@ -1,0 +1,1 @@
+"""The style space and the presets."""

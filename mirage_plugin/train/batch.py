@@ -1,0 +1,137 @@
+"""Training batches: clips drawn twice, with the planes an engine would give."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from mirage_plugin.model.network import Planes
+from mirage_plugin.model.noise import advect_noise, fresh_noise
+from mirage_plugin.styles.parameters import Style
+from mirage_plugin.train.worlds.gbuffer import GBuffer, Material
+from mirage_plugin.train.worlds.program import draw_source, random_look, restyle
+from mirage_plugin.train.worlds.styles import random_style, style_tensor
+from mirage_plugin.train.worlds.textures import choice
+
+__all__ = ["Batch", "clip_noise", "draw_batch", "engine_planes", "render_pair"]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """N clips of T frames; images float32 [T, N, C, H, W], v in [-1, 1].
+
+    `motion` and `visible` are what the memory is moved by (zero motion and all visible where the engine's
+    motion is withheld); `parameters` [T, N, VECTOR_SIZE] in [-1, 1]; `cut` bool [T, N].
+    """
+
+    source: Tensor
+    truth: Tensor
+    noise: Tensor
+    depth: Tensor
+    motion: Tensor
+    visible: Tensor
+    mask: Tensor
+    has_depth: Tensor
+    has_motion: Tensor
+    has_mask: Tensor
+    parameters: Tensor
+    cut: Tensor
+
+    def planes(self, t: int) -> Planes:
+        """The planes of frame t, all present; withheld ones are blanked on the cell grid by the caller."""
+        return Planes(self.depth[t], self.motion[t], self.mask[t])
+
+
+def engine_planes(g: GBuffer) -> tuple[Tensor, Tensor, Tensor]:
+    """What an engine would send for these frames: depth [N, 1, H, W], motion [N, 2, H, W], mask [N, 3, H, W]."""
+    overlay = (g.hud[:, 3:] > 0.5).float()
+    thing = ((g.material == Material.CREATURE) | (g.ident >= 200)).float() * (1 - overlay)
+    sky = (g.material == Material.SKY).float() * (1 - overlay)
+    return g.depth, g.motion.float(), torch.cat([overlay, thing, sky], 1)
+
+
+def clip_noise(g: GBuffer, seed: int) -> Tensor:
+    """The noise field of every frame of one clip, carried along its exact motion: [T, 1, H/2, W/2]."""
+    frames, _, height, width = g.depth.shape
+    key = torch.full((1,), seed, dtype=torch.int64)
+    field = fresh_noise(key, torch.zeros(1, dtype=torch.int64), height // 2, width // 2)
+    out = [field]
+    for t in range(1, frames):
+        fresh = fresh_noise(key, torch.full((1,), t, dtype=torch.int64), height // 2, width // 2)
+        # One value per 2x2 pixels: the motion of the upper left one stands for all four.
+        motion = g.motion[t : t + 1, :, ::2, ::2].float()
+        field = advect_noise(field, motion, g.visible[t : t + 1, :, ::2, ::2], fresh)
+        out.append(field)
+    return torch.cat(out)
+
+
+def _smooth_edges(rgb: Tensor, g: GBuffer) -> Tensor:
+    """Anti-alias shape edges as a post-process filter does: [N, 3, H, W]."""
+    number = g.ident.float()
+    edge = torch.zeros_like(number)
+    edge[..., :, 1:] = (number[..., :, 1:] != number[..., :, :-1]).float()
+    edge[..., 1:, :] = torch.maximum(edge[..., 1:, :], (number[..., 1:, :] != number[..., :-1, :]).float())
+    edge = functional.max_pool2d(functional.pad(edge, (0, 1, 0, 1)), 2, 1)
+    kernel = torch.tensor([0.25, 0.5, 0.25], device=rgb.device)
+    weight = (kernel[:, None] * kernel[None]).view(1, 1, 3, 3).expand(3, 1, 3, 3)
+    soft = functional.conv2d(functional.pad(rgb, (1, 1, 1, 1), mode="replicate"), weight, groups=3)
+    hud = g.hud[:, 3:].float()
+    return torch.lerp(rgb, soft, edge * 0.9 * (1 - hud))
+
+
+def render_pair(
+    g: GBuffer, styles: list[Style], noise: Tensor, rng: torch.Generator
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Draw a clip as a game and in its styles (one per frame): source and truth v [T, 3, H, W], parameters."""
+    frames, _, height, width = g.depth.shape
+    look = random_look(rng)
+    grain = torch.randn(frames, 1, height, width, generator=rng)
+    source = draw_source(g, [look] * frames, grain)
+    natural, scaled = style_tensor(styles)
+    truth = restyle(g, natural, noise, source)
+    if choice(rng, 5) < 3:
+        source, truth = _smooth_edges(source, g), _smooth_edges(truth, g)
+        source = (source * 255).round() / 255
+    return source * 2 - 1, truth * 2 - 1, scaled
+
+
+def draw_batch(
+    draw: Callable[[torch.Generator], GBuffer], rng: torch.Generator, *, size: int, frames: int,
+    height: int, width: int,
+) -> Batch:
+    """Draw `size` clips of `frames` frames, cropped to `height` x `width`, in random styles and looks."""  # fmt: skip
+    columns: dict[str, list[Tensor]] = {name: [] for name in Batch.__dataclass_fields__}
+    for _ in range(size):
+        g = draw(rng)
+        start = choice(rng, g.depth.shape[0] - frames + 1)
+        top = choice(rng, g.depth.shape[2] - height + 1)
+        left = choice(rng, g.depth.shape[3] - width + 1)
+        g = g.frames(start, start + frames).crop(top, left, height, width)
+        if choice(rng, 2):
+            g = g.mirrored()
+        first = random_style(rng)
+        styles = [first] * frames
+        if choice(rng, 8) == 0:
+            other, at = random_style(rng), 1 + choice(rng, frames - 1) if frames > 1 else 0
+            styles = [first if t < at else other for t in range(frames)]
+        noise = clip_noise(g, int(torch.randint(1 << 31, (), generator=rng)))
+        source, truth, parameters = render_pair(g, styles, noise, rng)
+        depth, motion, mask = engine_planes(g)
+        has_depth, has_motion, has_mask = (choice(rng, 2) == 0 for _ in range(3))
+        row = {
+            "source": source, "truth": truth, "noise": noise, "depth": depth, "mask": mask,
+            "motion": motion if has_motion else torch.zeros_like(motion),
+            "visible": g.visible.float() if has_motion else torch.ones_like(g.visible, dtype=torch.float32),
+            "has_depth": torch.tensor(float(has_depth)), "has_motion": torch.tensor(float(has_motion)),
+            "has_mask": torch.tensor(float(has_mask)), "parameters": parameters, "cut": g.cut[:, 0, 0, 0],
+        }  # fmt: skip
+        for name, value in row.items():
+            columns[name].append(value)
+    stacked = {
+        name: torch.stack(values, dim=0 if name.startswith("has_") else 1) for name, values in columns.items()
+    }
+    return Batch(**stacked)

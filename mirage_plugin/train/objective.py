@@ -1,0 +1,122 @@
+"""What a network is trained for: Diffusion Forcing on clips, with its own history and none of the truth's.
+
+Each frame is predicted from the source at noise level 1, and often once more at a level of its own from the
+network's *own* 8-bit answer. The state that the next frame sees is the network's own, quantised as it will be
+at play, and often corrupted; the network is told how much to trust it, sometimes wrongly. The truth is only
+ever compared with: at play time there is none.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from mirage_plugin.model.memory import MemoryState, warp_state
+from mirage_plugin.model.network import SIGMA, MirageNet, planes_to_cells
+from mirage_plugin.model.sampling import lift_noise, predict, to_8_bits
+from mirage_plugin.train.batch import Batch
+
+__all__ = ["clip_loss", "reconstruction_loss"]
+
+
+def reconstruction_loss(answer: Tensor, truth: Tensor) -> Tensor:
+    """Distance of an answer to the truth, v [N, 3, H, W]: Charbonnier on values and on gradients.
+
+    The gradient term is what keeps edges and strokes sharp where plain distances blur them.
+    """
+    difference = answer - truth
+    value = (difference.square() + 1e-3).sqrt().mean()
+    dx = (difference[..., :, 1:] - difference[..., :, :-1]).square()
+    dy = (difference[..., 1:, :] - difference[..., :-1, :]).square()
+    gradient = (dx + 1e-3).sqrt().mean() + (dy + 1e-3).sqrt().mean()
+    # Local means: a patch that is off as a whole costs more than its pixels alone.
+    coarse = functional.avg_pool2d(difference, 8).square().add(1e-4).sqrt().mean()
+    return value + 0.4 * gradient + 0.5 * coarse
+
+
+def _corrupt(state: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Spoil some states of a batch [N, h, w, S]; returns them and how much each may be trusted [N]."""
+    n = state.shape[0]
+    trust = torch.ones(n)
+    out = []
+    for i in range(n):
+        s = state[i]
+        kind = int(torch.randint(14, (), generator=rng))
+        amount = float(torch.rand((), generator=rng))
+        told = bool(torch.rand((), generator=rng) < 0.5)
+        if kind == 0:
+            s = (s + amount * 0.6 * torch.randn(s.shape, generator=rng).to(s)).clamp(-1, 1)
+        elif kind == 1:
+            s = s * (1 - amount)
+        elif kind == 2:
+            shift = (int(torch.randint(-2, 3, (), generator=rng)), int(torch.randint(-2, 3, (), generator=rng)))
+            s = torch.roll(s, shift, (0, 1))
+        elif kind == 3:
+            blurred = functional.avg_pool2d(s.permute(2, 0, 1)[None], 3, 1, 1, count_include_pad=False)[0]
+            s = torch.lerp(s, blurred.permute(1, 2, 0), amount)
+        elif kind == 4:
+            # Another scene in another style: what a missed cut or a session mixed up would leave.
+            s = torch.lerp(s, state[(i + 1) % n].detach(), amount)
+        else:
+            out.append(s)
+            continue
+        if told:
+            trust[i] = 1 - amount
+        out.append(s)
+    return torch.stack(out), trust.to(state)
+
+
+def clip_loss(
+    net: MirageNet, batch: Batch, rng: torch.Generator, *, second_pass: float = 0.35, carried: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Roll a batch of clips out and return (loss, final state [N, h2, w2, S] detached).
+
+    `second_pass` is the share of frames that are also refined at a lower noise level; `carried` is a foreign
+    state some clips start from instead of none.
+    """
+    frames, n, _, height, width = batch.source.shape
+    h, w = height // 8, width // 8
+    device = batch.source.device
+    state = torch.zeros(n, h // 2, w // 2, net.tier.state, device=device)
+    flags = torch.cat([
+        batch.has_depth[:, None].expand(-1, 17), batch.has_motion[:, None].expand(-1, 3),
+        batch.has_mask[:, None].expand(-1, 4),
+    ], 1)[:, None, None]  # fmt: skip
+    starts = torch.zeros(n, device=device)
+    if carried is not None and carried.shape == state.shape:
+        foreign = (torch.rand(n, generator=rng) < 0.2).to(device)
+        state = torch.where(foreign[:, None, None, None], carried, state)
+        starts = foreign.float()
+    losses = []
+    for t in range(frames):
+        v, truth, noise = batch.source[t], batch.truth[t], batch.noise[t]
+        planes = planes_to_cells(batch.planes(t), n, h, w, v) * flags
+        motion, seen = batch.motion[t][..., 8::16, 8::16], functional.avg_pool2d(batch.visible[t], 16)
+        if t == 0:
+            seen = starts[:, None, None, None].expand_as(seen)
+            trust = torch.ones(n, device=device)
+        else:
+            state, trust = _corrupt(state, rng)
+            # A cut is told half of the time; else the network has to see it for itself.
+            told = batch.cut[t] & (torch.rand(n, generator=rng) < 0.5).to(device)
+            seen = torch.where(batch.cut[t][:, None, None, None], torch.ones_like(seen), seen)
+            seen = seen * (~told)[:, None, None, None]
+        memory = warp_state(state, motion, seen)
+        style = net.style(batch.parameters[t])
+        noised = v + SIGMA * lift_noise(noise)
+        answer, _, written = predict(net, v, noised, planes, memory, style, torch.ones(n, device=device), trust)
+        losses.append(reconstruction_loss(answer, truth))
+        if float(torch.rand((), generator=rng)) < second_pass:
+            k = torch.randint(1, 4, (n,), generator=rng).float().to(device) / 4
+            own = to_8_bits(answer.detach())
+            if float(torch.rand((), generator=rng)) < 0.25:
+                own = functional.avg_pool2d(own, 3, 1, 1, count_include_pad=False)
+            mix = k[:, None, None, None]
+            refined, _, _ = predict(net, v, (1 - mix) * own + mix * noised, planes, memory, style, k, trust)
+            losses.append(reconstruction_loss(refined, truth))
+        # Quantised as it is stored between frames; the gradient passes straight through.
+        state = written + ((written * 127).round() / 127 - written).detach()
+        if float(torch.rand((), generator=rng)) < 0.15:
+            state = state.detach()
+    return torch.stack(losses).mean(), state.detach()

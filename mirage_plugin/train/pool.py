@@ -1,0 +1,109 @@
+"""A pool of ray-cast clips on disk, filled by processes of its own while the trainer trains.
+
+Ray casting costs more than restyling, so each clip is restyled many times in many styles before it makes room
+for a new one. Which clips a step may use depends on the step alone: a run is the same however fast they come.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import time
+from dataclasses import fields
+from pathlib import Path
+
+import torch
+
+from mirage_plugin.train.worlds.gbuffer import GBuffer
+from mirage_plugin.train.worlds.raycast import cast_clip, random_window
+from mirage_plugin.train.worlds.scenes import draw_scene
+
+__all__ = ["ClipPool", "draw_clip"]
+
+HEIGHT, WIDTH = 160, 224
+# Held-out scenes for evaluation start here; training never reaches that number.
+EVALUATION_SEED = 1 << 40
+
+
+def draw_clip(seed: int, frames: int, height: int = HEIGHT, width: int = WIDTH, family: str | None = None) -> GBuffer:
+    """Draw one random clip: scene, camera path and window all follow from `seed`."""
+    rng = torch.Generator().manual_seed(seed ^ 0x5DEECE66D)
+    return cast_clip(draw_scene(seed, frames, family), random_window(rng, height, width), seed)
+
+
+def _fill(folder: Path, seed: int, frames: int, start: int, stride: int, ahead: int, wanted: object) -> None:
+    torch.set_num_threads(1)
+    os.nice(5)
+    index = start
+    parent = os.getppid()
+    while True:
+        # Never further ahead than the trainer will soon ask for: the disk stays bounded.
+        while index > wanted.value + ahead:  # type: ignore[attr-defined]
+            if os.getppid() != parent:
+                return
+            time.sleep(0.2)
+        path = folder / f"{index:07d}.pt"
+        if not path.exists():
+            clip = draw_clip(seed * 1_000_003 + index, frames)
+            part = path.with_suffix(f".{os.getpid()}.part")
+            torch.save({f.name: getattr(clip, f.name) for f in fields(clip)}, part)
+            part.replace(path)
+        if os.getppid() != parent:
+            return
+        index += stride
+
+
+class ClipPool:
+    """The clips `[newest - capacity, newest)`, where `newest` grows with the step."""
+
+    def __init__(
+        self, folder: Path, *, seed: int, frames: int, capacity: int, first: int, steps_per_clip: int,
+        workers: int, start_step: int = 0,
+    ) -> None:  # fmt: skip
+        """Start filling `folder`.
+
+        `frames` a clip; at most `capacity` clips are kept; `first` must be there before the first step, then
+        one more each `steps_per_clip` steps.
+        """
+        self.folder, self.capacity = folder, capacity
+        self.first, self.steps_per_clip = first, steps_per_clip
+        folder.mkdir(parents=True, exist_ok=True)
+        context = multiprocessing.get_context("spawn")
+        self._wanted = context.Value("q", self.newest(start_step))
+        begin = max(0, self.newest(start_step) - capacity)
+        self._workers = [
+            context.Process(
+                target=_fill, args=(folder, seed, frames, begin + i, workers, 64, self._wanted), daemon=True
+            )
+            for i in range(workers)
+        ]
+        for worker in self._workers:
+            worker.start()
+
+    def newest(self, step: int) -> int:
+        """How many clips exist for a step."""
+        return self.first + step // self.steps_per_clip
+
+    def sample(self, step: int, rng: torch.Generator) -> GBuffer:
+        """Draw one clip that this step may use; waits until it has been drawn."""
+        newest = self.newest(step)
+        with self._wanted.get_lock():
+            self._wanted.value = newest
+        oldest = max(0, newest - self.capacity)
+        index = oldest + int(torch.randint(newest - oldest, (), generator=rng))
+        path = self.folder / f"{index:07d}.pt"
+        while not path.exists():
+            if not any(worker.is_alive() for worker in self._workers):
+                raise RuntimeError(f"the processes that draw clips have died; {path} will not come")
+            time.sleep(0.05)
+        (self.folder / f"{oldest - 1:07d}.pt").unlink(missing_ok=True)
+        return GBuffer(**torch.load(path, mmap=True, weights_only=True))
+
+    def close(self) -> None:
+        """Stop the processes; what they drew stays for the next run."""
+        for worker in self._workers:
+            worker.terminate()
+        for worker in self._workers:
+            worker.join()
+        for part in self.folder.glob("*.part"):
+            part.unlink()

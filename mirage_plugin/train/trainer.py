@@ -1,0 +1,255 @@
+"""`mirage train`: one command that trains a tier, can be stopped at any moment and goes on where it was."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from concurrent.futures import Future, ThreadPoolExecutor
+from copy import deepcopy
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from rich.console import Console
+from torch import Tensor
+
+from mirage_plugin.config import TrainConfig
+from mirage_plugin.errors import DataError, DeviceError, OutputError
+from mirage_plugin.model.checkpoint import save_network
+from mirage_plugin.model.network import TIERS, MirageNet
+from mirage_plugin.train.batch import Batch, draw_batch
+from mirage_plugin.train.objective import clip_loss
+from mirage_plugin.train.pool import ClipPool
+
+__all__ = ["train"]
+
+CHECKPOINT_EVERY_S = 180.0
+SHEET_EVERY_S = 900.0
+LINE_EVERY_S = 30.0
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What a device can afford; the objective is the same."""
+
+    batch: int
+    clip_frames: int
+    frames: int
+    height: int
+    width: int
+    learning_rate: float
+    capacity: int
+    steps_per_clip: int
+    workers: int
+
+
+def _recipe(tier: str, device: torch.device) -> Recipe:
+    if device.type == "cpu":
+        return Recipe(8, 6, 4, 128, 192, 2e-3, 500, 3, 1)
+    batch = {"nano": 64, "small": 32, "base": 24}[tier]
+    workers = max(2, (os.cpu_count() or 4) - 4)
+    return Recipe(batch, 6, 4, 128, 192, {"nano": 3e-3, "small": 1.5e-3, "base": 1e-3}[tier], 2000, 1, workers)
+
+
+class Run:
+    """The state of a training run: everything that a checkpoint holds."""
+
+    def __init__(self, config: TrainConfig, device: torch.device) -> None:
+        """Start from nothing."""
+        torch.manual_seed(config.seed)
+        self.recipe = _recipe(config.tier, device)
+        self.net = MirageNet(TIERS[config.tier]).to(device)
+        self.average = deepcopy(self.net).eval().requires_grad_(False)
+        decayed = [p for p in self.net.parameters() if p.dim() > 1]
+        plain = [p for p in self.net.parameters() if p.dim() <= 1]
+        self.optimizer = torch.optim.AdamW(
+            [{"params": decayed, "weight_decay": 0.02}, {"params": plain, "weight_decay": 0.0}],
+            lr=self.recipe.learning_rate, betas=(0.9, 0.98),
+        )  # fmt: skip
+        self.step = 0
+        self.seconds = 0.0
+        self.losses: list[tuple[int, float]] = []
+
+    def save(self, path: Path) -> None:
+        """Write a checkpoint; the previous one is replaced only by a whole new one."""
+        part = path.with_suffix(".part")
+        try:
+            torch.save(
+                {
+                    "tier": self.net.tier.name, "net": self.net.state_dict(), "average": self.average.state_dict(),
+                    "optimizer": self.optimizer.state_dict(), "step": self.step, "seconds": self.seconds,
+                    "losses": self.losses,
+                },
+                part,
+            )  # fmt: skip
+            part.replace(path)
+        except (OSError, RuntimeError) as error:
+            part.unlink(missing_ok=True)
+            raise OutputError(f"the checkpoint {path} cannot be written ({error}); the last one is kept") from error
+
+    def load(self, path: Path) -> None:
+        """Go on from a checkpoint."""
+        try:
+            saved: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        except Exception as error:
+            raise DataError(f"{path} is not a whole checkpoint ({error}): use --fresh to start anew") from error
+        if saved.get("tier") != self.net.tier.name:
+            raise DataError(f"{path} holds tier {saved.get('tier')!r}, not {self.net.tier.name!r}: choose another --out")
+        self.net.load_state_dict(saved["net"])
+        self.average.load_state_dict(saved["average"])
+        self.optimizer.load_state_dict(saved["optimizer"])
+        self.step, self.seconds, self.losses = saved["step"], saved["seconds"], saved["losses"]
+
+    def update_average(self) -> None:
+        """Move the exponential average that ships a little towards the weights."""
+        decay = min(0.999, (1 + self.step) / (20 + self.step))
+        with torch.no_grad():
+            for mean, now in zip(self.average.parameters(), self.net.parameters(), strict=True):
+                mean.lerp_(now, 1 - decay)
+
+
+def _learning_rate(recipe: Recipe, step: int, part: float) -> float:
+    """Warm up over 200 steps, hold, and fall to a fiftieth over the last 40 % of the time given."""
+    warm = min(1.0, (step + 1) / 200)
+    fall = 1.0 if part < 0.6 else 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * (part - 0.6) / 0.4))
+    return recipe.learning_rate * warm * fall
+
+
+def _device(name: str) -> torch.device:
+    if name == "cuda" and not torch.cuda.is_available():
+        raise DeviceError.no_cuda()
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(name)
+
+
+def _draw(pool: ClipPool, seed: int, step: int, recipe: Recipe) -> Batch:
+    rng = torch.Generator().manual_seed((seed * 1_000_003 + step) & (2**63 - 1))
+    return draw_batch(
+        lambda r: pool.sample(step, r), rng, size=recipe.batch, frames=recipe.frames,
+        height=recipe.height, width=recipe.width,
+    )  # fmt: skip
+
+
+def train(config: TrainConfig) -> None:
+    """Train `config.tier` for `config.minutes`; checkpoints, sheets and the loss plot go to its run folder.
+
+    Ctrl-C writes a checkpoint first and loses nothing.
+    """
+    device = _device(config.device)
+    if device.type == "cpu":
+        torch.set_num_threads(config.threads)
+    folder = config.run_directory
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"the run folder {folder} cannot be made: {error}") from error
+    console = Console()
+    run = Run(config, device)
+    checkpoint = folder / "state.pt"
+    if config.resume and checkpoint.is_file():
+        run.load(checkpoint)
+        console.print(f"going on at step {run.step} after {run.seconds / 60:.0f} minutes")
+    recipe = run.recipe
+    pool = ClipPool(
+        folder / "pool", seed=config.seed, frames=recipe.clip_frames, capacity=recipe.capacity, first=24,
+        steps_per_clip=recipe.steps_per_clip, workers=recipe.workers, start_step=run.step,
+    )  # fmt: skip
+    console.print(
+        f"training {config.tier} ({run.net.parameter_count() / 1e6:.2f} M parameters) on {device.type} for "
+        f"{config.minutes:g} minutes; Ctrl-C stops and keeps everything"
+    )
+    try:
+        _loop(config, run, pool, device, folder, console)
+    except KeyboardInterrupt:
+        console.print("stopped")
+    finally:
+        pool.close()
+    _finish(config, run, folder)
+    console.print(f"step {run.step}: weights in {folder / (config.tier + '.safetensors')}")
+
+
+def _loop(
+    config: TrainConfig, run: Run, pool: ClipPool, device: torch.device, folder: Path, console: Console
+) -> None:
+    recipe = run.recipe
+    checkpoint = folder / "state.pt"
+    begun = last_line = last_save = last_sheet = time.monotonic()
+    carried: Tensor | None = None
+    recent: list[float] = []
+    first_step = run.step
+    with ThreadPoolExecutor(1) as executor:
+        ahead: Future[Batch] = executor.submit(_draw, pool, config.seed, run.step, recipe)
+        while (part := (time.monotonic() - begun) / (config.minutes * 60)) < 1:
+            batch = ahead.result()
+            ahead = executor.submit(_draw, pool, config.seed, run.step + 1, recipe)
+            batch = Batch(**{k: getattr(batch, k).to(device) for k in Batch.__dataclass_fields__})
+            rng = torch.Generator().manual_seed(config.seed * 7_919 + run.step)
+            for group in run.optimizer.param_groups:
+                group["lr"] = _learning_rate(recipe, run.step, part)
+            with torch.autocast(device.type, torch.bfloat16):
+                loss, carried = clip_loss(run.net, batch, rng, carried=carried)
+            run.optimizer.zero_grad(set_to_none=True)
+            loss.backward()  # type: ignore[no-untyped-call]
+            norm = torch.nn.utils.clip_grad_norm_(run.net.parameters(), 1.0)
+            if bool(torch.isfinite(norm)):
+                run.optimizer.step()
+                run.update_average()
+            run.step += 1
+            recent.append(float(loss.detach()))
+            now = time.monotonic()
+            if now - last_line > LINE_EVERY_S:
+                mean = float(np.mean(recent))
+                rate = (run.step - first_step) / (now - begun)
+                run.losses.append((run.step, mean))
+                left = config.minutes - (now - begun) / 60
+                console.print(f"step {run.step:6d}  loss {mean:.4f}  {rate:.2f} steps/s  {left:.0f} min left")
+                recent, last_line = [], now
+            if now - last_save > CHECKPOINT_EVERY_S:
+                run.seconds += now - last_save
+                run.save(checkpoint)
+                last_save = now
+            if now - last_sheet > SHEET_EVERY_S:
+                _sheet(run.average, batch, folder / f"sheet_{run.step:06d}.png")
+                last_sheet = now
+        run.seconds += time.monotonic() - last_save
+
+
+def _sheet(net: MirageNet, batch: Batch, path: Path) -> None:
+    """Source, answer and truth of a batch's first frames, as a picture."""
+    first = Batch(**{
+        k: (getattr(batch, k) if k.startswith("has_") else getattr(batch, k)[:1])
+        for k in Batch.__dataclass_fields__
+    })  # fmt: skip
+    from mirage_plugin.train.evaluation import answer_clip  # noqa: PLC0415  (evaluation imports the trainer's pool)
+
+    answer = answer_clip(net, first)
+    rows = torch.cat([first.source[0], answer[0], first.truth[0]], 3).clamp(-1, 1)
+    picture = ((torch.cat(list(rows), 1).permute(1, 2, 0) + 1) * 127.5).byte().cpu().numpy()
+    Image.fromarray(picture).save(path)
+
+
+def _finish(config: TrainConfig, run: Run, folder: Path) -> None:
+    run.save(folder / "state.pt")
+    notes = {"steps": str(run.step), "seconds": f"{run.seconds:.0f}", "seed": str(config.seed)}
+    save_network(run.average, folder / f"{config.tier}.safetensors", notes)
+    if run.losses:
+        import matplotlib as mpl  # noqa: PLC0415  (half a second that a resumed run need not pay at start)
+
+        mpl.use("Agg")
+        from matplotlib import pyplot as plt  # noqa: PLC0415
+
+        steps, values = zip(*run.losses, strict=True)
+        figure, axes = plt.subplots(figsize=(7, 4))
+        axes.plot(steps, values)
+        axes.set(xlabel="step", ylabel="loss", title=f"{config.tier}: training loss")
+        figure.savefig(folder / "loss.png", dpi=110, bbox_inches="tight")
+        plt.close(figure)
+    if config.json:
+        report = {"tier": config.tier, "step": run.step, "seconds": run.seconds, "losses": run.losses}
+        config.json.write_text(json.dumps(report, indent=1), encoding="utf-8")

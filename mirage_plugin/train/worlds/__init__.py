@@ -1,0 +1,1 @@
+"""Paired worlds: scenes that are drawn twice, as a game and in a style."""
