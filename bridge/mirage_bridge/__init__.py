@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 
+from . import keys
 from .endpoint import default_endpoint
 from .errors import (
     BridgeError,
@@ -81,5 +82,6 @@ __all__ = [
     "StyleChanged",
     "StyleError",
     "default_endpoint",
+    "keys",
     "request",
 ]

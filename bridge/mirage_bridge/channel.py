@@ -5,14 +5,17 @@ A channel knows slots and records and nothing of sockets, states or styles; thos
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import zmq
 
 from .errors import ProtocolError
 from .memory import Segment
-from .protocol import AnswerRecord, FrameRecord, Layout
+from .protocol import TAG_DOORBELL, AnswerRecord, FrameRecord, Layout
 from .ring import LaneReader, LaneWriter, Words, answer_base, frame_base, plane_array
 
 __all__ = ["Array", "GameRing", "HostRing", "TakenAnswer", "TakenFrame"]
@@ -47,6 +50,7 @@ class GameRing:
         self.layout: Layout = segment.layout
         self.generation = segment.generation
         self._memory = segment.memory
+        self._doorbell = b""
         self.words = Words(segment.memory, game=True)
         self._frames = LaneWriter(self.words, segment.memory, 0, self.layout.frame_slots)
         self._answers = LaneReader(
@@ -75,6 +79,28 @@ class GameRing:
 
     def publish(self, slot: int, record: bytes) -> None:
         self._frames.publish(slot, record)
+        self.words.advance()
+        self._doorbell = record
+
+    def flush(self, sock: zmq.Socket[bytes]) -> None:
+        """Ring the doorbell of what was published; never blocks."""
+        record, self._doorbell = self._doorbell, b""
+        if record:
+            # The slot is the truth: a doorbell that finds no room leaves others before it to wake the host.
+            with contextlib.suppress(zmq.ZMQError):
+                sock.send_multipart([TAG_DOORBELL, record], zmq.NOBLOCK)
+
+    def packing(self) -> bool:
+        """Whether a frame is on its way that no message will announce: never, here."""
+        return False
+
+    def receive(self, tag: bytes, parts: Sequence[bytes | memoryview]) -> None:
+        """A doorbell woke us; what it announces stands in shared memory."""
+        if tag != TAG_DOORBELL:
+            raise ProtocolError("a message of an unknown tag")
+
+    def close(self) -> None:
+        """Nothing to do: the mapping goes with its last view."""
 
     def waiting(self) -> bool:
         return self._answers.waiting() > 0
@@ -163,8 +189,22 @@ class HostRing:
     def cancel(self, slot: int) -> None:
         self._answers.cancel(slot)
 
-    def publish(self, slot: int, record: AnswerRecord) -> bytes:
-        """Publish an answer and return its doorbell."""
+    def address(self) -> dict[str, Any]:
+        """Where the game finds the memory."""
+        return self.segment.address()
+
+    def unname(self) -> None:
+        """Take away the way in, once the game is in."""
+        self.segment.unname()
+
+    def receive(self, tag: bytes, parts: Sequence[bytes | memoryview]) -> None:
+        """A doorbell woke us; what it announces stands in shared memory."""
+        if tag != TAG_DOORBELL:
+            raise ProtocolError("a message of an unknown tag")
+
+    def publish(self, slot: int, record: AnswerRecord) -> list[Any]:
+        """Publish an answer and return its doorbell as a message."""
         data = record.at(slot, self._answers.next_sequence(), self.generation).pack()
         self._answers.publish(slot, data)
-        return data
+        self.words.advance()
+        return [TAG_DOORBELL, data]

@@ -17,8 +17,10 @@ from typing import Final
 
 import zmq
 
+from . import keys
 from .errors import EndpointError, EndpointInUseError
-from .protocol import MAX_CONTROL_BYTES
+from .keys import Credentials
+from .protocol import MAX_CONTROL_BYTES, MAX_PARTS
 
 if sys.platform != "win32":
     import fcntl
@@ -87,7 +89,40 @@ def configure(sock: zmq.Socket[bytes], endpoint: str) -> None:
     sock.setsockopt(zmq.IPV6, 1)
 
 
-def connect(sock: zmq.Socket[bytes], endpoint: str) -> None:
+def needed_credentials(endpoint: str, given: Credentials | None) -> Credentials | None:
+    """The credentials a connection to ``endpoint`` uses; raises `EndpointError` where it needs some and none
+    are known.
+    """
+    if given is not None or is_local(endpoint) or is_loopback(endpoint):
+        return given
+    return keys.credentials(endpoint)
+
+
+def receive(sock: zmq.Socket[bytes], copy: bool) -> tuple[list[bytes | memoryview], str]:
+    """One message if one waits, and the name of the key it came under; ([], "") if none waits.
+
+    Parts over the protocol's most are dropped unseen.  Without ``copy`` large parts are views of ZeroMQ's
+    memory.
+    """
+    parts: list[bytes | memoryview] = []
+    user = ""
+    while True:
+        try:
+            part = sock.recv(zmq.NOBLOCK, copy=copy)
+        except zmq.ZMQError:
+            return [], ""
+        data = part if isinstance(part, bytes) else part.buffer
+        if len(parts) <= MAX_PARTS:
+            parts.append(data)
+        if not sock.getsockopt(zmq.RCVMORE):
+            break
+    if not isinstance(part, bytes):
+        with contextlib.suppress(zmq.ZMQError):
+            user = str(part.get("User-Id"))
+    return parts, user
+
+
+def connect(sock: zmq.Socket[bytes], endpoint: str, credentials: Credentials | None = None) -> None:
     """Connect a game's socket; never blocks.  Raises `EndpointError` for an endpoint nobody should trust."""
     if is_local(endpoint):
         directory = _ipc_path(endpoint).parent
@@ -98,6 +133,10 @@ def connect(sock: zmq.Socket[bytes], endpoint: str) -> None:
     sock.setsockopt(zmq.RECONNECT_IVL_MAX, 200)
     # Nothing is queued for a host that is not there, so nothing stale reaches one that comes later.
     sock.setsockopt(zmq.IMMEDIATE, 1)
+    if credentials is not None:
+        sock.curve_serverkey = credentials.host_public.encode("ascii")
+        sock.curve_publickey = credentials.key.public.encode("ascii")
+        sock.curve_secretkey = credentials.key.secret.encode("ascii")
     try:
         sock.connect(endpoint)
     except zmq.ZMQError as error:

@@ -9,13 +9,16 @@ import secrets
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final, Self
 
 import zmq
+import zmq.utils.z85
 
 from . import endpoint as endpoints
+from . import keys
 from .channel import Array, HostRing, TakenFrame
-from .errors import BridgeError, LeaseError, ProtocolError, SegmentError, StyleError
+from .errors import BridgeError, EndpointError, LeaseError, ProtocolError, SegmentError, StyleError
 from .memory import Segment, sweep
 from .protocol import (
     IDENTITY_BYTES,
@@ -24,7 +27,6 @@ from .protocol import (
     MEMORY_KINDS,
     PROTOCOL_VERSION,
     TAG_CONTROL,
-    TAG_DOORBELL,
     Admission,
     AnswerRecord,
     Capabilities,
@@ -35,6 +37,7 @@ from .protocol import (
     take,
     unpack_control,
 )
+from .stream import HostStream, compressions
 from .views import Lease, View, guarded
 
 __all__ = [
@@ -126,7 +129,9 @@ class FrameJob:
     ``style`` is the one to use.
     """
 
-    def __init__(self, session: HostSession, ring: HostRing, taken: TakenFrame, skipped: int) -> None:
+    def __init__(
+        self, session: HostSession, ring: HostRing | HostStream, taken: TakenFrame, skipped: int
+    ) -> None:
         record = taken.record
         now_ns = time.monotonic_ns()
         self.session = session
@@ -187,7 +192,7 @@ class FrameJob:
 class AnswerDraft:
     """An answer being written: ``pixels`` is writable, of the frame's shape and dtype, undefined before."""
 
-    def __init__(self, job: FrameJob, ring: HostRing, slot: int, pixels: Array) -> None:
+    def __init__(self, job: FrameJob, ring: HostRing | HostStream, slot: int, pixels: Array) -> None:
         self.job = job
         self._ring = ring
         self._slot = slot
@@ -215,6 +220,8 @@ class HostSession:
         self._host = host
         self._identity = identity
         self.id = session_id
+        #: The name under which the allow-list knows this game; empty where no key is asked for.
+        self.key_name = ""
         #: What was negotiated: size, format, planes, conventions, delivery.
         self.offer = offer
         self.local = local
@@ -232,7 +239,7 @@ class HostSession:
         self._held_sequence = 0
         self._last_frame_sequence = 0
         self._jobs: list[FrameJob] = []
-        self._ring: HostRing | None = None
+        self._ring: HostRing | HostStream | None = None
         self._attached = False
         self._closed = False
         self._memory_kind = MEMORY_KINDS[0]
@@ -349,13 +356,13 @@ class HostSession:
             has_pixels=has_pixels,
         )
 
-    def _publish(self, job: FrameJob, ring: HostRing, slot: int, record: AnswerRecord) -> bool:
+    def _publish(self, job: FrameJob, ring: HostRing | HostStream, slot: int, record: AnswerRecord) -> bool:
         current = ring is self._ring and not self._closed
         if current:
-            doorbell = ring.publish(slot, record)
-            ring.words.advance()
+            message = ring.publish(slot, record)
             self.published += 1
-            self._host._send(self._identity, TAG_DOORBELL, doorbell)
+            if message:
+                self._host._send(self._identity, *message)
         else:
             ring.cancel(slot)
         job.release()
@@ -396,6 +403,8 @@ class Host:
         capabilities: Capabilities | None = None,
         admit: Callable[[Offer], Admission | str] | None = None,
         check_style: Callable[[Style], None] | None = None,
+        key_name: str = "host",
+        key_directory: Path | None = None,
     ) -> None:
         self.capabilities = capabilities or Capabilities()
         self._admit = admit or (lambda _offer: Admission())
@@ -409,18 +418,27 @@ class Host:
         self._memory_kind = "memfd" if hasattr(os, "memfd_create") else "file"
         #: Games that are in, by session id.
         self.sessions: dict[int, HostSession] = {}
-        self._router: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.ROUTER)
+        address = bind if bind is not None else endpoints.default_endpoint()
+        endpoints.check(address)
+        self._local = endpoints.is_local(address)
+        self._gate: Gate | None = None
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context.instance()
+        if not self._local and not endpoints.is_loopback(address):
+            # Its own context, for ZeroMQ asks one gate a context.
+            self._context = zmq.Context()
+            self._gate = Gate(self._context, key_name, key_directory)
+        self._router: zmq.Socket[bytes] = self._context.socket(zmq.ROUTER)
         try:
             self._router.setsockopt(zmq.ROUTER_MANDATORY, 1)
             # A game whose connection broke comes back under its own secret name.
             self._router.setsockopt(zmq.ROUTER_HANDOVER, 1)
+            if self._gate is not None:
+                self._gate.guard(self._router)
             #: The address as bound.
-            self.endpoint = endpoints.bind(
-                self._router, bind if bind is not None else endpoints.default_endpoint()
-            )
+            self.endpoint = endpoints.bind(self._router, address)
         except BaseException:
-            self._router.close(0)
             self._closed = True
+            self._close_sockets()
             raise
         self._wake_read, self._wake_write = os.pipe()
         os.set_blocking(self._wake_read, False)
@@ -428,6 +446,8 @@ class Host:
         self._poller = zmq.Poller()
         self._poller.register(self._router, zmq.POLLIN)
         self._poller.register(self._wake_read, zmq.POLLIN)
+        if self._gate is not None:
+            self._poller.register(self._gate.socket, zmq.POLLIN)
         self._pidfds: dict[int, HostSession] = {}
         sweep()
 
@@ -487,7 +507,7 @@ class Host:
             self._forget(session, "the sidecar stops")
         self._events.clear()
         # Where the path still is this host's, take it away; libzmq does so as it unbinds.
-        self._router.close(200)
+        self._close_sockets(linger_ms=200)
         os.close(self._wake_read)
         os.close(self._wake_write)
 
@@ -501,6 +521,12 @@ class Host:
         if not getattr(self, "_closed", True):
             with contextlib.suppress(Exception):
                 self.close()
+
+    def _close_sockets(self, linger_ms: int = 0) -> None:
+        self._router.close(linger_ms)
+        if self._gate is not None:
+            self._gate.close()
+            self._context.term()
 
     # -- waiting -----------------------------------------------------------------------------------------
 
@@ -525,20 +551,25 @@ class Host:
                     self._forget(session, "the game's process ended")
 
     def _drain(self) -> None:
+        if self._gate is not None:
+            self._gate.answer()
         for _ in range(_DRAIN):
-            try:
-                parts = self._router.recv_multipart(zmq.NOBLOCK)
-            except zmq.ZMQError:
+            parts, user = endpoints.receive(self._router, copy=self._local)
+            if not parts:
                 return
             try:
-                self._receive(parts)
+                self._receive(parts, user)
             except ProtocolError as error:
-                session = self._by_identity.get(parts[0])
+                session = self._by_identity.get(bytes(parts[0]))
                 if session is not None:
                     session.faults += 1
                 _log.debug("a peer broke the protocol: %s", error)
 
     def _upkeep(self, now_ns: int) -> None:
+        if self._gate is not None:
+            for session in self._gate.revoked(tuple(self._by_identity.values())):
+                self._control(session._identity, {"type": "bye", "reason": "the key was revoked"})
+                self._forget(session, "the game's key was revoked")
         for session in tuple(self._by_identity.values()):
             ring = session._ring
             if ring is not None and session._attached:
@@ -555,9 +586,9 @@ class Host:
 
     # -- messages ----------------------------------------------------------------------------------------
 
-    def _send(self, identity: bytes, *parts: bytes) -> bool:
+    def _send(self, identity: bytes, *parts: Any) -> bool:
         try:
-            self._router.send_multipart([identity, *parts], zmq.NOBLOCK)
+            self._router.send_multipart([identity, *parts], zmq.NOBLOCK, copy=self._local)
         except zmq.ZMQError:
             return False  # gone, or not reading: what matters stands in shared memory or is asked again
         return True
@@ -565,23 +596,25 @@ class Host:
     def _control(self, identity: bytes, fields: Mapping[str, Any]) -> bool:
         return self._send(identity, TAG_CONTROL, pack_control(fields))
 
-    def _receive(self, parts: list[bytes]) -> None:
+    def _receive(self, parts: list[bytes | memoryview], user: str) -> None:
         if not 3 <= len(parts) <= MAX_PARTS or len(parts[0]) != IDENTITY_BYTES:
             raise ProtocolError(f"a message of {len(parts)} parts")
-        identity, tag, body = parts[:3]
+        identity, tag, body = bytes(parts[0]), bytes(parts[1]), parts[2]
         session = self._by_identity.get(identity)
         if session is not None:
             session._heard_ns = time.monotonic_ns()
-        if tag == TAG_DOORBELL:
+        if tag != TAG_CONTROL:
             if session is None:
                 self._control(identity, {"type": "gone"})
+            elif session._ring is not None:
+                reply = session._ring.receive(tag, parts[2:])
+                if reply is not None:
+                    self._send(identity, *reply)
             return
-        if tag != TAG_CONTROL:
-            raise ProtocolError("a message of an unknown tag")
         fields = unpack_control(body)
         kind = fields["type"]
         if kind == "hello":
-            self._hello(identity, fields)
+            self._hello(identity, fields, user)
         elif kind == "request":
             self._request(identity, fields)
         elif session is None:
@@ -590,11 +623,11 @@ class Host:
         elif kind == "bye":
             self._forget(session, "the game said goodbye")
         elif kind == "alive":
-            pass
+            self._control(identity, {"type": "alive"})
         else:
             self._numbered(session, kind, fields)
 
-    def _hello(self, identity: bytes, fields: dict[str, Any]) -> None:
+    def _hello(self, identity: bytes, fields: dict[str, Any], user: str) -> None:
         known = self._by_identity.get(identity)
         if known is not None and not known._attached:
             self._send(identity, TAG_CONTROL, known._welcome)
@@ -607,9 +640,10 @@ class Host:
                 said = ".".join(str(part) for part in version[:3])
                 own = ".".join(str(part) for part in PROTOCOL_VERSION)
                 raise _RefusedError(
-                    f"this sidecar speaks bridge protocol {own} and the game speaks {said}; update the older one"
+                    f"this sidecar speaks bridge protocol {own}, the game speaks {said}; update the older one"
                 )
             session = self._admitted(identity, fields)
+            session.key_name = user
         except (_RefusedError, ProtocolError, SegmentError) as error:
             sentence = str(error)
         else:
@@ -620,7 +654,7 @@ class Host:
                     "protocol": list(PROTOCOL_VERSION),
                     "session": session.id,
                     "info": session._info,
-                    "segment": session._ring.segment.address() if session._ring is not None else {},
+                    "segment": session._ring.address() if session._ring is not None else {},
                 }
             )
             if not self._send(identity, TAG_CONTROL, session._welcome):
@@ -638,11 +672,12 @@ class Host:
             )
         info = self._judge(offer)
         style, strength, seed, epoch = self._style_of(fields)
-        if take(fields, "transport", str) != "shm" or not endpoints.is_local(self.endpoint):
-            raise _RefusedError("this sidecar serves games over shared memory on ipc:// addresses alone")
-        session = HostSession(self, identity, secrets.randbits(62) + 1, offer, local=True)
+        transport = "shm" if self._local else "parts"
+        if take(fields, "transport", str) != transport:
+            raise _RefusedError(f"this sidecar carries pixels as {transport!r} at {self.endpoint}")
+        session = HostSession(self, identity, secrets.randbits(62) + 1, offer, local=self._local)
         session._info = info
-        session._memory_kind = self._memory_kind
+        session._memory_kind = self._memory_kind if self._local else "parts"
         session._pid = take(fields, "pid", int)
         session._settle_style(epoch, style, strength, seed)
         self._new_ring(session)
@@ -650,6 +685,8 @@ class Host:
 
     def _judge(self, offer: Offer) -> dict[str, Any]:
         sentence = self.capabilities.problem(offer)
+        if sentence is None and offer.compression not in compressions():
+            sentence = f"compression {offer.compression} is not installed here"
         if sentence is None:
             verdict = self._admit(offer)
             if isinstance(verdict, Admission):
@@ -675,6 +712,10 @@ class Host:
     def _new_ring(self, session: HostSession) -> None:
         session._generation += 1
         layout = Layout.of(session.offer)
+        if not session.local:
+            session._ring = HostStream(layout, session._generation, session.offer.compression)
+            session._last_frame_sequence = session._held_sequence = 0
+            return
         segment = Segment.create(layout, session._generation, session._memory_kind)
         session._ring = HostRing(segment)
         session._last_frame_sequence = session._held_sequence = 0
@@ -700,7 +741,7 @@ class Host:
             self._attached(session)
         elif kind == "attach_failed":
             sentence = take(fields, "sentence", str)
-            if session._memory_kind == "file":
+            if session._memory_kind != "memfd":
                 raise _RefusedError(f"no shared memory reaches the game: {sentence}")
             session._memory_kind = "file"
             self._new_ring(session)
@@ -729,11 +770,11 @@ class Host:
 
     def _segment_of(self, session: HostSession) -> dict[str, Any]:
         assert session._ring is not None
-        return {"segment": session._ring.segment.address()}
+        return {"segment": session._ring.address()}
 
     def _attached(self, session: HostSession) -> None:
         if session._ring is not None:
-            session._ring.segment.unname()
+            session._ring.unname()
         if session._attached:
             return
         session._attached = True
@@ -786,10 +827,61 @@ class Host:
             os.close(session._pidfd)
             session._pidfd = -1
         if session._ring is not None:
-            session._ring.segment.unname()
+            session._ring.unname()
             session._ring = None
         if self.sessions.pop(session.id, None) is not None:
             self._events.append(SessionClosed(session, reason))
+
+
+class Gate:
+    """Answers ZeroMQ's question who may connect (ZAP, RFC 27): the keys on the allow-list, and nobody else."""
+
+    def __init__(
+        self, context: zmq.Context[zmq.Socket[bytes]], key_name: str, directory: Path | None
+    ) -> None:
+        self._key = keys.load(key_name, directory)
+        self._directory = directory
+        self.socket: zmq.Socket[bytes] = context.socket(zmq.REP)
+        self.socket.linger = 0
+        self.socket.bind("inproc://zeromq.zap.01")
+
+    def guard(self, sock: zmq.Socket[bytes]) -> None:
+        """Make ``sock`` ask for keys; must come before its bind."""
+        sock.curve_server = True
+        sock.curve_secretkey = self._key.secret.encode("ascii")
+        sock.curve_publickey = self._key.public.encode("ascii")
+        sock.setsockopt(zmq.ZAP_DOMAIN, b"mirage")
+
+    def answer(self) -> None:
+        """Answer the questions that wait."""
+        while True:
+            try:
+                parts = self.socket.recv_multipart(zmq.NOBLOCK)
+            except zmq.ZMQError:
+                return
+            name = ""
+            if len(parts) == 7 and parts[0] == b"1.0" and parts[5] == b"CURVE" and len(parts[6]) == 32:
+                name = self._names().get(zmq.utils.z85.encode(parts[6]).decode("ascii"), "")
+            asked = parts[1] if len(parts) > 1 else b""
+            verdict = [b"200", b"OK", name.encode()] if name else [b"400", b"this key is not allowed", b""]
+            self.socket.send_multipart([b"1.0", asked, *verdict, b""])
+
+    def revoked(self, sessions: tuple[HostSession, ...]) -> list[HostSession]:
+        """The sessions whose key is on the list no more."""
+        if not sessions:
+            return []
+        names = set(self._names().values())
+        return [session for session in sessions if session.key_name not in names]
+
+    def _names(self) -> dict[str, str]:
+        try:
+            return {public: name for name, public in keys.allowed(self._directory).items()}
+        except EndpointError as error:
+            _log.error("nobody is let in: %s", error)
+            return {}
+
+    def close(self) -> None:
+        self.socket.close(0)
 
 
 class _RefusedError(BridgeError):

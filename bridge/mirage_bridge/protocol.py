@@ -70,16 +70,31 @@ PLANES: Final[Mapping[str, tuple[str, int]]] = MappingProxyType(
 ORIENTATIONS: Final = ("top_down", "bottom_up")
 COLOR_SPACES: Final = ("srgb", "linear")
 DELIVERIES: Final = ("wait", "newest", "locked")
-COMPRESSIONS: Final = ("none", "zlib")
+COMPRESSIONS: Final = ("none", "zlib", "lz4")
 KINDS: Final = ("styled", "reprojected", "source")
-MEMORY_KINDS: Final = ("memfd", "file")
+MEMORY_KINDS: Final = ("memfd", "file", "parts")
 
 # §4 Segment -----------------------------------------------------------------------------------------
 PAGE: Final = 4096
 SEGMENT_MAGIC: Final = b"MIRAGESM"
-#: magic, major, minor, header bytes, generation, frame slots, answer slots, pad, total bytes, token,
-#: width, height, pixel format, planes bits, row pitch, pad
-SEGMENT_HEADER: Final = struct.Struct("<8sHHIIHHQ16sIIHHI")
+#: (name, struct code) in the order in which they stand, little-endian and without gaps
+SEGMENT_FIELDS: Final = (
+    ("magic", "8s"),
+    ("major", "H"),
+    ("minor", "H"),
+    ("header_bytes", "I"),
+    ("generation", "I"),
+    ("frame_slots", "H"),
+    ("answer_slots", "H"),
+    ("total_bytes", "Q"),
+    ("token", "16s"),
+    ("width", "I"),
+    ("height", "I"),
+    ("pixel_format", "H"),
+    ("planes", "H"),
+    ("row_pitch_bytes", "I"),
+)
+SEGMENT_HEADER: Final = struct.Struct("<" + "".join(code for _, code in SEGMENT_FIELDS))
 CONTROL_OFFSET: Final = PAGE
 GAME_LINE: Final = 0
 HOST_LINE: Final = 512
@@ -403,8 +418,46 @@ FLAG_CAMERA_CUT: Final = 1
 FLAG_NO_PIXELS: Final = 1
 MAX_REASON_BYTES: Final = 48
 
-_FRAME: Final = struct.Struct("<4sHHIIQQQQQQQIf48x")
-_ANSWER: Final = struct.Struct("<4sHHIIQQQQQIHHIIII48s")
+#: As `SEGMENT_FIELDS`; ``reserved`` is zero.
+FRAME_FIELDS: Final = (
+    ("magic", "4s"),
+    ("major", "H"),
+    ("slot", "H"),
+    ("generation", "I"),
+    ("flags", "I"),
+    ("sequence", "Q"),
+    ("frame_id", "Q"),
+    ("input_ns", "Q"),
+    ("captured_ns", "Q"),
+    ("published_ns", "Q"),
+    ("budget_ns", "Q"),
+    ("seed", "Q"),
+    ("style_epoch", "I"),
+    ("strength", "f"),
+    ("reserved", "48x"),
+)
+ANSWER_FIELDS: Final = (
+    ("magic", "4s"),
+    ("major", "H"),
+    ("slot", "H"),
+    ("generation", "I"),
+    ("flags", "I"),
+    ("sequence", "Q"),
+    ("frame_id", "Q"),
+    ("frame_published_ns", "Q"),
+    ("published_ns", "Q"),
+    ("service_ns", "Q"),
+    ("style_epoch", "I"),
+    ("kind", "H"),
+    ("reason_bytes", "H"),
+    ("edit_age_frames", "I"),
+    ("working_width", "I"),
+    ("working_height", "I"),
+    ("skipped", "I"),
+    ("reason", "48s"),
+)
+_FRAME: Final = struct.Struct("<" + "".join(code for _, code in FRAME_FIELDS))
+_ANSWER: Final = struct.Struct("<" + "".join(code for _, code in ANSWER_FIELDS))
 assert _FRAME.size == _ANSWER.size == RECORD_BYTES
 
 

@@ -11,13 +11,18 @@ import zmq
 
 from . import endpoint as endpoints
 from .errors import ProtocolError, RequestError, RequestTimeoutError
+from .keys import Credentials
 from .protocol import IDENTITY_BYTES, TAG_CONTROL, pack_control, take, unpack_control
 
 __all__ = ["request"]
 
 
 def request(
-    endpoint: str | None, name: str, fields: Mapping[str, Any] | None = None, timeout_s: float = 5.0
+    endpoint: str | None,
+    name: str,
+    fields: Mapping[str, Any] | None = None,
+    timeout_s: float = 5.0,
+    credentials: Credentials | None = None,
 ) -> dict[str, Any]:
     """Ask the host at ``endpoint`` (None: the default) for ``name`` and return its reply.
 
@@ -36,7 +41,7 @@ def request(
     sock: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.DEALER)
     with sock:
         sock.setsockopt(zmq.ROUTING_ID, b"\x02" + secrets.token_bytes(IDENTITY_BYTES - 1))
-        endpoints.connect(sock, address)
+        endpoints.connect(sock, address, endpoints.needed_credentials(address, credentials))
         if not sock.poll(int(timeout_s * 1000), zmq.POLLOUT):
             raise silent
         sock.send_multipart([TAG_CONTROL, message])

@@ -20,12 +20,12 @@ from . import endpoint as endpoints
 from . import protocol
 from .channel import Array, GameRing, TakenAnswer
 from .errors import BridgeError, LeaseError, ProtocolError, SegmentError
+from .keys import Credentials
 from .memory import Segment
 from .protocol import (
     IDENTITY_BYTES,
     PROTOCOL_VERSION,
     TAG_CONTROL,
-    TAG_DOORBELL,
     DepthConvention,
     FrameRecord,
     Layout,
@@ -35,6 +35,7 @@ from .protocol import (
     take,
     unpack_control,
 )
+from .stream import GameStream, compressions
 from .views import Lease, View, guarded
 
 __all__ = ["Answer", "Frame", "Session", "SessionStats"]
@@ -49,6 +50,8 @@ _HELLO_AGAIN_NS: Final = 1_000_000_000
 _REFUSED_AGAIN_NS: Final = 2_000_000_000
 _RESEND_NS: Final = 1_000_000_000
 _ALIVE_NS: Final = 1_000_000_000
+#: Without a pidfd (another machine, another PID namespace): a host that leaves a ping unanswered is lost.
+_SILENCE_NS: Final = 3_000_000_000
 #: A host that has not moved for so long since a frame was put before it is not waited for.
 STALL_NS: Final = 100_000_000
 #: A picture older than this is not shown as the newest: a frozen sidecar must not freeze the game.
@@ -85,7 +88,9 @@ class Frame:
     is undefined: write every pixel of every plane.
     """
 
-    def __init__(self, planes: Mapping[str, Array], slot: int | None, ring: GameRing | None) -> None:
+    def __init__(
+        self, planes: Mapping[str, Array], slot: int | None, ring: GameRing | GameStream | None
+    ) -> None:
         self._lease = Lease("a frame")
         self._planes = {name: guarded(plane, self._lease, writable=True) for name, plane in planes.items()}
         self._source = planes["pixels"]
@@ -183,7 +188,7 @@ class _Held:
     objects.
     """
 
-    def __init__(self, ring: GameRing, taken: TakenAnswer) -> None:
+    def __init__(self, ring: GameRing | GameStream, taken: TakenAnswer) -> None:
         self.ring = ring
         self.taken = taken
         self.latest = True
@@ -221,6 +226,9 @@ class Session:
     - ``newest``  it returns at once with the newest answer there is;
     - ``locked``  it waits for the answer to the frame before: a steady frame of delay, and twice the time.
 
+    ``compression`` (``none``, ``zlib``, ``lz4``) packs the pixels of frames and answers that go over tcp.  An
+    address on another machine needs `keys.Credentials`; None looks them up in the key directory.
+
     The constructor never blocks, and an absent sidecar is no error: frames are drawn into private memory and
     shown as they are, and every call looks, without waiting, whether a sidecar has come.  Raises `ValueError`
     for arguments that no host could accept and `EndpointError` for an address that cannot be used.  One
@@ -229,7 +237,7 @@ class Session:
 
     _latest: _Held | None
     _held: list[_Held]
-    _ring: GameRing | None
+    _ring: GameRing | GameStream | None
     _seen_progress: int
     _unmoved_since_ns: int
 
@@ -249,6 +257,8 @@ class Session:
         delivery: str = "wait",
         budget_ms: float = 16.67,
         row_pitch_bytes: int = 0,
+        compression: str = "none",
+        credentials: Credentials | None = None,
     ) -> None:
         self._offer = Offer(
             size=(int(size[0]), int(size[1])),
@@ -261,10 +271,13 @@ class Session:
             row_pitch_bytes=row_pitch_bytes,
             delivery=delivery,
             budget_ns=int(budget_ms * 1e6),
+            compression=compression,
         )
         _checked(self._offer)
         self.endpoint = endpoint if endpoint is not None else endpoints.default_endpoint()
         endpoints.check(self.endpoint)
+        self._local = endpoints.is_local(self.endpoint)
+        self._credentials = endpoints.needed_credentials(self.endpoint, credentials)
         self._closed = False
         self._refusal: str | None = None
         self._style, self._strength, self._seed = _style(style, strength, seed)
@@ -349,7 +362,7 @@ class Session:
         self._pump()
         self._give_up_drawing()
         ring = self._ring
-        if ring is not None and not self._paused and self._serves(ring):
+        if ring is not None and not self._paused and self._ring_offer == self._offer:
             begun = ring.begin()
             if begun is not None:
                 slot, planes = begun
@@ -399,13 +412,11 @@ class Session:
             camera_cut=camera_cut,
         ).pack()
         ring.publish(frame._slot, record)
-        ring.words.advance()
         if not self._unmoved_since_ns:
             self._unmoved_since_ns = now_ns
         self._count("frames")
-        # The slot is the truth; a doorbell that finds no room is not missed, for the host has others to wake
-        # it.
-        self._send([TAG_DOORBELL, record])
+        if self._socket is not None:
+            ring.flush(self._socket)
         self._pump()
         return self._frame_id
 
@@ -442,7 +453,8 @@ class Session:
             if left_ns < 2_000_000:
                 time.sleep(min(_NAP_S, left_ns / 1e9))
             elif self._poller is not None:
-                self._poller.poll(left_ns // 1_000_000 - 1)
+                packing = self._ring is not None and self._ring.packing()
+                self._poller.poll(1 if packing else left_ns // 1_000_000 - 1)
             self._pump()
             reason = self._why_no_wait(now_ns)
 
@@ -549,9 +561,6 @@ class Session:
                 self.close()
 
     # -- frames and answers ------------------------------------------------------------------------------
-
-    def _serves(self, ring: GameRing) -> bool:
-        return self._ring_offer == self._offer
 
     def _give_up_drawing(self) -> None:
         frame, self._drawing = self._drawing, None
@@ -681,6 +690,7 @@ class Session:
         self._pending_segment: dict[str, Any] | None = None
         self._attach_problem = ""
         self._next_alive_ns = 0
+        self._pinged_ns = 0
         self._seen_progress = 0
         self._unmoved_since_ns = 0
         self._deadline_ns = 0
@@ -693,7 +703,7 @@ class Session:
         # First byte 1: ZeroMQ keeps names that begin with 0 for itself.
         sock.setsockopt(zmq.ROUTING_ID, b"\x01" + secrets.token_bytes(IDENTITY_BYTES - 1))
         try:
-            endpoints.connect(sock, self.endpoint)
+            endpoints.connect(sock, self.endpoint, self._credentials)
         except BaseException:
             sock.close(0)
             raise
@@ -703,10 +713,9 @@ class Session:
 
     def _drop_link(self, linger_ms: int = 0) -> None:
         """Let go of socket, memory and process; answers still held by the game raise from now on."""
-        if self._ring is not None:
-            self._count("faults", self._ring.faults)
         for held in self._held:
             held.evict()
+        self._end_ring()
         if self._pidfd >= 0:
             os.close(self._pidfd)
         if self._socket is not None:
@@ -718,6 +727,11 @@ class Session:
         self._drop_link()
         with contextlib.suppress(BridgeError):
             self._open_socket()
+
+    def _end_ring(self) -> None:
+        if self._ring is not None:
+            self._count("faults", self._ring.faults)
+            self._ring.close()
 
     def _send(self, parts: list[bytes]) -> bool:
         if self._socket is None:
@@ -790,10 +804,10 @@ class Session:
             sock = self._socket
             if sock is None:
                 return
-            try:
-                parts = sock.recv_multipart(zmq.NOBLOCK)
-            except zmq.ZMQError:
+            parts, _ = endpoints.receive(sock, copy=self._local)
+            if not parts:
                 break
+            self._pinged_ns = 0
             try:
                 self._receive(parts, now_ns)
             except ProtocolError:
@@ -804,8 +818,13 @@ class Session:
             return
         if self._outbox and now_ns - self._outbox_sent_ns > _RESEND_NS:
             self._send_head(now_ns)
-        if now_ns >= self._next_alive_ns:
+        if self._ring is not None and self._socket is not None:
+            self._ring.flush(self._socket)
+        if self._pinged_ns and self._pidfd < 0 and now_ns - self._pinged_ns > _SILENCE_NS:
+            self._lost()
+        elif now_ns >= self._next_alive_ns:
             self._next_alive_ns = now_ns + _ALIVE_NS
+            self._pinged_ns = self._pinged_ns or now_ns
             self._send([TAG_CONTROL, pack_control({"type": "alive"})])
 
     def _say_hello(self, now_ns: int) -> None:
@@ -824,14 +843,16 @@ class Session:
             self._hello_offer, self._hello_epoch = self._offer, self._style_epoch
             self._next_hello_ns = now_ns + _HELLO_AGAIN_NS
 
-    def _receive(self, parts: list[bytes], now_ns: int) -> None:
-        if len(parts) != 2:
+    def _receive(self, parts: list[bytes | memoryview], now_ns: int) -> None:
+        if len(parts) < 2:
             raise ProtocolError(f"a message of {len(parts)} parts")
-        tag, body = parts
-        if tag == TAG_DOORBELL:
-            return  # it woke us; what it announces stands in shared memory
+        tag, body = bytes(parts[0]), parts[1]
         if tag != TAG_CONTROL:
-            raise ProtocolError("a message of an unknown tag")
+            if self._ring is not None:
+                reply = self._ring.receive(tag, parts[1:])
+                if reply is not None:
+                    self._send(reply)
+            return
         fields = unpack_control(body)
         kind = fields["type"]
         if kind == "welcome":
@@ -842,6 +863,8 @@ class Session:
             self._next_hello_ns = now_ns + _REFUSED_AGAIN_NS
         elif kind in ("ok", "error"):
             self._acknowledged(kind == "ok", fields, now_ns)
+        elif kind == "alive":
+            return
         elif kind in ("gone", "bye"):
             if self._session_id is not None:
                 self._lost()
@@ -870,8 +893,12 @@ class Session:
             self._queue("style")
 
     def _attach(self, address: dict[str, Any], offer: Offer) -> None:
+        layout = Layout.of(offer)
         try:
-            segment = Segment.attach(Layout.of(offer), address)
+            if self._local:
+                ring: GameRing | GameStream = GameRing(Segment.attach(layout, address))
+            else:
+                ring = GameStream(layout, take(address, "generation", int), offer.compression)
         except SegmentError as error:
             self._attach_problem = str(error)[:1000]
             self._queue("attach_failed")
@@ -879,9 +906,8 @@ class Session:
         for held in self._held:
             held.evict()
         self._held, self._latest = [], None
-        if self._ring is not None:
-            self._count("faults", self._ring.faults)
-        self._ring, self._ring_offer = GameRing(segment), offer
+        self._end_ring()
+        self._ring, self._ring_offer = ring, offer
         self._seen_progress = self._ring.words.peer_progress()
         self._unmoved_since_ns = 0
         if self._death is None and address.get("memory") == "memfd" and hasattr(os, "pidfd_open"):
@@ -943,6 +969,8 @@ class _Shared(Lease):
 
 def _checked(offer: Offer) -> None:
     sentence = offer.problem()
+    if sentence is None and offer.compression not in compressions():
+        sentence = f"compression {offer.compression} is not installed here; pip install {offer.compression}"
     if sentence is not None:
         raise ValueError(sentence)
 
