@@ -86,7 +86,8 @@ def configure(sock: zmq.Socket[bytes], endpoint: str) -> None:
     sock.setsockopt(zmq.HEARTBEAT_TTL, HEARTBEAT_TIMEOUT_MS)
     sock.setsockopt(zmq.HANDSHAKE_IVL, 5000)
     sock.setsockopt(zmq.BACKLOG, 64)
-    sock.setsockopt(zmq.IPV6, 1)
+    if "[" in endpoint:
+        sock.setsockopt(zmq.IPV6, 1)
 
 
 def needed_credentials(endpoint: str, given: Credentials | None) -> Credentials | None:

@@ -421,18 +421,18 @@ class Host:
         address = bind if bind is not None else endpoints.default_endpoint()
         endpoints.check(address)
         self._local = endpoints.is_local(address)
+        remote = not self._local and not endpoints.is_loopback(address)
+        # A remote host has a context of its own, for ZeroMQ asks one gate a context.
+        self._own_context: zmq.Context[zmq.Socket[bytes]] | None = zmq.Context() if remote else None
+        context = self._own_context or zmq.Context.instance()
         self._gate: Gate | None = None
-        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context.instance()
-        if not self._local and not endpoints.is_loopback(address):
-            # Its own context, for ZeroMQ asks one gate a context.
-            self._context = zmq.Context()
-            self._gate = Gate(self._context, key_name, key_directory)
-        self._router: zmq.Socket[bytes] = self._context.socket(zmq.ROUTER)
+        self._router: zmq.Socket[bytes] = context.socket(zmq.ROUTER)
         try:
             self._router.setsockopt(zmq.ROUTER_MANDATORY, 1)
             # A game whose connection broke comes back under its own secret name.
             self._router.setsockopt(zmq.ROUTER_HANDOVER, 1)
-            if self._gate is not None:
+            if remote:
+                self._gate = Gate(context, key_name, key_directory)
                 self._gate.guard(self._router)
             #: The address as bound.
             self.endpoint = endpoints.bind(self._router, address)
@@ -526,7 +526,8 @@ class Host:
         self._router.close(linger_ms)
         if self._gate is not None:
             self._gate.close()
-            self._context.term()
+        if self._own_context is not None:
+            self._own_context.term()
 
     # -- waiting -----------------------------------------------------------------------------------------
 
@@ -681,6 +682,7 @@ class Host:
         session._pid = take(fields, "pid", int)
         session._settle_style(epoch, style, strength, seed)
         self._new_ring(session)
+        self._watch(session)
         return session
 
     def _judge(self, offer: Offer) -> dict[str, Any]:
@@ -744,6 +746,8 @@ class Host:
             if session._memory_kind != "memfd":
                 raise _RefusedError(f"no shared memory reaches the game: {sentence}")
             session._memory_kind = "file"
+            # It cannot follow our process numbers, so we cannot follow its own.
+            self._unwatch(session)
             self._new_ring(session)
             return self._segment_of(session)
         elif kind == "style":
@@ -778,12 +782,6 @@ class Host:
         if session._attached:
             return
         session._attached = True
-        if session._memory_kind == "memfd" and hasattr(os, "pidfd_open") and 0 < session._pid < 1 << 31:
-            # The game reached us through /proc, so both see the same process numbers.
-            with contextlib.suppress(OSError):
-                session._pidfd = os.pidfd_open(session._pid)
-                self._pidfds[session._pidfd] = session
-                self._poller.register(session._pidfd, zmq.POLLIN)
         self.sessions[session.id] = session
         self._events.append(SessionOpened(session))
 
@@ -817,15 +815,26 @@ class Host:
             message = pack_control({"type": "error", "number": number, "sentence": sentence})
         self._send(identity, TAG_CONTROL, message)
 
-    def _forget(self, session: HostSession, reason: str) -> None:
-        if self._by_identity.get(session._identity) is session:
-            del self._by_identity[session._identity]
-        session._closed = True
+    def _watch(self, session: HostSession) -> None:
+        """Learn at once when the game's process ends."""
+        if session._memory_kind == "memfd" and hasattr(os, "pidfd_open") and 0 < session._pid < 1 << 31:
+            with contextlib.suppress(OSError):
+                session._pidfd = os.pidfd_open(session._pid)
+                self._pidfds[session._pidfd] = session
+                self._poller.register(session._pidfd, zmq.POLLIN)
+
+    def _unwatch(self, session: HostSession) -> None:
         if session._pidfd >= 0:
             self._poller.unregister(session._pidfd)
             del self._pidfds[session._pidfd]
             os.close(session._pidfd)
             session._pidfd = -1
+
+    def _forget(self, session: HostSession, reason: str) -> None:
+        if self._by_identity.get(session._identity) is session:
+            del self._by_identity[session._identity]
+        session._closed = True
+        self._unwatch(session)
         if session._ring is not None:
             session._ring.unname()
             session._ring = None
@@ -834,7 +843,7 @@ class Host:
 
 
 class Gate:
-    """Answers ZeroMQ's question who may connect (ZAP, RFC 27): the keys on the allow-list, and nobody else."""
+    """Answers ZeroMQ's question who may connect (ZAP, RFC 27): the keys on the allow-list, nobody else."""
 
     def __init__(
         self, context: zmq.Context[zmq.Socket[bytes]], key_name: str, directory: Path | None

@@ -88,7 +88,7 @@ def make(name: str, directory: Path | None = None) -> Key:
 
 
 def load(name: str, directory: Path | None = None) -> Key:
-    """Read the key pair ``name``.  Raises `EndpointError` if it is missing, damaged, or readable by others."""
+    """Read the key pair ``name``.  Raises `EndpointError` if it is missing, damaged or open to others."""
     path = _path(name, directory)
     try:
         with open(path, encoding="utf-8") as file:

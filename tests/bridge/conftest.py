@@ -1,0 +1,61 @@
+"""Addresses, real processes and their end."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+PROGRAMS = Path(__file__).parent / "programs"
+
+#: The long form of fuzzers, kill matrix and races: minutes to hours instead of seconds.
+LONG = bool(os.environ.get("MIRAGE_LONG"))
+
+Spawn = Callable[..., "subprocess.Popen[str]"]
+
+
+@pytest.fixture
+def endpoint() -> Iterator[str]:
+    """An ipc address in a private directory of its own (pytest's own paths can be too long for a socket)."""
+    directory = tempfile.mkdtemp(prefix="mb")
+    yield f"ipc://{directory}/s"
+    shutil.rmtree(directory, ignore_errors=True)
+
+
+@pytest.fixture
+def spawn() -> Iterator[Spawn]:
+    """Start a program of ``programs/`` with text pipes; all are ended after the test."""
+    started: list[subprocess.Popen[str]] = []
+
+    def start(program: str, *arguments: object, **environment: str) -> subprocess.Popen[str]:
+        process = subprocess.Popen(
+            [sys.executable, "-u", str(PROGRAMS / program), *map(str, arguments)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=os.environ | environment,
+        )
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        if process.poll() is None:
+            process.send_signal(signal.SIGCONT)
+            process.kill()
+        process.wait()
+        for pipe in (process.stdin, process.stdout):
+            if pipe is not None:
+                pipe.close()
+
+
+def shm_names() -> set[str]:
+    """The fallback files there are."""
+    return {path.name for path in Path("/dev/shm").glob("mirage-*")} if Path("/dev/shm").is_dir() else set()

@@ -1,0 +1,491 @@
+"""A game and a sidecar, each in its own process, as they meet, part and quarrel."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import mirage_bridge as mb
+from tests.bridge.conftest import Spawn
+from tests.bridge.events import Events
+
+
+def start_host(spawn: Spawn, endpoint: str, **options: Any) -> Events:
+    host = Events(spawn("echo_host.py", endpoint, json.dumps(options)))
+    host.named("ready")
+    return host
+
+
+def play(session: mb.Session, value: int, **how: Any) -> mb.Answer:
+    """One frame filled with ``value``, and what came back (not released)."""
+    frame = session.begin_frame()
+    frame.pixels[...] = value
+    return session.wait_answer(session.end_frame(frame, **how))
+
+
+def play_until_answered(session: mb.Session, value: int = 3, timeout_s: float = 10.0) -> mb.Answer:
+    end_s = time.monotonic() + timeout_s
+    while time.monotonic() < end_s:
+        answer = play(session, value)
+        if answer.answered:
+            return answer
+        answer.release()
+        session.wait_ready(0.01)
+    raise AssertionError(f"no answer: {session.state} {session.refusal} {session.stats()}")
+
+
+def test_without_a_sidecar_the_game_plays(endpoint: str) -> None:
+    with mb.Session(endpoint, size=(64, 36)) as session:
+        assert session.state == "offline"
+        for number in range(1, 4):
+            frame = session.begin_frame()
+            assert not frame.in_shared_memory
+            assert frame.pixels.shape == (36, 64, 4)
+            assert frame.depth is not None
+            assert frame.motion is not None
+            assert (frame.depth.shape, frame.motion.shape) == ((36, 64), (36, 64, 2))
+            frame.pixels[...] = number
+            before_s = time.monotonic()
+            with session.wait_answer(session.end_frame(frame)) as answer:
+                assert time.monotonic() - before_s < 0.5
+                assert not answer.answered
+                assert (answer.kind, answer.frame_id, answer.reason) == ("source", number, "no sidecar")
+                assert (np.asarray(answer.pixels) == number).all()
+        assert session.stats() == mb.SessionStats(frames_offline=3)
+
+
+@pytest.mark.parametrize("memory", ["memfd", "file"])
+def test_frames_come_back_restyled(endpoint: str, spawn: Spawn, memory: str) -> None:
+    start_host(spawn, endpoint, memory=memory)
+    with mb.Session(endpoint, size=(161, 89), budget_ms=5000) as session:
+        assert session.wait_ready(10)
+        assert session.host_info == {"tier": "echo"}
+        for value in range(50):
+            with play(session, value, input_ns=5, camera_cut=value == 7) as answer:
+                assert answer.answered
+                assert answer.kind == "styled"
+                assert (answer.edit_age_frames, answer.working_size, answer.style_epoch) == (0, (161, 89), 1)
+                assert 0 < answer.service_ns < 5e9
+                assert (np.asarray(answer.pixels) == 255 - value).all()
+                with pytest.raises(ValueError, match="read-only"):
+                    answer.pixels[0, 0] = 0
+        assert session.stats().styled == 50
+
+
+FORMATS = [("RGBA8", "uint8", (36, 64, 4)), ("BGRA8", "uint8", (36, 64, 4)), ("RGB8", "uint8", (36, 64, 3)),
+           ("RGB10A2", "uint32", (36, 64)), ("RGBA16F", "float16", (36, 64, 4))]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "dtype", "shape"), FORMATS)
+def test_every_format_and_pitch_crosses(
+    endpoint: str, spawn: Spawn, name: str, dtype: str, shape: tuple[int, ...]
+) -> None:
+    start_host(spawn, endpoint)
+    rng = np.random.default_rng(1)
+    picture = (
+        rng.random(shape).astype(dtype) if dtype == "float16" else rng.integers(0, 255, shape).astype(dtype)
+    )
+    expected = 1 - picture if dtype == "float16" else ~picture
+    for pitch in (0, 64 * 8 + 64):
+        with mb.Session(
+            endpoint, (64, 36), name, planes=(), row_pitch_bytes=pitch, budget_ms=5000
+        ) as session:
+            assert session.wait_ready(10), session.refusal
+            frame = session.begin_frame()
+            assert frame.pixels.dtype == dtype
+            frame.pixels[...] = picture
+            with session.wait_answer(session.end_frame(frame)) as answer:
+                assert answer.answered
+                np.testing.assert_array_equal(np.asarray(answer.pixels), expected)
+
+
+def test_views_end_with_their_frame_and_answer(endpoint: str, spawn: Spawn) -> None:
+    start_host(spawn, endpoint)
+    with mb.Session(endpoint, size=(64, 36), budget_ms=5000) as session:
+        assert session.wait_ready(10)
+        frame = session.begin_frame()
+        pixels, row = frame.pixels, frame.pixels[3]
+        pixels[...] = 1
+        answer = session.wait_answer(session.end_frame(frame))
+        for use in (lambda: pixels[0], lambda: row.sum(), lambda: frame.pixels):
+            with pytest.raises(mb.LeaseError):
+                use()
+        shown = answer.pixels
+        assert shown.sum() > 0
+        answer.release()
+        answer.release()
+        for use in (lambda: shown[0], lambda: answer.pixels):
+            with pytest.raises(mb.LeaseError):
+                use()
+        with pytest.raises(mb.LeaseError, match="already ended"):
+            session.end_frame(frame)
+        # Answers that are never released do not starve the game: the oldest is taken back.
+        kept = [play_until_answered(session) for _ in range(6)]
+        with pytest.raises(mb.LeaseError):
+            kept[0].pixels.sum()
+        assert (np.asarray(kept[-1].pixels) == 252).all()
+    with pytest.raises(mb.LeaseError):
+        kept[-1].pixels.sum()
+
+
+def test_resize_in_mid_stream_keeps_the_session(endpoint: str, spawn: Spawn) -> None:
+    host = start_host(spawn, endpoint)
+    with mb.Session(endpoint, size=(64, 36), budget_ms=5000) as session:
+        play_until_answered(session).release()
+        for size in ((641, 359), (8, 8), (320, 200)):
+            session.resize(size)
+            with play_until_answered(session, 9) as answer:
+                assert answer.pixels.shape == (size[1], size[0], 4)
+                assert (np.asarray(answer.pixels) == 246).all()
+            assert host.named("Resized")["size"] == list(size)
+        session.renegotiate(pixel_format="RGB8", planes=())
+        with play_until_answered(session, 9) as answer:
+            assert answer.pixels.shape == (200, 320, 3)
+        assert session.stats().reconnects == 0
+
+
+def test_a_size_the_host_refuses_is_said_and_can_be_mended(endpoint: str, spawn: Spawn) -> None:
+    start_host(spawn, endpoint)
+    with mb.Session(endpoint, size=(64, 36), budget_ms=5000) as session:
+        play_until_answered(session).release()
+        session.resize((8000, 8000))
+        end_s = time.monotonic() + 10
+        while session.state != "refused" and time.monotonic() < end_s:
+            play(session, 1).release()
+        assert session.refusal is not None
+        assert "8000x8000" in session.refusal
+        assert "7680x4320" in session.refusal
+        session.resize((128, 64))
+        play_until_answered(session).release()
+        assert session.state == "ready"
+
+
+def test_pause_and_resume(endpoint: str, spawn: Spawn) -> None:
+    host = start_host(spawn, endpoint)
+    with mb.Session(endpoint, size=(64, 36), budget_ms=5000) as session:
+        play_until_answered(session).release()
+        session.pause()
+        with play(session, 5) as answer:
+            assert (answer.answered, answer.reason) == (False, "paused")
+            assert (np.asarray(answer.pixels) == 5).all()
+        host.named("Paused")
+        session.resume()
+        play_until_answered(session).release()
+        host.named("Resumed")
+
+
+def test_no_answer_in_an_old_style_passes_for_the_new(endpoint: str, spawn: Spawn) -> None:
+    start_host(spawn, endpoint)
+    with mb.Session(endpoint, size=(64, 36), style="s1", budget_ms=5000) as session:
+        play_until_answered(session).release()
+        for number in range(2, 40):
+            epoch = session.set_style(f"s{number}" if number % 2 else {"name": f"s{number}", "mix": [0.5]})
+            assert epoch == number
+            with play(session, number) as answer:
+                assert answer.answered
+                assert answer.style_epoch == epoch
+                assert f"s{number}" in answer.reason
+
+
+def test_a_refused_style_leaves_the_one_before(endpoint: str, spawn: Spawn) -> None:
+    start_host(spawn, endpoint)
+    with mb.Session(endpoint, size=(64, 36), style="snow", budget_ms=5000) as session:
+        play_until_answered(session).release()
+        assert session.set_style("unknown") == 2
+        with play(session, 1) as answer:
+            assert answer.answered
+            assert (answer.style_epoch, answer.reason) == (1, "snow")
+        assert session.style_refusal == "style 'unknown' is not known; use snow"
+        assert session.state == "ready"
+        session.set_style("rain")
+        with play(session, 1) as answer:
+            assert (answer.style_epoch, answer.reason) == (3, "rain")
+        assert session.style_refusal is None
+
+
+def test_an_unknown_first_style_is_refused_and_mended(endpoint: str, spawn: Spawn) -> None:
+    start_host(spawn, endpoint)
+    with mb.Session(endpoint, size=(64, 36), style="unknown", budget_ms=5000) as session:
+        assert not session.wait_ready(10)
+        assert (session.state, session.refusal) == ("refused", "style 'unknown' is not known; use snow")
+        with play(session, 1) as answer:
+            assert answer.reason == "refused by the sidecar"
+        session.set_style("snow")
+        play_until_answered(session).release()
+
+
+def test_newest_and_locked_delivery(endpoint: str, spawn: Spawn) -> None:
+    start_host(spawn, endpoint)
+    with mb.Session(endpoint, size=(64, 36), delivery="newest", budget_ms=5000) as session:
+        play_until_answered(session, 1).release()
+        frame_id = session.end_frame(session.begin_frame())
+        before_s = time.monotonic()
+        with session.wait_answer(frame_id) as answer:
+            assert time.monotonic() - before_s < 0.5
+            assert answer.answered
+            assert answer.frame_id <= frame_id
+    with mb.Session(endpoint, size=(64, 36), delivery="locked", budget_ms=5000) as session:
+        play_until_answered(session, 1).release()
+        for _ in range(20):
+            frame_id = session.end_frame(session.begin_frame())
+            with session.wait_answer(frame_id) as answer:
+                assert answer.frame_id >= frame_id - 1
+
+
+def test_a_slow_sidecar_costs_the_budget_and_drops_are_counted(endpoint: str, spawn: Spawn) -> None:
+    start_host(spawn, endpoint, delay_ms=60)
+    with mb.Session(endpoint, size=(64, 36), budget_ms=10) as session:
+        assert session.wait_ready(10)
+        waits_ms = []
+        for value in range(40):
+            frame = session.begin_frame()
+            frame.pixels[...] = value
+            frame_id = session.end_frame(frame)
+            before_ns = time.monotonic_ns()
+            with session.wait_answer(frame_id) as answer:
+                waits_ms.append((time.monotonic_ns() - before_ns) / 1e6)
+                if not answer.answered:
+                    assert (np.asarray(answer.pixels) == value).all()
+        stats = session.stats()
+        assert float(np.median(waits_ms)) < 15
+        assert stats.late > 0
+        assert stats.dropped > 0
+
+
+def test_a_hung_sidecar_is_not_waited_for(endpoint: str, spawn: Spawn) -> None:
+    host = start_host(spawn, endpoint)
+    with mb.Session(endpoint, size=(64, 36), budget_ms=50) as session:
+        play_until_answered(session).release()
+        host.process.send_signal(signal.SIGSTOP)
+        reasons = [play(session, 1).reason for _ in range(10)]
+        assert "the sidecar does not move" in reasons
+        before_s = time.monotonic()
+        play(session, 1).release()
+        assert time.monotonic() - before_s < 0.045
+        host.process.send_signal(signal.SIGCONT)
+        play_until_answered(session).release()
+
+
+def test_two_games_at_once_see_their_own_frames(endpoint: str, spawn: Spawn) -> None:
+    start_host(spawn, endpoint)
+    games = [
+        Events(spawn("game.py", endpoint, json.dumps({"frames": 100, "budget_ms": 2000}))) for _ in range(3)
+    ]
+    for game in games:
+        done = game.named("done", timeout_s=60)
+        frames = [event for event in game.seen if event["event"] == "frame"]
+        assert len(frames) == 100
+        assert all(event["intact"] for event in frames)
+        assert done["styled"] > 50
+
+
+def test_as_many_games_as_the_host_serves_and_no_more(endpoint: str) -> None:
+    with (
+        mb.Host(endpoint, capabilities=mb.Capabilities(max_sessions=1)) as host,
+        mb.Session(endpoint) as first,
+    ):
+        meet(host, first)
+        with mb.Session(endpoint) as second:
+            meet(host, second)
+            assert second.refusal == "this sidecar already serves 1 games, which is as many as it can"
+
+
+def meet(host: mb.Host, session: mb.Session) -> None:
+    """Let both sides talk in one thread until the session is in or refused."""
+    end_s = time.monotonic() + 10
+    while session.state in ("offline", "connecting") and time.monotonic() < end_s:
+        host.poll(0.005)
+        session.wait_ready(0.005)
+    host.poll(0.05)
+
+
+@pytest.mark.parametrize(
+    ("offer", "says"),
+    [
+        ({"pixel_format": "RGB8"}, "pixel format RGB8 is not served here; use one of RGBA8, BGRA8"),
+        ({"color_space": "linear"}, "color space linear is not served here; use one of srgb"),
+        ({"size": (4, 4)}, "size 4x4 is not served here; use 8x8 to 7680x4320"),
+        ({"planes": ("motion",)}, "plane motion is not served here; use one of depth, mask"),
+        ({"delivery": "locked"}, "delivery locked is not served here; use one of wait, newest"),
+        ({"orientation": "bottom_up"}, "the floor is no ceiling"),
+    ],
+)
+def test_what_is_not_served_is_refused_by_name(endpoint: str, offer: dict[str, Any], says: str) -> None:
+    capabilities = mb.Capabilities(
+        color_spaces=("srgb",), planes=("depth", "mask"), deliveries=("wait", "newest")
+    )
+
+    def admit(asked: mb.Offer) -> mb.Admission | str:
+        return "the floor is no ceiling" if asked.orientation == "bottom_up" else mb.Admission()
+
+    arguments = {"planes": ()} | offer
+    with mb.Host(endpoint, capabilities, admit) as host, mb.Session(endpoint, **arguments) as session:
+        meet(host, session)
+        assert (session.state, session.refusal) == ("refused", says)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ({"size": (0, 4)}, "0x4"),
+        ({"size": (20000, 4)}, "20000x4"),
+        ({"pixel_format": "P8"}, "use one of RGBA8, BGRA8, RGB8, RGB10A2, RGBA16F"),
+        ({"planes": ("normals",)}, "use any of depth, motion, mask"),
+        ({"planes": ("depth", "depth")}, "twice"),
+        ({"depth": mb.DepthConvention("reversed_z")}, "near_m"),
+        ({"motion": mb.MotionConvention(unit="furlongs")}, "pixels or uv"),
+        ({"budget_ms": 0}, "budget"),
+        ({"strength": 1.5}, "strength"),
+        ({"strength": float("nan")}, "strength"),
+        ({"style": 7}, "name or a mapping"),
+        ({"style": {"reference": b"x" * 70_000}}, "at most"),
+        ({"style": {"parameters": object()}}, "maps, lists"),
+        ({"row_pitch_bytes": 7}, "row pitch"),
+        ({"compression": "rar"}, "none, zlib, lz4"),
+    ],
+)
+def test_what_no_host_could_accept_raises_at_once(
+    endpoint: str, arguments: dict[str, Any], says: str
+) -> None:
+    with pytest.raises(ValueError, match=says):
+        mb.Session(endpoint, **arguments)
+
+
+def test_another_major_version_is_refused_with_a_sentence(
+    endpoint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with mb.Host(endpoint) as host:
+        monkeypatch.setattr("mirage_bridge.session.PROTOCOL_VERSION", (2, 3))
+        with mb.Session(endpoint) as session:
+            meet(host, session)
+            assert (
+                session.refusal
+                == "this sidecar speaks bridge protocol 1.0, the game speaks 2.3; update the older one"
+            )
+
+
+def test_an_endpoint_in_use_is_said_and_a_stale_one_taken_over(endpoint: str, spawn: Spawn) -> None:
+    first = start_host(spawn, endpoint)
+    with pytest.raises(mb.EndpointInUseError, match="in use by another Mirage host"):
+        mb.Host(endpoint)
+    first.process.kill()
+    first.process.wait()
+    assert Path(endpoint.removeprefix("ipc://")).is_socket()
+    with mb.Host(endpoint) as host, mb.Session(endpoint) as session:
+        meet(host, session)
+        assert session.state == "ready"
+    with mb.Host("tcp://127.0.0.1:*") as host, pytest.raises(mb.EndpointInUseError, match="another port"):
+        mb.Host(host.endpoint)
+
+
+@pytest.mark.parametrize(
+    ("address", "says"),
+    [
+        ("ipc://relative/path", "absolute"),
+        ("ipc:///" + "x" * 120, "longer"),
+        ("tcp://nohost", "not an address"),
+        ("tcp://127.0.0.1:70000", "not an address"),
+        ("udp://127.0.0.1:7000", "not an address"),
+    ],
+)
+def test_bad_addresses_are_said(address: str, says: str) -> None:
+    for make in (mb.Host, mb.Session):
+        with pytest.raises(mb.EndpointError, match=says):
+            make(address)
+
+
+def test_a_directory_others_can_enter_is_refused(endpoint: str) -> None:
+    directory = Path(endpoint.removeprefix("ipc://")).parent
+    directory.chmod(0o755)
+    for make in (mb.Host, mb.Session):
+        with pytest.raises(mb.EndpointError, match="chmod 700"):
+            make(endpoint)
+
+
+def test_the_default_endpoint_is_private(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("MIRAGE_ENDPOINT", raising=False)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    assert mb.default_endpoint() == f"ipc://{tmp_path}/mirage/bridge"
+    with mb.Host() as host:
+        assert host.endpoint == mb.default_endpoint()
+        assert os.stat(tmp_path / "mirage").st_mode & 0o777 == 0o700
+    monkeypatch.setenv("MIRAGE_ENDPOINT", "tcp://127.0.0.1:4")
+    assert mb.default_endpoint() == "tcp://127.0.0.1:4"
+
+
+def test_requests(endpoint: str, spawn: Spawn) -> None:
+    start_host(spawn, endpoint)
+    assert mb.request(endpoint, "stats", {"a": [1, b"x"]}) == {"sessions": 0, "pid_echo": {"a": [1, b"x"]}}
+    with pytest.raises(mb.RequestError, match="no request named 'nonsense'"):
+        mb.request(endpoint, "nonsense")
+    with pytest.raises(mb.MessageTooLargeError):
+        mb.request(endpoint, "stats", {"a": b"x" * 70_000})
+
+
+def test_a_request_to_nobody_times_out(endpoint: str) -> None:
+    with pytest.raises(mb.RequestTimeoutError, match="mirage serve"):
+        mb.request(endpoint, "stats", timeout_s=0.1)
+
+
+def test_wake_ends_a_poll(endpoint: str) -> None:
+    with mb.Host(endpoint) as host:
+        host.wake()
+        before_s = time.monotonic()
+        assert host.poll(30) == []
+        assert time.monotonic() - before_s < 10
+
+
+def test_two_jobs_and_late_answers(endpoint: str) -> None:
+    """A host may work on two frames at once; answers to a size that is gone go nowhere."""
+    with mb.Host(endpoint) as host, mb.Session(endpoint, size=(64, 36), planes=()) as session:
+        meet(host, session)
+        (served,) = host.sessions.values()
+        jobs = []
+        for value in (1, 2, 3):
+            frame = session.begin_frame()
+            assert frame.in_shared_memory
+            frame.pixels[...] = value
+            session.end_frame(frame)
+            jobs.append(served.take_newest())
+        first, second, third = jobs
+        assert third is None  # two at once
+        assert first is not None
+        assert second is not None
+        assert (int(first.pixels[0, 0, 0]), int(second.pixels[0, 0, 0])) == (1, 2)
+        drafts = [served.begin_answer(first), served.begin_answer(second)]
+        assert served.publish(drafts[0], kind="reprojected", reason="é" * 40, edit_age_frames=2)
+        with pytest.raises(mb.LeaseError):
+            served.publish(drafts[0])
+        with session.poll_answer() as answer:
+            assert (answer.frame_id, answer.kind, answer.edit_age_frames) == (1, "reprojected", 2)
+            assert answer.reason == "é" * 24
+        session.resize((32, 32))
+        host.poll(0.2)
+        assert not served.publish(drafts[1])
+        fourth = served.take_newest()
+        assert fourth is None
+        assert session.stats().reprojected == 1
+
+
+def test_an_answer_without_pixels_shows_the_games_own_frame(endpoint: str) -> None:
+    with mb.Host(endpoint) as host, mb.Session(endpoint, size=(64, 36), planes=()) as session:
+        meet(host, session)
+        (served,) = host.sessions.values()
+        frame = session.begin_frame()
+        frame.pixels[...] = 9
+        session.end_frame(frame)
+        job = served.take_newest()
+        assert job is not None
+        assert served.publish_source(job, "camera cut")
+        with session.poll_answer() as answer:
+            assert (answer.answered, answer.kind, answer.reason) == (True, "source", "camera cut")
+            assert (np.asarray(answer.pixels) == 9).all()
+            with pytest.raises(mb.LeaseError):
+                job.pixels.sum()
