@@ -29,7 +29,7 @@ SUN = np.array((0.46, 0.66, -0.59), np.float32)
 SUN /= np.linalg.norm(SUN)
 SUN_COLOUR = np.array((1.02, 0.90, 0.66), np.float32)
 SKY_COLOUR = np.array((0.40, 0.48, 0.60), np.float32)
-ROOM_COLOUR = np.array((0.30, 0.28, 0.30), np.float32)
+ROOM_COLOUR = np.array((0.44, 0.41, 0.43), np.float32)
 LIGHT_SCALE = 127.5
 """Light is stored in bytes: 255 stands for a multiplier of 2."""
 
@@ -175,12 +175,15 @@ def _pack(rgb: NDArray[np.uint8]) -> NDArray[np.uint32]:
     return out.view(np.uint32)[..., 0]
 
 
-def _halve(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """The next mip of uint8 [..., h, w, 3]; both sides even."""
-    wide = image.astype(np.uint16)
-    return ((wide[..., ::2, ::2, :] + wide[..., 1::2, ::2, :] + wide[..., ::2, 1::2, :] + wide[..., 1::2, 1::2, :] + 2) >> 2).astype(
-        np.uint8
-    )
+def _halve(image: NDArray[np.uint32]) -> NDArray[np.uint32]:
+    """The next mip of packed texels [..., h, w], both sides even: the mean of four, channel by channel."""
+    four = (image[..., ::2, ::2], image[..., 1::2, ::2], image[..., ::2, 1::2], image[..., 1::2, 1::2])
+    whole = np.zeros(four[0].shape, np.uint32)
+    rest = np.full(four[0].shape, 0x02020202, np.uint32)
+    for one in four:
+        whole += (one >> np.uint32(2)) & np.uint32(0x3F3F3F3F)
+        rest += one & np.uint32(0x03030303)
+    return whole + ((rest >> np.uint32(2)) & np.uint32(0x03030303))
 
 
 def _upsample(light: NDArray[np.uint8], factor: int) -> NDArray[np.uint8]:
@@ -220,17 +223,29 @@ class _Store:
         self.light: list[NDArray[np.uint32]] = []
         self.material: list[NDArray[np.uint8]] = []
 
-    def add(self, albedo: NDArray[np.uint8], light: NDArray[np.uint8], material: NDArray[np.uint8]) -> int:
-        """Append texels of one shape [..., 3] (material [...]) and return where they start."""
-        start = self.size
-        lit = _pack(_apply(albedo, light)).ravel()
-        self.lit.append(lit)
-        self.size += lit.size
+    def add(
+        self, albedo: NDArray[np.uint8], light: NDArray[np.uint8], material: NDArray[np.uint8], mips: int = 1, pad: int = 0
+    ) -> list[int]:
+        """Append texels of one shape [..., 3] (material [...]) with their mips; return where each mip starts.
+
+        `pad` repeats the first and last texel of the last axis so often: room for a texel's rounding.
+        """
+        layers = [_pack(_apply(albedo, light))]
         if self.everything:
-            self.albedo.append(_pack(albedo).ravel())
-            self.light.append(_pack(light).ravel())
-            self.material.append(np.ascontiguousarray(material).ravel())
-        return start
+            layers += [_pack(albedo), _pack(light)]
+        starts = []
+        for level in range(mips):
+            starts.append(self.size)
+            width = [(0, 0)] * (layers[0].ndim - 1) + [(pad, pad)]
+            for layer, parts in zip(layers, (self.lit, self.albedo, self.light), strict=False):
+                parts.append(np.pad(layer, width, mode="edge").ravel())
+            self.size += self.lit[-1].size
+            if self.everything:
+                self.material.append(np.pad(material, width, mode="edge").ravel())
+            if level + 1 < mips:
+                layers = [_halve(layer) for layer in layers]
+                material = material[..., ::2, ::2]
+        return starts
 
 
 def _flat_maps(
@@ -268,10 +283,7 @@ def _flat_maps(
         albedo = half[k, i, k % 2, :, i % 2].transpose(0, 2, 1, 3, 4).reshape(world.depth * f, world.width * f, 3)
         bright = _upsample(small, f // n)
         kind = np.repeat(np.repeat(materials[name].reshape(world.depth, world.width), f, 0), f, 1)
-        for level in range(FLAT_MIPS):
-            base[part, level] = store.add(albedo, bright, kind)
-            if level + 1 < FLAT_MIPS:
-                albedo, bright, kind = _halve(albedo), _halve(bright), kind[::2, ::2]
+        base[part] = store.add(albedo, bright, kind, FLAT_MIPS)
     return base, pitch
 
 
@@ -287,7 +299,8 @@ def _faces(
     top = np.zeros((2, cells * 4), np.float32)
     index = np.arange(cells)
     i, k = index % world.width, index // world.width
-    groups: dict[tuple[int, int, int], list[tuple[int, float]]] = {}
+    # Faces of one direction and height are made together.
+    groups: dict[tuple[int, int, float, int], list[int]] = {}
     for d, (di, dk) in enumerate(_MOVES):
         # The face is entered from the cell behind the move.
         fi, fk = i - di, k - dk
@@ -295,66 +308,84 @@ def _faces(
         source = np.where(valid, fk * world.width + fi, 0)
         for part in range(2):
             if part == 0:
-                above, below = world.low, world.low[source]
-                seen = valid & (above > below) & (world.low[source] < ROOF + 2.5)
-                tall = above
-                foot = below
+                tall, foot = world.low, world.low[source]
+                seen = valid & (tall > foot)
             else:
-                roof = np.minimum(world.high[source], ROOF)
-                seen = valid & (world.high < roof) & (world.low[source] < ROOF)
-                tall, foot = roof, world.high
+                tall, foot = np.minimum(world.high[source], ROOF).astype(np.float32), world.high
+                seen = valid & (foot < tall) & (world.low[source] < ROOF)
             for cell in np.nonzero(seen)[0]:
                 metres = int(np.ceil(tall[cell] - foot[cell] - 1e-3))
-                groups.setdefault((part, d, metres), []).append((int(cell), float(tall[cell])))
-    f, n = FACE_TEXELS, LIGHT_TEXELS
-    for (part, d, metres), members in groups.items():
-        cell = np.array([m[0] for m in members])
-        tall = np.array([m[1] for m in members], np.float32)
-        di, dk = _MOVES[d]
-        source = cell - di - dk * world.width
-        tile = np.where(world.side_tile[cell] >= 0, world.side_tile[cell], world.wall_tile[source])
-        if part == 1:
-            tile = np.where(world.inside[source] & (world.high[source] < OPEN), world.wall_tile[source], tile)
-        along = (k if di else i)[cell]
-        # Columns of the strip run along +z or +x; rows run downwards from the top of the face.
-        whole = tiles[tile].transpose(0, 2, 1, 3)
-        whole = whole.reshape(len(cell), 2, f, TILE, 3)[np.arange(len(cell)), along % 2]
-        offset = np.round((np.ceil(tall) - tall) * f).astype(np.int64)
-        # Bricks are laid from the floor up: the tile's rows are anchored at height zero.
-        rows = (offset[:, None] + np.arange(metres * f)[None] - (np.ceil(tall).astype(np.int64) * f)[:, None]) % TILE
-        albedo = np.take_along_axis(whole, rows[:, None, :, None], 2)
-        u = (np.arange(n, dtype=np.float32) + 0.5) / n
-        down = (np.arange(metres * n, dtype=np.float32) + 0.5) / n
-        y = np.broadcast_to(tall[:, None, None] - down[None, None, :], (len(cell), n, metres * n)).astype(np.float32)
-        ci, ck = i[cell].astype(np.float32), k[cell].astype(np.float32)
-        if di:
-            x = np.broadcast_to((ci + (0 if di > 0 else 1))[:, None, None], y.shape)
-            z = np.broadcast_to(ck[:, None, None] + u[None, :, None], y.shape)
-        else:
-            z = np.broadcast_to((ck + (0 if dk > 0 else 1))[:, None, None], y.shape)
-            x = np.broadcast_to(ci[:, None, None] + u[None, :, None], y.shape)
-        normal = (float(-di), 0.0, float(-dk))
-        x, z = x.astype(np.float32), z.astype(np.float32)
-        light = lighting.at(x, y, z, normal) + lighting.lamps(x, y, z, normal)
-        light *= _corner_shade(world, cell, source, d, y, u)[..., None]
-        bright = _upsample(_to_bytes(light), f // n)
-        kind = np.broadcast_to(materials[tile][:, None, None], albedo.shape[:3])
-        if "glow" in TILE_NAMES:
+                groups.setdefault((part, d, round(float(tall[cell]), 3), metres), []).append(int(cell))
+    keys = list(groups)
+    bright_of = _face_light(world, lighting, [(d, tall, metres, np.array(groups[part, d, tall, metres])) for part, d, tall, metres in keys])
+    f = FACE_TEXELS
+    upright = np.ascontiguousarray(tiles.transpose(0, 2, 1, 3))
+    for key, small in zip(keys, bright_of, strict=True):
+        # A few faces at a time: what is worked on stays in the cache.
+        for first in range(0, len(groups[key]), 16):
+            part, d, tall_m, metres = key
+            cell = np.array(groups[key][first : first + 16])
+            di, dk = _MOVES[d]
+            source = cell - di - dk * world.width
+            tile = np.where(world.side_tile[cell] >= 0, world.side_tile[cell], world.wall_tile[source])
+            if part == 1:
+                tile = np.where(world.inside[source] & (world.high[source] < OPEN), world.wall_tile[source], tile)
+            along = (k if di else i)[cell]
+            # Columns of a strip run along +z or +x, its rows downwards. Bricks are laid from the floor up: the tile's
+            # last row stands at height zero.
+            rows = (np.arange(metres * f) - round(tall_m * f)) % TILE
+            columns = (along % 2)[:, None] * f + np.arange(f)
+            albedo = upright[tile[:, None, None], columns[:, :, None], rows[None, None]]
+            bright = _upsample(small[first : first + 16], f // LIGHT_TEXELS)
+            kind = np.broadcast_to(materials[tile][:, None, None], albedo.shape[:3])
             # The slot of the glow tile is its own light.
-            own = (tile == TILE_NAMES.index("glow"))[:, None, None] & (albedo[..., 2] > 245)
-            bright = np.where(own[..., None], np.uint8(150), bright)
-            kind = np.where(own, np.uint8(Material.EMISSIVE), kind)
-        edge = cell * 4 + d
-        top[part, edge] = tall
-        for level in range(FACE_MIPS):
-            padded = [np.pad(a, ((0, 0), (0, 0), (1, 1), *((0, 0),) * (a.ndim - 3)), mode="edge") for a in (albedo, bright, kind)]
-            start = store.add(padded[0], padded[1], padded[2])
-            count = padded[0].shape[1] * padded[0].shape[2]
-            base[part, level, edge] = start + np.arange(len(cell)) * count
-            height[part, level, edge] = padded[0].shape[2]
-            if level + 1 < FACE_MIPS:
-                albedo, bright, kind = _halve(albedo), _halve(bright), kind[:, ::2, ::2]
+            own = (tile == TILE_NAMES.index("glow"))[:, None, None] & (albedo[..., 1] > 250)
+            if own.any():
+                bright = np.where(own[..., None], np.uint8(150), bright)
+                kind = np.where(own, np.uint8(Material.EMISSIVE), kind)
+            edge = cell * 4 + d
+            top[part, edge] = tall_m
+            for level, start in enumerate(store.add(albedo, bright, kind, FACE_MIPS, pad=1)):
+                rows_in_strip = (metres * f >> level) + 2
+                base[part, level, edge] = start + np.arange(len(cell)) * (f >> level) * rows_in_strip
+                height[part, level, edge] = rows_in_strip
     return base, height, top
+
+
+def _face_light(
+    world: World, lighting: _Lighting, groups: list[tuple[int, float, int, NDArray[np.int64]]]
+) -> list[NDArray[np.uint8]]:
+    """Light on groups of faces (direction, top, metres high, cells), uint8 [cells, columns, rows, 3] each.
+
+    All points that face one way are lit in one go.
+    """
+    n = LIGHT_TEXELS
+    result: list[NDArray[np.uint8]] = [np.zeros(0, np.uint8)] * len(groups)
+    for d, (di, dk) in enumerate(_MOVES):
+        mine = [index for index, group in enumerate(groups) if group[0] == d]
+        places, shades = [], []
+        for index in mine:
+            _, tall, metres, cell = groups[index]
+            u = (np.arange(n, dtype=np.float32) + 0.5) / n
+            down = (np.arange(metres * n, dtype=np.float32) + 0.5) / n
+            shape = (len(cell), n, metres * n)
+            ci, ck = (cell % world.width)[:, None, None], (cell // world.width)[:, None, None]
+            x = np.broadcast_to(ci + ((0 if di > 0 else 1) if di else u[None, :, None]), shape)
+            z = np.broadcast_to(ck + ((0 if dk > 0 else 1) if dk else u[None, :, None]), shape)
+            y = np.broadcast_to(np.float32(tall) - down, shape)
+            places.append(np.stack([x, y, z]).astype(np.float32).reshape(3, -1))
+            shades.append(_corner_shade(world, cell, cell - di - dk * world.width, d, y.astype(np.float32), u).ravel())
+        if not mine:
+            continue
+        x, y, z = np.concatenate(places, 1)
+        normal = (float(-di), 0.0, float(-dk))
+        light = lighting.at(x, y, z, normal) + lighting.lamps(x, y, z, normal)
+        light *= np.concatenate(shades)[:, None]
+        split = np.split(_to_bytes(light), np.cumsum([part.shape[1] for part in places])[:-1])
+        for index, part in zip(mine, split, strict=True):
+            _, _, metres, cell = groups[index]
+            result[index] = part.reshape(len(cell), n, metres * n, 3)
+    return result
 
 
 def _corner_shade(
@@ -422,7 +453,8 @@ def bake(world: World, seed: int, *, everything: bool = False) -> Baked:
     """Light the world and pack its textures. `everything` keeps albedo, light and materials as well (for G-buffers)."""
     drawn = draw_tiles(seed)
     full = np.stack([(drawn[name] * 255).astype(np.uint8) for name in TILE_NAMES])
-    half = _halve(full)
+    half = _pack(full)
+    half = _halve(half).view(np.uint8).reshape(*half.shape[:1], TILE // 2, TILE // 2, 4)[..., :3]
     materials = np.array([int(material_of_tile(name)) for name in TILE_NAMES], np.uint8)
     lighting = _Lighting(world)
     store = _Store(everything)
@@ -431,7 +463,7 @@ def bake(world: World, seed: int, *, everything: bool = False) -> Baked:
     flat_base, flat_pitch = _flat_maps(world, lighting, half, materials, store)
     face_base, face_height, face_top = _faces(world, lighting, full, materials, store)
     sky = _sky(seed)
-    sky_base = store.add(sky, np.full_like(sky, 128), np.full(sky.shape[:2], int(Material.SKY), np.uint8))
+    sky_base = store.add(sky, np.full_like(sky, 128), np.full(sky.shape[:2], int(Material.SKY), np.uint8))[0]
     centre = (np.arange(world.width * 2, dtype=np.float32) + 0.5) / 2
     x, z = np.meshgrid(centre, (np.arange(world.depth * 2, dtype=np.float32) + 0.5) / 2)
     y = np.full_like(x, 1.0)

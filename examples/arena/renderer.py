@@ -12,8 +12,9 @@ the two is what a pixel shows.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from time import perf_counter
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,9 +31,12 @@ MASK_WORLD, MASK_OBJECT, MASK_SKY = 1, 2, 3
 FOCAL = 1.16
 """Focal length as a share of the frame's height: 47 degrees from bottom to top."""
 NEAR_M = 0.12
+BAND_PIXELS = 32_000
+SKY_INVERSE = 1e-6
+"""Inverse depth kept for the sky while drawing: as good as endless, and still safe to divide by."""
 HAZE = (176, 194, 208)
-HAZE_M = 190.0
-"""Distance at which half of a colour has gone into the haze, metres."""
+HAZE_FROM_M, HAZE_M = 9.0, 130.0
+"""The haze takes the share (z - HAZE_FROM_M) / (z + HAZE_M) of a colour z metres away."""
 
 Floats = NDArray[np.float32]
 
@@ -87,8 +91,8 @@ class Renderer:
     """
 
     def __init__(self, world: World, baked: Baked, art: dict[str, SpriteArt], width: int, height: int) -> None:
-        if width < 16 or height < 16:
-            raise ValueError(f"a frame of {width}x{height} is too small; give at least 16x16")
+        if not (16 <= width <= 16384 and 16 <= height <= 16384):
+            raise ValueError(f"a frame of {width}x{height} cannot be drawn; give 16 to 16384 a side")
         self.world, self.baked = world, baked
         self.width, self.height = width, height
         self.focal = FOCAL * height
@@ -99,19 +103,35 @@ class Renderer:
         self.iz = np.empty((height, width), np.float32)
         self.span = np.empty((height, width), np.int64)
         self.texel = np.empty((height, width), np.int64)
-        self._marks = np.zeros((height + 1, width), np.uint16)
-        self._upper_marks = np.zeros((height + 1, width), np.uint16)
-        self._floats = [np.empty((height, width), np.float32) for _ in range(4)]
-        self._ints = [np.empty((height, width), np.int32) for _ in range(3)]
-        self._span2 = np.empty((height, width), np.int64)
-        self._words = [np.empty((height, width), np.uint32) for _ in range(2)]
+        # Twice the number of spans must fit: a column has ten or so.
+        number = np.uint16 if width <= 1024 else np.uint32
+        self._marks: NDArray[Any] = np.zeros((height, width), number)
+        self._upper_marks: NDArray[Any] = np.zeros((height + 1, width), number)
+        self._upper_shown: NDArray[Any] = np.zeros((height, width), number)
+        # Rows are worked on in bands, so that what one step writes is still in the cache when the next reads it.
+        self._band = max(1, min(height, BAND_PIXELS // width))
+        shape = (self._band, width)
+        self._f = [np.empty(shape, np.float32) for _ in range(4)]
+        self._i = [np.empty(shape, np.int32) for _ in range(3)]
+        self._words = np.empty(shape, np.uint32)
+        self._lit_sprites: dict[tuple[str, int, bytes], NDArray[np.uint32]] = {}
         self._drawn: list[tuple[Sprite, tuple[slice, slice], NDArray[np.bool_], NDArray[np.int64], float]] = []
-        # Haze is blended in 256 steps: colour * keep / 256 + what the haze adds at that step.
-        left = (256 - np.arange(257)).astype(np.uint32)
-        self._haze = (left * HAZE[0] >> 8) | ((left * HAZE[1] >> 8) << 8) | ((left * HAZE[2] >> 8) << 16) | np.uint32(255 << 24)
         self._low = world.low
         self._high = world.high
-        self._moves = np.array((1, -1, world.width, -world.width))
+        self._tallest = float(world.low.max())
+        rim = np.ones((world.depth, world.width), bool)
+        rim[1:-1, 1:-1] = False
+        self._rim = rim.ravel()
+        # A ray crosses each line of the grid once at most.
+        steps = world.width + world.depth
+        self._time = np.empty((steps + 2, width), np.float32)
+        self._cell = np.empty((steps + 1, width), np.int64)
+        self._by_x = np.empty((steps + 1, width), bool)
+        self._low_met = np.empty((steps + 1, width), np.float32)
+        self._high_met = np.empty((steps + 1, width), np.float32)
+        self._per_metre = np.empty((steps + 2, width), np.float32)
+        self._edges = np.empty((3 * (steps + 1), width), np.float32)
+        self._edge_rows = np.empty((3 * (steps + 1), width), np.int16)
 
     # -- the frame -----------------------------------------------------------------------------------------------
 
@@ -120,20 +140,52 @@ class Renderer:
         at = [perf_counter()]
         spans = self._trace(view.camera)
         at.append(perf_counter())
-        self._spread(view.camera, spans)
+        self._mark(view.camera, spans)
         at.append(perf_counter())
-        self._address(view.camera, spans)
+        target = _words(pixels)
+        for first in range(0, self.height, self._band):
+            rows = slice(first, min(first + self._band, self.height))
+            self._depths(rows)
+            self._address(rows, view.camera)
+            self._colour(rows, target)
         at.append(perf_counter())
-        self._colour(view.camera, spans, pixels)
+        self._draw_sprites(view, target)
         at.append(perf_counter())
-        self._draw_sprites(view, pixels)
-        at.append(perf_counter())
-        for name, start, end in zip(("trace", "spans", "address", "colour", "sprites"), at[:-1], at[1:], strict=True):
+        for name, start, end in zip(("trace", "spans", "pixels", "sprites"), at[:-1], at[1:], strict=True):
             self.stage_ms[name] = (end - start) * 1e3
 
     def _trace(self, camera: Camera) -> "_Spans":
         """Walk the rays and cut every column into spans."""
-        world, width, height = self.world, self.width, self.height
+        self.horizon = np.float32(self.height / 2 + math.tan(camera.pitch) * self.focal)
+        count = self._walk(camera)
+        time, cell = self._time[: count + 2], self._cell[: count + 1]
+        np.clip(cell, 0, self.world.low.size - 1, out=cell)
+        low, high = self._low_met[: count + 1], self._high_met[: count + 1]
+        np.take(self._low, cell, out=low, mode="clip")
+        np.take(self._high, cell, out=high, mode="clip")
+        # Behind the outer wall nothing counts.
+        rim = self._rim.take(cell)
+        if rim[:-1].any():
+            np.logical_or.accumulate(rim, axis=0, out=rim)
+            low[1:][rim[:-1]] = -50.0
+            high[1:][rim[:-1]] = OPEN
+        per_metre = self._per_metre[: count + 2]
+        np.divide(np.float32(self.focal), time, out=per_metre)
+        standing = self._cut_standing(count, np.float32(camera.y), low, per_metre)
+        hanging = self._cut_hanging(count, np.float32(camera.y), high, per_metre)
+        return _Spans(
+            lower=len(standing[0]),
+            upper=len(hanging[0]),
+            top=self._top,
+            **{name: np.concatenate(pair) for name, pair in zip(_SPAN_FIELDS, zip(standing, hanging, strict=True), strict=True)},
+        )
+
+    def _walk(self, camera: Camera) -> int:
+        """Step all rays from cell to cell; returns how many steps were taken.
+
+        Fills `_time` (view depth at which step i is entered; one more for leaving the last), `_cell` and `_by_x`.
+        """
+        world, width = self.world, self.width
         sin, cos = math.sin(camera.yaw), math.cos(camera.yaw)
         dx = (sin + self.slope * cos).astype(np.float32)
         dz = (cos - self.slope * sin).astype(np.float32)
@@ -145,294 +197,267 @@ class Renderer:
         next_x = np.where(dx > 0, i + 1 - camera.x, camera.x - i).astype(np.float32) * step_x
         next_z = np.where(dz > 0, k + 1 - camera.z, camera.z - k).astype(np.float32) * step_z
         east = np.where(dx > 0, 1, -1)
-        north = np.where(dz > 0, world.width, -world.width)
-        # Steps until the last ray has left the map; what lies behind the outer wall is hidden by it.
-        reach = np.minimum(
-            np.where(dx > 0, world.width - camera.x, camera.x) * step_x, np.where(dz > 0, world.depth - camera.z, camera.z) * step_z
-        )
-        count = int(np.max(np.ceil(reach * abs(dx)) + np.ceil(reach * abs(dz)))) + 2
-        time = np.empty((count + 2, width), np.float32)
-        cell = np.empty((count + 1, width), np.int64)
-        by_x = np.empty((count + 1, width), bool)
+        turn = np.where(dz > 0, world.width, -world.width) - east
+        self._edge_x, self._edge_z = np.where(dx > 0, 0, 1), np.where(dz > 0, 2, 3)
+        time, cell, by_x = self._time, self._cell, self._by_x
         time[0] = NEAR_M
         cell[0] = k * world.width + i
         by_x[0] = False
-        now = cell[0].copy()
-        blocked = np.zeros(width, bool)
-        size = world.low.size
+        eye = np.float32(camera.y)
+        # A column is closed once what it has met hides all that could still come: the steepest top so far, and the
+        # lowest ceiling met before any open sky.
+        steepest = np.full(width, -1e9, np.float32)
+        lid = np.full(width, 1e9, np.float32)
+        covered = np.full(width, bool(self._high[cell[0, 0]] < OPEN))
+        tallest = np.float32(self._tallest - camera.y)
+        by_z = np.empty(width, bool)
+        stride = np.empty(width, np.int64)
+        advance = np.empty(width, np.float32)
+        count = time.shape[0] - 2
         for index in range(1, count + 1):
             side = by_x[index]
             np.less(next_x, next_z, out=side)
+            np.logical_not(side, out=by_z)
             np.minimum(next_x, next_z, out=time[index])
-            now += np.where(side, east, north)
-            cell[index] = now
-            next_x += step_x * side
-            next_z += step_z * ~side
-            if index % 6 == 0:
-                blocked |= (self._low.take(cell[index - 5 : index + 1], mode="clip") >= 4.79).any(0)
-                if blocked.all():
+            np.multiply(turn, by_z, out=stride)
+            np.add(stride, east, out=stride)
+            np.add(cell[index - 1], stride, out=cell[index])
+            np.multiply(step_x, side, out=advance)
+            np.add(next_x, advance, out=next_x)
+            np.multiply(step_z, by_z, out=advance)
+            np.add(next_z, advance, out=next_z)
+            if index % 8 == 0:
+                met, enter = cell[index - 7 : index + 1], time[index - 7 : index + 1]
+                np.maximum(steepest, ((self._low.take(met, mode="clip") - eye) / enter).max(0), out=steepest)
+                leave = np.minimum(next_x, next_z)
+                if covered.any():
+                    high = self._high.take(met, mode="clip")
+                    under = np.logical_and.accumulate(high < OPEN, axis=0) & covered
+                    covered = under[-1]
+                    until = np.concatenate([enter[1:], leave[None]])
+                    np.minimum(lid, np.where(under, (high - eye) / until, np.float32(1e9)).min(0), out=lid)
+                if (steepest >= np.minimum(lid, tallest / leave)).all():
                     count = index
                     break
-        time[count + 1] = np.minimum(next_x, next_z)
-        time, cell, by_x = time[: count + 2], cell[: count + 1], by_x[: count + 1]
-        np.clip(cell, 0, size - 1, out=cell)
-        iz = 1 / np.maximum(time, 1e-4)
-        low = self._low.take(cell)
-        high = self._high.take(cell)
-        # Behind the outer wall nothing counts.
-        gone = np.logical_or.accumulate(low >= 4.79, axis=0)
-        beyond = np.zeros_like(gone)
-        beyond[1:] = gone[:-1]
-        low[beyond] = -50.0
-        high[beyond] = OPEN
+        np.minimum(next_x, next_z, out=time[count + 1])
+        return count
 
-        focal = np.float32(self.focal)
-        self.horizon = np.float32(height / 2 + math.tan(camera.pitch) * self.focal)
-        horizon, eye = self.horizon, np.float32(camera.y)
-        # Things on the ground: rows where each face begins (entering) and each top ends (leaving).
-        lift = (low - eye) * focal
-        edge = np.empty((2 * (count + 1), width), np.float32)
-        np.subtract(horizon, lift * iz[:-1], out=edge[0::2])
-        np.subtract(horizon, lift * iz[1:], out=edge[1::2])
-        edge[0] = height
-        rows = np.ceil(np.clip(edge, 0, height) - 0.5).astype(np.int32)
-        np.minimum.accumulate(rows, axis=0, out=rows)
-        found = np.nonzero(rows[1:] < rows[:-1])
-        part, column = found[0] + 1, found[1]
-        entry = part >> 1
-        is_face = (part & 1) == 0
-        spans = _Spans()
-        spans.row, spans.column = rows[part, column], column
-        here = cell[entry, column]
-        t = time[entry, column]
-        spans.inverse = np.where(is_face, 1 / t, 0).astype(np.float32)
-        spans.per_row = np.where(is_face, 0, 1 / (focal * (eye - low[entry, column]))).astype(np.float32)
-        spans.face = is_face
-        spans.cell = here
-        spans.edge = here * 4 + np.where(by_x[entry, column], np.where(dx > 0, 0, 1)[column], np.where(dz > 0, 2, 3)[column])
-        spans.time = t
-        spans.by_x = by_x[entry, column]
-        spans.lower = column.size
+    def _cut_standing(
+        self, count: int, eye: np.float32, low: Floats, per_metre: Floats
+    ) -> tuple[NDArray[Any], ...]:
+        """Spans of what stands on the ground, near to far in `_SPAN_FIELDS` order.
 
-        # What hangs above, from the top of the screen down: over the roof, the roof's front, the ceiling.
-        top = int(min(max(math.ceil(float(horizon)), 0), height))
-        spans.top = top
-        spans.upper = 0
-        spans.over = np.zeros(0, bool)
-        if top > 0:
-            hang = (high - eye) * focal
-            edge = np.empty((3 * (count + 1), width), np.float32)
-            entered = np.zeros(high.shape, bool)
-            entered[1:] = (high[1:] < OPEN) & (high[:-1] >= OPEN)
-            edge[0::3] = np.where(entered, horizon - (ROOF - eye) * focal * iz[:-1], -1e9)
-            np.subtract(horizon, hang * iz[:-1], out=edge[1::3])
-            np.subtract(horizon, hang * iz[1:], out=edge[2::3])
-            edge[0:2] = -1e9
-            rows = np.ceil(np.clip(edge, 0, top) - 0.5).astype(np.int32)
-            np.maximum.accumulate(rows, axis=0, out=rows)
-            starts = np.zeros_like(rows)
-            starts[1:] = rows[:-1]
-            found = np.nonzero(rows > starts)
-            part, column = found
-            entry, kind = part // 3, part % 3
-            here = cell[entry, column]
-            t = time[entry, column]
-            face = kind == 1
-            spans.upper = column.size
-            inverse = np.where(face, 1 / t, np.where(kind == 0, -1, 0)).astype(np.float32)
-            per_row = np.where(kind == 2, 1 / (focal * (eye - high[entry, column])), 0).astype(np.float32)
-            edge_id = here * 4 + np.where(by_x[entry, column], np.where(dx > 0, 0, 1)[column], np.where(dz > 0, 2, 3)[column])
-            spans.upper_row, spans.upper_last = starts[found], rows[-1]
-            spans.upper_column = column
-            spans.inverse = np.concatenate([spans.inverse, inverse])
-            spans.per_row = np.concatenate([spans.per_row, per_row])
-            spans.face = np.concatenate([spans.face, face])
-            spans.cell = np.concatenate([spans.cell, here])
-            spans.edge = np.concatenate([spans.edge, edge_id])
-            spans.time = np.concatenate([spans.time, t])
-            spans.by_x = np.concatenate([spans.by_x, by_x[entry, column]])
-            spans.column = np.concatenate([spans.column, column])
-        return spans
-
-    def _spread(self, camera: Camera, spans: "_Spans") -> None:
-        """Give every pixel the number of its span and its inverse depth.
-
-        Span numbers: 0 is the sky; ground spans count from the farthest (1) to the nearest; hanging ones follow.
+        Up a column every step adds two edges, where its face begins (entering it) and where its top ends (leaving
+        it); what rises above all nearer edges is seen.
         """
-        lower, upper, top = spans.lower, spans.upper, spans.top
+        size = 2 * (count + 1)
+        lift = low - eye
+        edge, rows = self._edges[:size], self._edge_rows[:size]
+        np.multiply(lift, per_metre[:-1], out=edge[0::2])
+        np.multiply(lift, per_metre[1:], out=edge[1::2])
+        np.subtract(self.horizon - np.float32(0.5), edge, out=edge)
+        edge[0] = self.height
+        np.clip(edge, 0, self.height, out=edge)
+        np.ceil(edge, out=edge)
+        np.copyto(rows, edge, casting="unsafe")
+        for index in range(1, size):
+            np.minimum(rows[index - 1], rows[index], out=rows[index])
+        part, column = np.nonzero(rows[1:] < rows[:-1])
+        part += 1
+        entry, face = part >> 1, (part & 1) == 0
+        lift = lift[entry, column]
+        per_row = np.where(face, 0, -1 / (np.float32(self.focal) * lift)).astype(np.float32)
+        return part, rows[part, column], *self._describe(entry, column, face, face.astype(np.float32), per_row)
+
+    def _cut_hanging(self, count: int, eye: np.float32, high: Floats, per_metre: Floats) -> tuple[NDArray[Any], ...]:
+        """Spans of what hangs above, near to far in `_SPAN_FIELDS` order; rows above the horizon only.
+
+        Down a column every step adds three edges: the roof's (rays above it are done with all that hangs; inverse
+        depth -1 marks that), the front below it, and the ceiling's far end.
+        """
+        self._top = top = int(min(max(math.ceil(float(self.horizon)), 0), self.height))
+        size = 3 * (count + 1)
+        edge, rows = self._edges[:size], self._edge_rows[:size]
+        if top == 0:
+            rows[:] = 0
+        hang = high - eye
+        np.multiply(hang, per_metre[:-1], out=edge[1::3])
+        np.multiply(hang, per_metre[1:], out=edge[2::3])
+        np.multiply(np.float32(ROOF) - eye, per_metre[:-1], out=edge[0::3])
+        covered = high < OPEN
+        edge[3::3][covered[:-1] | ~covered[1:]] = OPEN
+        np.subtract(self.horizon - np.float32(0.5), edge, out=edge)
+        edge[0:2] = 0
+        np.clip(edge, 0, top, out=edge)
+        np.ceil(edge, out=edge)
+        np.copyto(rows, edge, casting="unsafe")
+        for index in range(1, size):
+            np.maximum(rows[index - 1], rows[index], out=rows[index])
+        self._upper_last = rows[size - 1].copy()
+        part, column = np.nonzero(rows[1:] > rows[:-1])
+        start = rows[part, column]
+        part += 1
+        entry, kind = part // 3, part % 3
+        face = kind == 1
+        per_row = np.where(kind == 2, -1 / (np.float32(self.focal) * hang[entry, column]), 0).astype(np.float32)
+        met = 2 * entry + (kind == 2)
+        return met, start, *self._describe(entry, column, face, face - (kind == 0).astype(np.float32), per_row)
+
+    def _describe(
+        self, entry: NDArray[np.int64], column: NDArray[np.int64], face: NDArray[np.bool_], sign: Floats, per_row: Floats
+    ) -> tuple[NDArray[Any], ...]:
+        """The rest of the spans' fields, from the step at which each was entered."""
+        where = entry * self.width + column
+        time = self._time.ravel().take(where)
+        by_x = self._by_x.ravel().take(where)
+        cell = self._cell.ravel().take(where)
+        edge = cell * 4 + np.where(by_x, self._edge_x.take(column), self._edge_z.take(column))
+        inverse = np.where(sign < 0, np.float32(-1), sign / time)
+        return column, face, inverse.astype(np.float32), per_row, cell, edge, time, by_x
+
+    def _mark(self, camera: Camera, spans: "_Spans") -> None:
+        """Number the spans, fill the tables that pixels look up, and mark each pixel with its span.
+
+        Span numbers: 0 is unused, 1 to W are the columns' skies, then all spans from the last met to the first: of two
+        spans in one pixel, the higher number is the nearer. Down a column standing spans come nearer and hanging ones
+        go farther, so a running maximum and a running minimum fill the gaps between the rows where spans begin.
+        """
+        lower, upper, top, width = spans.lower, spans.upper, spans.top, self.width
         total = lower + upper
-        order = np.empty(total + 2, np.int64)
-        order[0] = order[-1] = 0
-        order[1 : lower + 1] = np.arange(lower - 1, -1, -1)
-        order[lower + 1 : total + 1] = np.arange(lower, total)
-        spans.order = order
-        inverse = np.zeros(total + 2, np.float32)
-        per_row = np.zeros(total + 2, np.float32)
-        inverse[1:-1] = spans.inverse[order[1:-1]]
-        per_row[1:-1] = spans.per_row[order[1:-1]]
-        inverse[-1] = -1
-        from_horizon = self.rows - self.horizon
+        spans.number = number = np.empty(total, np.int64)
+        number[np.argsort(spans.met, kind="stable")] = np.arange(width + total, width, -1)
+        size = width + total + 1
 
-        marks = self._marks
-        marks.fill(0)
-        marks[spans.row, spans.column[:lower]] = np.arange(lower, 0, -1)
-        for y in range(1, self.height):
-            np.maximum(marks[y - 1], marks[y], out=marks[y])
-        np.copyto(self.span, marks[:-1])
-        a = self._floats[0]
-        np.take(per_row, self.span, out=a, mode="clip")
-        np.multiply(a, from_horizon[:, None], out=a)
-        np.take(inverse, self.span, out=self.iz, mode="clip")
-        np.add(self.iz, a, out=self.iz)
-        if not upper:
-            return
-        marks = self._upper_marks[: top + 1]
-        marks.fill(0)
-        ends = np.nonzero(spans.upper_last < top)[0]
-        marks[spans.upper_last[ends], ends] = upper + 1
-        marks[spans.upper_row, spans.upper_column] = np.arange(1, upper + 1)
-        for y in range(1, top):
-            np.maximum(marks[y - 1], marks[y], out=marks[y])
-        span, iz = self._span2[:top], self._floats[1][:top]
-        np.add(marks[:-1], lower, out=span, dtype=np.int64)
-        np.take(per_row, span, out=a[:top], mode="clip")
-        np.multiply(a[:top], from_horizon[:top, None], out=a[:top])
-        np.take(inverse, span, out=iz, mode="clip")
-        np.add(iz, a[:top], out=iz)
-        nearer = iz > self.iz[:top]
-        np.maximum(iz, self.iz[:top], out=self.iz[:top])
-        # span = nearer ? hanging : standing, without a branch per pixel
-        np.subtract(span, self.span[:top], out=span)
-        np.multiply(span, nearer, out=span)
-        np.add(self.span[:top], span, out=self.span[:top])
+        def table(values: NDArray[Any], dtype: type[np.generic], sky: NDArray[Any] | float = 0) -> NDArray[Any]:
+            out = np.zeros(size, dtype)
+            out[1 : width + 1] = sky
+            out[number] = values
+            return out
 
-    def _address(self, camera: Camera, spans: "_Spans") -> None:
-        """The texel of every pixel, as an index into the texture memory."""
-        atlas = self.baked.atlas
-        lower, total = spans.lower, spans.lower + spans.upper
-        f = FACE_TEXELS
-        # Faces: one mip per span, one texel column per span; the row runs linearly down the screen.
-        level = np.clip(np.log2(np.maximum(spans.time * (f / self.focal) * 0.8, 1)), 0, FACE_MIPS - 1).astype(np.int64)
-        part = np.zeros(total, np.int64)
-        part[lower:] = 1
-        strip = atlas.face_height[part, level, spans.edge]
+        self._inverse, self._per_row = table(spans.inverse, np.float32, SKY_INVERSE), table(spans.per_row, np.float32)
+        # Faces: one mip per span, one texel column per span; the texel's row runs linearly down the screen.
+        atlas, f = self.baked.atlas, FACE_TEXELS
+        level = np.log2(np.maximum(spans.time * np.float32(f / self.focal * 0.8), 1)).astype(np.int64)
+        np.minimum(level, FACE_MIPS - 1, out=level)
+        column = spans.column
         along = np.where(
-            spans.by_x, camera.z + spans.time * self._dz[spans.column], camera.x + spans.time * self._dx[spans.column]
+            spans.by_x, camera.z + spans.time * self._dz.take(column), camera.x + spans.time * self._dx.take(column)
         )
         across = ((along - np.floor(along)) * f).astype(np.int64) >> level
         texels = (f >> level).astype(np.float32)
-        first = np.zeros(total + 2, np.int32)
-        offset = np.zeros(total + 2, np.float32)
-        scale = np.zeros(total + 2, np.float32)
-        flat = np.zeros(total + 2, np.int32)
-        order = spans.order[1:-1]
-        face = spans.face
-        base = atlas.face_base[part, level, spans.edge] + across * strip + 1
-        first[1:-1] = np.where(face, base, 0)[order]
-        offset[1:-1] = np.where(face, (atlas.face_top[part, spans.edge] - camera.y) * texels, 0)[order]
-        scale[1:-1] = np.where(face, texels * spans.time / self.focal, 0)[order]
-        flat[1:-1] = np.where(face, 0, -1)[order]
-        spans.flat = flat
-
-        x, z, down, _ = self._floats
-        xi, zi, mask = self._ints
-        iz = self.iz
-        # Ground and ceiling: the point of the map under the pixel, one mip per row.
-        depth = x
-        np.maximum(iz, 1e-3, out=down)
-        np.divide(np.float32(1), down, out=depth)
-        np.multiply(depth, self._dz, out=z)
-        np.multiply(depth, self._dx, out=x)
-        from_horizon = self.rows - self.horizon
-        drop = np.where(from_horizon > 0, camera.y, 3.0 - camera.y)
-        far = drop * self.focal / np.maximum(abs(from_horizon), 0.5)
-        footprint = far / self.focal * np.sqrt(np.maximum(far / drop, 1)) * FLAT_TEXELS
-        level_of_row = np.clip(np.log2(np.maximum(footprint * 0.62, 1)), 0, FLAT_MIPS - 1).astype(np.int64)
-        texels_of_row = (FLAT_TEXELS / (1 << level_of_row)).astype(np.float32)[:, None]
-        above = (from_horizon < 0).astype(np.int64)
-        np.add(x, np.float32(camera.x), out=x)
-        np.add(z, np.float32(camera.z), out=z)
-        np.multiply(x, texels_of_row, out=x)
-        np.multiply(z, texels_of_row, out=z)
-        np.copyto(xi, x, casting="unsafe")
-        np.copyto(zi, z, casting="unsafe")
-        np.multiply(zi, atlas.flat_pitch[level_of_row].astype(np.int32)[:, None], out=zi)
-        np.add(zi, atlas.flat_base[above, level_of_row].astype(np.int32)[:, None], out=zi)
-        np.add(xi, zi, out=xi)
-        np.take(flat, self.span, out=mask, mode="clip")
-        np.bitwise_and(xi, mask, out=xi)
-        # Faces.
-        np.take(scale, self.span, out=down, mode="clip")
-        np.multiply(down, from_horizon[:, None], out=down)
-        np.take(offset, self.span, out=z, mode="clip")
-        np.add(z, down, out=z)
-        np.copyto(zi, z, casting="unsafe")
-        np.add(xi, zi, out=xi)
-        np.take(first, self.span, out=zi, mode="clip")
-        np.add(xi, zi, out=self.texel)
-        self._address_sky(camera)
-
-    def _address_sky(self, camera: Camera) -> None:
-        """Sky texels, only in the rows that have any."""
-        sky_rows = np.nonzero((self.span[: int(max(0, min(self.height, math.ceil(float(self.horizon)))))] == 0).any(1))[0]
-        self._sky_rows = 0 if sky_rows.size == 0 else int(sky_rows[-1]) + 1
-        if not self._sky_rows:
-            return
-        n = self._sky_rows
+        edges = atlas.face_top.shape[1]
+        entry = level * edges + spans.edge
+        entry[lower:] += FACE_MIPS * edges
+        base = atlas.face_base.ravel().take(entry) + across * atlas.face_height.ravel().take(entry) + 1
+        entry = spans.edge.copy()
+        entry[lower:] += edges
+        face_top = atlas.face_top.ravel().take(entry)
+        # The sky is a face as well: its texels lie in columns of rising elevation.
         around, up = SKY_SIZE
         turn = (camera.yaw + np.arctan(self.slope.astype(np.float64))) / (2 * math.pi)
-        column = ((turn - np.floor(turn)) * around).astype(np.int64) % around * up + self.baked.atlas.sky_base
-        rise = (self.horizon - self.rows[:n]) / np.float32(self.focal)
-        share = (up / SKY_TOP) / np.sqrt(1 + self.slope.astype(np.float32) ** 2)
-        high = self._ints[0][:n]
-        np.copyto(high, np.minimum(rise[:, None] * share.astype(np.float32), np.float32(up - 1)), casting="unsafe")
-        np.copyto(self.texel[:n], high + column, where=self.span[:n] == 0)
+        sky_base = (((turn - np.floor(turn)) * around).astype(np.int32) % around) * up + atlas.sky_base
+        sky_scale = (-up / SKY_TOP / self.focal) / np.sqrt(1 + self.slope**2)
+        face = spans.face
+        self._first = table(np.where(face, base, 0), np.int32, sky_base)
+        self._offset = table(np.where(face, (face_top - camera.y) * texels, 0), np.float32)
+        self._scale = table(np.where(face, texels * spans.time / self.focal, 0), np.float32, sky_scale)
 
-    def _colour(self, camera: Camera, spans: "_Spans", pixels: NDArray[np.uint8]) -> None:
-        """Fetch the texels and let the haze take its share of them."""
-        out, high = self._words
-        keep, haze = self._ints[0], self._ints[1]
-        np.take(self.baked.lit, self.texel, out=out, mode="clip")
-        part = self._floats[0]
-        # keep = 256 * iz / (iz + 1/HAZE_M): half is gone at HAZE_M, nothing near by.
-        np.add(self.iz, np.float32(1 / HAZE_M), out=part)
-        np.divide(self.iz, part, out=part)
-        np.multiply(part, np.float32(256), out=part)
-        np.copyto(keep, part, casting="unsafe")
-        if self._sky_rows:
-            n = self._sky_rows
-            np.copyto(keep[:n], 256, where=self.span[:n] == 0)
-        keep_word = keep.view(np.uint32)
-        haze_word = haze.view(np.uint32)
-        # Two channels at a time: (R, B) and (G), each times keep / 256.
-        np.bitwise_and(out, np.uint32(0x0000FF00), out=high)
-        np.bitwise_and(out, np.uint32(0x00FF00FF), out=out)
-        np.multiply(out, keep_word, out=out)
-        np.right_shift(out, 8, out=out)
-        np.bitwise_and(out, np.uint32(0x00FF00FF), out=out)
-        np.right_shift(high, 8, out=high)
-        np.multiply(high, keep_word, out=high)
-        np.bitwise_and(high, np.uint32(0x0000FF00), out=high)
-        np.add(out, high, out=out)
-        np.subtract(np.uint32(256), keep_word, out=haze_word)
-        # The haze's own share is small and linear: one more multiply-add per channel pair.
-        np.multiply(haze_word, np.uint32(HAZE[0] | HAZE[2] << 16), out=high)
-        np.right_shift(high, 8, out=high)
-        np.bitwise_and(high, np.uint32(0x00FF00FF), out=high)
-        np.add(out, high, out=out)
-        np.multiply(haze_word, np.uint32(HAZE[1]), out=haze_word)
-        np.bitwise_and(haze_word, np.uint32(0x0000FF00), out=haze_word)
-        np.add(out, haze_word, out=out)
-        np.bitwise_or(out, np.uint32(0xFF000000), out=_words(pixels))
+        marks = self._marks
+        marks[1:] = 0
+        marks[0] = np.arange(1, width + 1)
+        marks[spans.row[:lower], column[:lower]] = number[:lower]
+        _run_down(np.maximum, marks)
+        if upper:
+            # Twice the number, plus one if it is a surface; a span that only says "nothing hangs here" stays even.
+            hanging = self._upper_marks[: top + 1]
+            hanging.fill(np.iinfo(hanging.dtype).max)
+            hanging[self._upper_last, np.arange(width)] = 0
+            hanging[spans.row[lower:], column[lower:]] = 2 * number[lower:] + (spans.inverse[lower:] >= 0)
+            hanging = hanging[:top]
+            _run_down(np.minimum, hanging)
+            shown = self._upper_shown[:top]
+            np.bitwise_and(hanging, 1, out=shown)
+            np.multiply(shown, np.iinfo(shown.dtype).max, out=shown)
+            np.right_shift(hanging, 1, out=hanging)
+            np.bitwise_and(hanging, shown, out=hanging)
+            np.maximum(marks[:top], hanging, out=marks[:top])
+        # The sky ends where no column shows it any more.
+        sky = np.nonzero((marks[:top] <= width).any(1))[0]
+        self._sky_rows = int(sky[-1]) + 1 if sky.size else 0
+
+        # Per row: which mip of the ground or ceiling, and where it lies.
+        self._below = (self.rows - self.horizon).astype(np.float32)[:, None]
+        drop = np.where(self._below > 0, camera.y, 3.0 - camera.y)
+        far = drop * self.focal / np.maximum(abs(self._below), 0.5)
+        footprint = far / self.focal * np.sqrt(np.maximum(far / drop, 1)) * FLAT_TEXELS
+        level = np.clip(np.log2(np.maximum(footprint * 0.62, 1)), 0, FLAT_MIPS - 1).astype(np.int64)
+        self._row_texels = (FLAT_TEXELS / (1 << level)).astype(np.float32)
+        self._row_pitch = atlas.flat_pitch[level].astype(np.int32)
+        self._row_base = atlas.flat_base[(self._below < 0).astype(np.int64), level].astype(np.int32)
+
+    def _depths(self, rows: slice) -> None:
+        """Span number and inverse depth of a band of rows."""
+        span, iz, a = self.span[rows], self.iz[rows], self._f[0][: rows.stop - rows.start]
+        np.copyto(span, self._marks[rows])
+        np.take(self._per_row, span, out=a, mode="clip")
+        np.multiply(a, self._below[rows], out=a)
+        np.take(self._inverse, span, out=iz, mode="clip")
+        np.add(iz, a, out=iz)
+
+    def _address(self, rows: slice, camera: Camera) -> None:
+        """The texel of every pixel of a band, as an index into the texture memory."""
+        n = rows.stop - rows.start
+        x, z, v, depth = (buffer[:n] for buffer in self._f)
+        xi, zi, first = (buffer[:n] for buffer in self._i)
+        span, per_texel = self.span[rows], self._row_texels[rows]
+        # Ground and ceiling: the point of the map under the pixel, in texels of the row's mip.
+        np.divide(per_texel, self.iz[rows], out=depth)
+        np.multiply(depth, self._dx, out=x)
+        np.add(x, per_texel * np.float32(camera.x), out=x)
+        np.multiply(depth, self._dz, out=z)
+        np.add(z, per_texel * np.float32(camera.z), out=z)
+        np.copyto(xi, x, casting="unsafe")
+        np.copyto(zi, z, casting="unsafe")
+        np.multiply(zi, self._row_pitch[rows], out=zi)
+        np.add(zi, self._row_base[rows], out=zi)
+        np.add(xi, zi, out=xi)
+        # Faces: a column's first texel (0 for what is none, and then `first - 1` is all ones) and a row down it.
+        np.take(self._first, span, out=first, mode="clip")
+        np.subtract(first, 1, out=zi)
+        np.right_shift(zi, 31, out=zi)
+        np.bitwise_and(xi, zi, out=xi)
+        np.add(xi, first, out=xi)
+        np.take(self._scale, span, out=v, mode="clip")
+        np.multiply(v, self._below[rows], out=v)
+        np.take(self._offset, span, out=z, mode="clip")
+        np.add(z, v, out=z)
+        np.copyto(zi, z, casting="unsafe")
+        np.add(xi, zi, out=self.texel[rows])
+
+    def _colour(self, rows: slice, target: NDArray[np.uint32]) -> None:
+        """Fetch the texels of a band; the haze takes its share of what is far: few pixels, so they are picked out."""
+        words, iz = self._words[: rows.stop - rows.start], self.iz[rows]
+        np.take(self.baked.lit, self.texel[rows], out=words, mode="clip")
+        far = iz < np.float32(1 / HAZE_FROM_M)
+        if rows.start < self._sky_rows:
+            np.logical_and(far, iz > np.float32(2 * SKY_INVERSE), out=far)
+        count = int(np.count_nonzero(far))
+        if 4 * count > far.size:
+            lost = _haze_share(np.divide(np.float32(1), iz, out=self._f[0][: len(words)]))
+            words[...] = _hazy(words, lost * far)
+        elif count:
+            picked = np.flatnonzero(far)
+            flat = words.reshape(-1)
+            flat[picked] = _hazy(flat.take(picked), _haze_share(1 / iz.reshape(-1).take(picked)))
+        np.copyto(target[rows], words)
 
     # -- sprites -------------------------------------------------------------------------------------------------
 
-    def _draw_sprites(self, view: View, pixels: NDArray[np.uint8]) -> None:
+    def _draw_sprites(self, view: View, target: NDArray[np.uint32]) -> None:
         """Billboards, far ones first, each hidden by what is nearer."""
         camera = view.camera
         sin, cos = math.sin(camera.yaw), math.cos(camera.yaw)
         self._drawn = []
-        target = _words(pixels)
         queue = []
         for sprite in view.sprites:
             ox, oz = sprite.x - camera.x, sprite.z - camera.z
@@ -465,10 +490,22 @@ class Renderer:
             index = rows[:, None] * texels.shape[1] + columns[None]
             near &= art.solid[level].ravel().take(index)
             light = self.sprite_light(sprite, art.emissive)
-            lit = _scale_texels(texels.ravel(), light, depth).take(index)
-            np.copyto(target[area], lit, where=near)
+            np.copyto(target[area], self._lit(sprite.art, level, light, depth).take(index), where=near)
             np.copyto(self.iz[area], np.float32(1 / depth), where=near)
             self._drawn.append((sprite, area, near, index, depth))
+
+    def _lit(self, name: str, level: int, light: Floats, depth: float) -> NDArray[np.uint32]:
+        """A sprite's texels in this light and at this distance, kept for the next frames; flat uint32."""
+        keep = 64 - round(max(0.0, depth - HAZE_FROM_M) / (depth + HAZE_M) * 64)
+        steps = np.round(light * 24).astype(np.int16)
+        key = (name, level, steps.tobytes() + bytes((keep,)))
+        made = self._lit_sprites.get(key)
+        if made is None:
+            if len(self._lit_sprites) > 400:
+                self._lit_sprites.clear()
+            made = _scale_texels(self.art[name].texels[level].ravel(), steps.astype(np.float32) / 24, keep / 64)
+            self._lit_sprites[key] = made
+        return made
 
     def sprite_light(self, sprite: Sprite, emissive: float) -> Floats:
         """The light a sprite is drawn in, float32 [3]."""
@@ -481,14 +518,14 @@ class Renderer:
 
     def write_depth(self, depth: Floats) -> None:
         """Depth of the frame just drawn: float32 [H, W], view-space z in metres, `FAR_M` for the sky."""
-        np.maximum(self.iz, np.float32(1 / FAR_M), out=self._floats[0])
-        np.divide(np.float32(1), self._floats[0], out=depth)
+        np.maximum(self.iz, np.float32(1 / FAR_M), out=depth)
+        np.divide(np.float32(1), depth, out=depth)
 
     def write_mask(self, mask: NDArray[np.uint8]) -> None:
         """Mask of the frame just drawn: uint8 [H, W]; 1 world, 2 sprites, 3 sky (0 is left to a HUD: there is none yet)."""
         mask.fill(MASK_WORLD)
         n = self._sky_rows
-        np.copyto(mask[:n], MASK_SKY, where=self.span[:n] == 0)
+        np.copyto(mask[:n], MASK_SKY, where=self.span[:n] <= self.width)
         for _, area, near, _, _ in self._drawn:
             np.copyto(mask[area], MASK_OBJECT, where=near)
 
@@ -508,22 +545,30 @@ class Renderer:
         aside = (turn_s + turn_c * self.slope).astype(np.float32)
         mx, mz = now.x - old.x, now.z - old.z
         tz, tx = np.float32(mx * sin0 + mz * cos0), np.float32(mx * cos0 - mz * sin0)
-        a, b, c, _ = self._floats
-        np.maximum(self.iz, 0, out=c)
-        np.multiply(c, tz, out=a)
-        np.add(a, ahead, out=a)
-        np.maximum(a, np.float32(1e-2), out=a)
-        np.divide(f, a, out=a)
-        np.multiply(c, tx, out=b)
-        np.add(b, aside, out=b)
-        np.multiply(b, a, out=b)
-        columns = (np.arange(self.width, dtype=np.float32) + 0.5) - self.width / 2
-        np.subtract(b, columns.astype(np.float32), out=motion[..., 0], casting="unsafe")
-        # y: horizon0 - ((horizon - y) / f + (eye - eye0) / z) * f / (ahead + tz / z) - y
-        np.multiply(c, np.float32(now.y - old.y), out=b)
-        np.add(b, ((self.horizon - self.rows) / f).astype(np.float32)[:, None], out=b)
-        np.multiply(b, a, out=b)
-        np.subtract((horizon0 - self.rows).astype(np.float32)[:, None], b, out=motion[..., 1], casting="unsafe")
+        centre = (np.arange(self.width, dtype=np.float32) + np.float32(0.5 - self.width / 2)).astype(np.float32)
+        height_row = ((self.horizon - self.rows) / f).astype(np.float32)[:, None]
+        place_row = (horizon0 - self.rows).astype(np.float32)[:, None]
+        rise = np.float32(now.y - old.y)
+        store = _store_half if motion.dtype == np.float16 else _store_float
+        for first in range(0, self.height, self._band):
+            rows = slice(first, min(first + self._band, self.height))
+            n = rows.stop - rows.start
+            iz, (a, b, _, _) = self.iz[rows], (buffer[:n] for buffer in self._f)
+            np.multiply(iz, tz, out=a)
+            np.add(a, ahead, out=a)
+            np.maximum(a, np.float32(1e-2), out=a)
+            np.divide(f, a, out=a)
+            np.multiply(iz, tx, out=b)
+            np.add(b, aside, out=b)
+            np.multiply(b, a, out=b)
+            np.subtract(b, centre, out=b)
+            store(b, motion[rows, :, 0], self._i[0][:n], self._i[1][:n])
+            # y: horizon0 - ((horizon - y) / f + (eye - eye0) / z) * f / (ahead + tz / z) - y
+            np.multiply(iz, rise, out=b)
+            np.add(b, height_row[rows], out=b)
+            np.multiply(b, a, out=b)
+            np.subtract(place_row[rows], b, out=b)
+            store(b, motion[rows, :, 1], self._i[0][:n], self._i[1][:n])
         for sprite, area, near, _, depth in self._drawn:
             bx, by, bz = sprite.before
             ox, oz = bx - old.x, bz - old.z
@@ -542,27 +587,55 @@ class Renderer:
             np.copyto(motion[area][..., 1], (y0 - y)[:, None].astype(motion.dtype), where=near)
 
 
-class _Spans:
-    """The spans of one frame, as arrays with one entry a span: `lower` standing ones, then `upper` hanging ones."""
+def _store_float(values: Floats, out: NDArray[Any], bits: NDArray[np.int32], sign: NDArray[np.int32]) -> None:
+    """Copy float32 as it is."""
+    np.copyto(out, values)
 
-    row: NDArray[np.int32]
+
+def _store_half(values: Floats, out: NDArray[Any], bits: NDArray[np.int32], sign: NDArray[np.int32]) -> None:
+    """Write float32 as float16: numpy's own conversion takes twice as long.
+
+    Rounds to nearest, halves away from zero; what is too small for a normal half becomes 0. No NaN, no overflow:
+    motion is finite and below 65504 pixels.
+    """
+    raw = values.view(np.int32)
+    np.right_shift(raw, 16, out=sign)
+    np.bitwise_and(sign, 0x8000, out=sign)
+    np.bitwise_and(raw, 0x7FFFFFFF, out=bits)
+    np.add(bits, 0x1000 - (112 << 23), out=bits)
+    np.right_shift(bits, 13, out=bits)
+    np.maximum(bits, 0, out=bits)
+    np.bitwise_or(bits, sign, out=bits)
+    np.copyto(out.view(np.uint16), bits, casting="unsafe")
+
+
+@dataclass
+class _Spans:
+    """The spans of one frame, one entry a span: `lower` standing ones, near to far, then `upper` hanging ones.
+
+    `met` counts the crossings of its ray before it, `row` is the topmost row of the span, `inverse` and `per_row` give its inverse depth (`inverse + per_row * rows
+    below the horizon`; -1 for what only says that nothing hangs here), `face` whether it is upright, `edge` the
+    directed cell border it was entered by, `time` the view depth there, `by_x` whether that border runs north.
+    `number` is what stands for it in `Renderer.span`.
+    """
+
+    lower: int
+    upper: int
+    top: int
+    met: NDArray[np.int64]
+    row: NDArray[np.int16]
     column: NDArray[np.int64]
+    face: NDArray[np.bool_]
     inverse: Floats
     per_row: Floats
-    face: NDArray[np.bool_]
     cell: NDArray[np.int64]
     edge: NDArray[np.int64]
     time: Floats
     by_x: NDArray[np.bool_]
-    order: NDArray[np.int64]
-    flat: NDArray[np.int32]
-    over: NDArray[np.bool_]
-    lower: int
-    upper: int
-    top: int
-    upper_row: NDArray[np.int32]
-    upper_last: NDArray[np.int32]
-    upper_column: NDArray[np.int64]
+    number: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
+
+
+_SPAN_FIELDS = ("met", "row", "column", "face", "inverse", "per_row", "cell", "edge", "time", "by_x")
 
 
 def _words(pixels: NDArray[np.uint8]) -> NDArray[np.uint32]:
@@ -586,9 +659,40 @@ def _prepare(art: SpriteArt) -> _Art:
     return _Art(texels, solid, art.emissive)
 
 
-def _scale_texels(texels: NDArray[np.uint32], light: Floats, depth: float) -> NDArray[np.uint32]:
-    """Light a sprite's texels and add the haze of its distance."""
-    keep = (1 / depth) / (1 / depth + 1 / HAZE_M)
+def _run_down(choose: np.ufunc, marks: NDArray[Any]) -> None:
+    """A running maximum or minimum down the rows, in place; several times faster than `choose.accumulate`.
+
+    First within blocks of eight rows, all blocks at once, then from block to block.
+    """
+    height, width = marks.shape
+    whole = height // 8 * 8
+    blocks = marks[:whole].reshape(-1, 8, width)
+    for index in range(1, 8):
+        choose(blocks[:, index - 1], blocks[:, index], out=blocks[:, index])
+    last = blocks[:, 7].copy()
+    for index in range(1, len(last)):
+        choose(last[index - 1], last[index], out=last[index])
+    choose(blocks[1:], last[:-1, None], out=blocks[1:])
+    for y in range(max(whole, 1), height):
+        choose(marks[y - 1], marks[y], out=marks[y])
+
+
+def _hazy(colour: NDArray[np.uint32], lost: NDArray[np.uint32]) -> NDArray[np.uint32]:
+    """(colour * (256 - lost) + haze * lost) / 256 on packed colours: red and blue together, then green."""
+    keep = np.uint32(256) - lost
+    pair = ((colour & np.uint32(0x00FF00FF)) * keep + lost * np.uint32(HAZE[0] | HAZE[2] << 16)) >> np.uint32(8)
+    green = ((colour >> np.uint32(8)) & np.uint32(0xFF)) * keep + lost * np.uint32(HAZE[1])
+    return (pair & np.uint32(0x00FF00FF)) | (green & np.uint32(0xFF00)) | np.uint32(0xFF000000)
+
+
+def _haze_share(depth: Floats) -> NDArray[np.uint32]:
+    """How much of a colour the haze takes at these distances, 0..256."""
+    share = 256 - np.float32(256 * (HAZE_FROM_M + HAZE_M)) / (depth + np.float32(HAZE_M))
+    return np.maximum(share, 0, dtype=np.float32).astype(np.int32).view(np.uint32)
+
+
+def _scale_texels(texels: NDArray[np.uint32], light: Floats, keep: float) -> NDArray[np.uint32]:
+    """Light a sprite's texels; `keep` is the share that the haze leaves of them."""
     rgba = texels[:, None].view(np.uint8).astype(np.float32)
     rgba[:, :3] = rgba[:, :3] * (light * keep) + np.array(HAZE, np.float32) * (1 - keep)
     out = np.minimum(rgba, 255).astype(np.uint8)

@@ -174,8 +174,8 @@ def _glow(rng: np.random.Generator) -> Image:
     panel = _metal(rng)
     slot = (abs(row - 46) < 5) & (abs(column % 64 - 32) < 24)
     halo = np.clip(1 - (abs(row - 46) - 5) / 18, 0, 1) * np.clip(1 - (abs(column % 64 - 32) - 24) / 10, 0, 1)
-    lit = panel * (1 + 0.3 * halo[..., None]) + halo[..., None] * np.array((0.02, 0.22, 0.26)) * 0.7
-    return np.where(slot[..., None], np.array((0.55, 1.0, 0.98)), lit).astype(np.float32)
+    lit = np.minimum(panel * (1 + 0.3 * halo[..., None]) + halo[..., None] * np.array((0.02, 0.22, 0.26)) * 0.7, 0.94)
+    return np.where(slot[..., None], np.array((0.60, 1.0, 1.0)), lit).astype(np.float32)
 
 
 def _tiles(rng: np.random.Generator) -> Image:
@@ -217,14 +217,17 @@ def _voronoi(rng: np.random.Generator, count: int) -> tuple[Image, Image]:
     best = np.full((TILE, TILE), 1e9)
     second = best.copy()
     owner = np.zeros((TILE, TILE), np.int64)
-    for index, (py, px) in enumerate(points):
-        dy = abs(row - py)
-        dx = abs(column - px)
-        d = np.hypot(np.minimum(dy, TILE - dy), np.minimum(dx, TILE - dx))
-        closer = d < best
-        second = np.where(closer, best, np.minimum(second, d))
-        owner = np.where(closer, index, owner)
-        best = np.where(closer, d, best)
+    # The two nearest points stand within two lattice places of a pixel's own.
+    home_y, home_x = (row / step).astype(np.int64), (column / step).astype(np.int64)
+    for dy in range(-2, 3):
+        for dx in range(-2, 3):
+            index = (home_y + dy) % side * side + (home_x + dx) % side
+            ay, ax = abs(row - points[index, 0]), abs(column - points[index, 1])
+            d = np.hypot(np.minimum(ay, TILE - ay), np.minimum(ax, TILE - ax))
+            closer = d < best
+            second = np.where(closer, best, np.minimum(second, d))
+            owner = np.where(closer, index, owner)
+            best = np.where(closer, d, best)
     value = rng.random(side * side, dtype=np.float32)[owner]
     return value, (second - best).astype(np.float32)
 
