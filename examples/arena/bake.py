@@ -30,8 +30,8 @@ SUN /= np.linalg.norm(SUN)
 SUN_COLOUR = np.array((1.02, 0.90, 0.66), np.float32)
 SKY_COLOUR = np.array((0.40, 0.48, 0.60), np.float32)
 ROOM_COLOUR = np.array((0.44, 0.41, 0.43), np.float32)
-LIGHT_SCALE = 127.5
-"""Light is stored in bytes: 255 stands for a multiplier of 2."""
+LIGHT_SCALE = 128.0
+"""Light is stored in bytes: 128 stands for a multiplier of 1."""
 
 Floats = NDArray[np.float32]
 
@@ -59,7 +59,7 @@ class Atlas:
 
 @dataclass(frozen=True)
 class Baked:
-    """The world's texture memory: `lit` as drawn, `albedo` without light, `light` (255 = 2.0), all uint32 [texels].
+    """The world's texture memory: `lit` as drawn, `albedo` without light, `light` (128 = 1.0), all uint32 [texels].
 
     `material` is uint8 [texels] (`Material`). `lamp` is float32 [depth * 2, width * 2, 3]: light that falls on a sprite
     standing there. `albedo`, `light` and `material` are empty unless asked for: a game does not need them.

@@ -20,10 +20,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from arena.bake import FACE_MIPS, FACE_TEXELS, FLAT_MIPS, FLAT_TEXELS, SKY_SIZE, SKY_TOP, Baked
-from arena.textures import SpriteArt
+from arena.textures import Material, SpriteArt
 from arena.world import OPEN, ROOF, World
 
-__all__ = ["FAR_M", "MASK_OBJECT", "MASK_SKY", "MASK_WORLD", "Camera", "Renderer", "Sprite", "View"]
+__all__ = [
+    "FAR_M",
+    "HAZE",
+    "MASK_OBJECT",
+    "MASK_SKY",
+    "MASK_WORLD",
+    "Camera",
+    "DrawnSprite",
+    "Renderer",
+    "Sprite",
+    "View",
+    "haze_share",
+]
 
 FAR_M = 1000.0
 """Depth written for the sky, metres."""
@@ -75,6 +87,23 @@ class View:
     sprites: Sequence[Sprite]
 
 
+@dataclass(frozen=True)
+class DrawnSprite:
+    """A sprite of the last frame: where it is seen, and what of it.
+
+    `area` are the rows and columns of its rectangle, `seen` bool [h, w] which of them it covers, `texels` uint32
+    [h, w] its colours there without light, `light` float32 [3] the light it was drawn in, `depth` its view-space z.
+    """
+
+    sprite: Sprite
+    area: tuple[slice, slice]
+    seen: NDArray[np.bool_]
+    texels: NDArray[np.uint32]
+    light: Floats
+    material: Material
+    depth: float
+
+
 @dataclass
 class _Art:
     """A sprite ready to draw: its sizes from large to small, as columns of packed texels, and their cut-outs."""
@@ -82,6 +111,7 @@ class _Art:
     texels: list[NDArray[np.uint32]]
     solid: list[NDArray[np.bool_]]
     emissive: float
+    material: Material
 
 
 class Renderer:
@@ -115,7 +145,7 @@ class Renderer:
         self._i = [np.empty(shape, np.int32) for _ in range(3)]
         self._words = np.empty(shape, np.uint32)
         self._lit_sprites: dict[tuple[str, int, bytes], NDArray[np.uint32]] = {}
-        self._drawn: list[tuple[Sprite, tuple[slice, slice], NDArray[np.bool_], NDArray[np.int64], float]] = []
+        self._drawn: list[tuple[Sprite, tuple[slice, slice], NDArray[np.bool_], int, NDArray[np.int64], float]] = []
         self._low = world.low
         self._high = world.high
         self._tallest = float(world.low.max())
@@ -138,7 +168,8 @@ class Renderer:
     def draw(self, view: View, pixels: NDArray[np.uint8]) -> None:
         """Draw a frame into uint8 [H, W, 4] (RGBA, A = 255)."""
         at = [perf_counter()]
-        spans = self._trace(view.camera)
+        self._camera = view.camera
+        self._spans = spans = self._trace(view.camera)
         at.append(perf_counter())
         self._mark(view.camera, spans)
         at.append(perf_counter())
@@ -443,12 +474,12 @@ class Renderer:
             np.logical_and(far, iz > np.float32(2 * SKY_INVERSE), out=far)
         count = int(np.count_nonzero(far))
         if 4 * count > far.size:
-            lost = _haze_share(np.divide(np.float32(1), iz, out=self._f[0][: len(words)]))
+            lost = haze_share(np.divide(np.float32(1), iz, out=self._f[0][: len(words)]))
             words[...] = _hazy(words, lost * far)
         elif count:
             picked = np.flatnonzero(far)
             flat = words.reshape(-1)
-            flat[picked] = _hazy(flat.take(picked), _haze_share(1 / iz.reshape(-1).take(picked)))
+            flat[picked] = _hazy(flat.take(picked), haze_share(1 / iz.reshape(-1).take(picked)))
         np.copyto(target[rows], words)
 
     # -- sprites -------------------------------------------------------------------------------------------------
@@ -492,7 +523,7 @@ class Renderer:
             light = self.sprite_light(sprite, art.emissive)
             np.copyto(target[area], self._lit(sprite.art, level, light, depth).take(index), where=near)
             np.copyto(self.iz[area], np.float32(1 / depth), where=near)
-            self._drawn.append((sprite, area, near, index, depth))
+            self._drawn.append((sprite, area, near, level, index, depth))
 
     def _lit(self, name: str, level: int, light: Floats, depth: float) -> NDArray[np.uint32]:
         """A sprite's texels in this light and at this distance, kept for the next frames; flat uint32."""
@@ -514,6 +545,16 @@ class Renderer:
         i = min(max(int(sprite.x * 2), 0), lamp.shape[1] - 1)
         return np.asarray(lamp[k, i] * (1 - emissive) + 1.06 * emissive, np.float32)
 
+    def drawn(self) -> list[DrawnSprite]:
+        """The sprites of the last frame, far ones first."""
+        result = []
+        for sprite, area, near, level, index, depth in self._drawn:
+            art = self.art[sprite.art]
+            texels = art.texels[level].ravel().take(index)
+            light = self.sprite_light(sprite, art.emissive)
+            result.append(DrawnSprite(sprite, area, near, texels, light, art.material, depth))
+        return result
+
     # -- what an engine has besides colour -----------------------------------------------------------------------
 
     def write_depth(self, depth: Floats) -> None:
@@ -521,12 +562,37 @@ class Renderer:
         np.maximum(self.iz, np.float32(1 / FAR_M), out=depth)
         np.divide(np.float32(1), depth, out=depth)
 
+    def positions(self, depth: Floats) -> Floats:
+        """World points, float32 [H, W, 3] in metres, of pixels at these view depths [H, W] in the last frame."""
+        camera = self._camera
+        out = np.empty((*depth.shape, 3), np.float32)
+        out[..., 0] = camera.x + depth * self._dx
+        out[..., 1] = camera.y - depth * self._below / np.float32(self.focal)
+        out[..., 2] = camera.z + depth * self._dz
+        return out
+
+    def normals(self) -> Floats:
+        """World normals of the last frame, float32 [H, W, 3]: faces, ground and ceilings; sprites face the eye; sky 0."""
+        spans = self._spans
+        table = np.zeros((self.width + spans.face.size + 1, 3), np.float32)
+        sides = np.array(((-1, 0, 0), (1, 0, 0), (0, 0, -1), (0, 0, 1)), np.float32)
+        upright = sides[spans.edge % 4]
+        lying = np.zeros_like(upright)
+        lying[: spans.lower, 1] = 1
+        lying[spans.lower :, 1] = -1
+        table[spans.number] = np.where(spans.face[:, None], upright, lying)
+        out = table[self.span]
+        sin, cos = math.sin(self._camera.yaw), math.cos(self._camera.yaw)
+        for _, area, near, _, _, _ in self._drawn:
+            out[area][near] = (-sin, 0.0, -cos)
+        return out
+
     def write_mask(self, mask: NDArray[np.uint8]) -> None:
         """Mask of the frame just drawn: uint8 [H, W]; 1 world, 2 sprites, 3 sky (0 is left to a HUD: there is none yet)."""
         mask.fill(MASK_WORLD)
         n = self._sky_rows
         np.copyto(mask[:n], MASK_SKY, where=self.span[:n] <= self.width)
-        for _, area, near, _, _ in self._drawn:
+        for _, area, near, _, _, _ in self._drawn:
             np.copyto(mask[area], MASK_OBJECT, where=near)
 
     def write_motion(self, view: View, motion: NDArray[np.float16] | Floats) -> None:
@@ -569,7 +635,7 @@ class Renderer:
             np.multiply(b, a, out=b)
             np.subtract(place_row[rows], b, out=b)
             store(b, motion[rows, :, 1], self._i[0][:n], self._i[1][:n])
-        for sprite, area, near, _, depth in self._drawn:
+        for sprite, area, near, _, _, depth in self._drawn:
             bx, by, bz = sprite.before
             ox, oz = bx - old.x, bz - old.z
             depth0 = max(ox * sin0 + oz * cos0, 0.05)
@@ -656,7 +722,7 @@ def _prepare(art: SpriteArt) -> _Art:
         weight = four[..., 3:] + 1e-3
         colour = (four[..., :3] * weight).sum((1, 3)) / weight.sum((1, 3))
         rgba = np.concatenate([colour, four[..., 3:].mean((1, 3))], -1).astype(np.uint8)
-    return _Art(texels, solid, art.emissive)
+    return _Art(texels, solid, art.emissive, art.material)
 
 
 def _run_down(choose: np.ufunc, marks: NDArray[Any]) -> None:
@@ -685,7 +751,7 @@ def _hazy(colour: NDArray[np.uint32], lost: NDArray[np.uint32]) -> NDArray[np.ui
     return (pair & np.uint32(0x00FF00FF)) | (green & np.uint32(0xFF00)) | np.uint32(0xFF000000)
 
 
-def _haze_share(depth: Floats) -> NDArray[np.uint32]:
+def haze_share(depth: Floats) -> NDArray[np.uint32]:
     """How much of a colour the haze takes at these distances, 0..256."""
     share = 256 - np.float32(256 * (HAZE_FROM_M + HAZE_M)) / (depth + np.float32(HAZE_M))
     return np.maximum(share, 0, dtype=np.float32).astype(np.int32).view(np.uint32)
