@@ -1,7 +1,8 @@
 """A game that checks every pixel it is given.  Arguments: endpoint, then JSON options.
 
-Each frame is filled with one byte that depends on its id and on this process; an answer must hold the inverse of
-exactly one such frame.  ``hold`` names a state in which the program says so and stands still; ``frames`` ends it.
+Each frame is filled with one byte that depends on its id and on this process; an answer must hold the inverse
+of exactly one such frame.  ``hold`` names a state in which the program says so and stands still; ``frames``
+ends it.
 """
 
 from __future__ import annotations
