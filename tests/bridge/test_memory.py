@@ -136,8 +136,9 @@ def test_another_user_can_neither_read_nor_join(endpoint: str, spawn: Spawn) -> 
     # Even a socket that anybody may open lets nobody else in.
     os.chmod(path, 0o777)
     join = (
-        "import os, sys; os.setgid(65534); os.setuid(65534);"
-        "import zmq; s = zmq.Context().socket(zmq.DEALER); s.immediate = 1; s.linger = 0;"
+        # The interpreter's own files may be closed to the stranger, so everything is loaded before.
+        "import os, sys, zmq; s = zmq.Context().socket(zmq.DEALER); s.immediate = 1; s.linger = 0;"
+        "s.poll(0, zmq.POLLOUT); os.setgid(65534); os.setuid(65534);"
         "s.connect(sys.argv[1]); sys.exit(1 if s.poll(1000, zmq.POLLOUT) else 0)"
     )
     assert subprocess.run([sys.executable, "-c", join, endpoint], timeout=20).returncode == 0

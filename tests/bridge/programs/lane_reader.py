@@ -1,4 +1,4 @@
-"""Reads a lane as fast as it can and counts torn and out-of-order slots.  Arguments: address JSON, seconds."""
+"""Reads a lane as fast as it can and counts torn slots.  Arguments: address JSON, seconds."""
 
 from __future__ import annotations
 
