@@ -56,21 +56,21 @@ def showcase(width: int, height: int) -> GBuffer:
     torch is not installed.
     """
     try:
-        import torch  # noqa: PLC0415  (listing the styles needs no torch)
+        import torch
     except ImportError as error:
         raise MissingDependencyError("torch") from error
-    from mirage_plugin.train.worlds.raycast import Window, cast_clip  # noqa: PLC0415
+    from mirage_plugin.train.worlds.raycast import Window, cast_clip
 
     g = cast_clip(_street(), Window(height, width, 0, 0, height, width), 2)
     return type(g)(**{**vars(g), "hud": torch.zeros_like(g.hud)})
 
 
 def _street() -> Scene:
-    import torch  # noqa: PLC0415
+    import torch
 
-    from mirage_plugin.train.worlds.gbuffer import Material  # noqa: PLC0415
-    from mirage_plugin.train.worlds.scenes import Camera, Scene  # noqa: PLC0415
-    from mirage_plugin.train.worlds.textures import (  # noqa: PLC0415
+    from mirage_plugin.train.worlds.gbuffer import Material
+    from mirage_plugin.train.worlds.scenes import Camera, Scene
+    from mirage_plugin.train.worlds.textures import (
         Atlas,
         draw_cards,
         draw_texture,
@@ -141,11 +141,11 @@ def draw_styles(g: GBuffer, styles: list[Style], seed: int = 0) -> tuple[torch.T
 
     `g` holds one frame. Returns the source, float32 [3, H, W] in [0, 1], and the styles [len(styles), 3, H, W].
     """
-    import torch  # noqa: PLC0415
+    import torch
 
-    from mirage_plugin.train.batch import clip_noise, _smooth_edges  # noqa: PLC0415
-    from mirage_plugin.train.worlds.program import Look, draw_source, restyle  # noqa: PLC0415
-    from mirage_plugin.train.worlds.styles import style_tensor  # noqa: PLC0415
+    from mirage_plugin.train.batch import _smooth_edges, clip_noise
+    from mirage_plugin.train.worlds.program import Look, draw_source, restyle
+    from mirage_plugin.train.worlds.styles import style_tensor
 
     look = Look(
         sun=0.62, sun_colour=(1.0, 0.95, 0.85), ambient=0.5, ambient_colour=(0.9, 0.94, 1.0), texture=1.0, lamps=0.5,
@@ -167,7 +167,7 @@ def draw_sheet(path: Path) -> None:
 
     Raises `OutputError` when `path` cannot be written and `MissingDependencyError` without torch.
     """
-    from PIL import Image, ImageDraw, ImageFont  # noqa: PLC0415
+    from PIL import Image, ImageDraw, ImageFont
 
     width, height = TILE
     all_presets = presets()
@@ -196,7 +196,7 @@ def draw_sheet(path: Path) -> None:
 
 
 def _picture(rgb: torch.Tensor) -> Image.Image:
-    from PIL import Image  # noqa: PLC0415
+    from PIL import Image
 
     return Image.fromarray((rgb.permute(1, 2, 0).clamp(0, 1) * 255).round().byte().numpy())
 
@@ -207,8 +207,8 @@ def show(*, sheet: Path | None = None, json: Path | None = None) -> None:
     The data is `{"styles": [{"name", "family", "about", "caption", "parameters": {name: value}}]}`. Raises
     `OutputError` when a file cannot be written.
     """
-    from rich.console import Console  # noqa: PLC0415
-    from rich.table import Table  # noqa: PLC0415
+    from rich.console import Console
+    from rich.table import Table
 
     found = presets()
     console = Console()

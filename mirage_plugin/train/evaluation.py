@@ -1,17 +1,63 @@
-"""`mirage eval`: how good the picture is, on scenes and styles that were never trained on."""
+"""`mirage eval`: how good the picture is, on scenes and styles that were never trained on.
+
+Scenes come from seeds that training never reaches; styles are random points of the style space, and points of
+the region that training never visits. Every figure stands beside doing nothing (*identity*), the best colour
+matrix for that very frame fitted with the answer in hand (*oracle LUT*), and the same network without memory
+(*per frame*).
+"""
 
 from __future__ import annotations
 
+import time as clock
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import fmean, median
+
 import torch
+from rich.console import Console
+from rich.progress import Progress
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from torch.nn import functional
 
+from mirage_plugin.config import TIERS, choose_tier
+from mirage_plugin.errors import ConfigError, DataError, OutputError, WeightsError
+from mirage_plugin.model.checkpoint import load_network, weights_path
 from mirage_plugin.model.memory import MemoryState, dequantise, quantise, warp_state
 from mirage_plugin.model.network import MirageNet, planes_to_cells
 from mirage_plugin.model.sampling import sample
-from mirage_plugin.train.batch import Batch
+from mirage_plugin.styles.parameters import Style, load_style
+from mirage_plugin.train.batch import Batch, clip_noise, engine_planes, render_pair
+from mirage_plugin.train.metrics import gradient_energy, grid_energy, oracle_lut, psnr, ssim
+from mirage_plugin.train.pool import EVALUATION_SEED, draw_clip
+from mirage_plugin.train.report import Bar, Row, contact_sheet, print_rows, write_rows
+from mirage_plugin.train.sample_game import game_clips
+from mirage_plugin.train.worlds.gbuffer import GBuffer
+from mirage_plugin.train.worlds.program import restyle
+from mirage_plugin.train.worlds.scenes import FAMILIES
+from mirage_plugin.train.worlds.styles import random_style, style_tensor
 
-__all__ = ["answer_clip"]
+__all__ = ["answer_clip", "evaluate", "load_judged", "pair_batch", "rgb_alone"]
+
+HEIGHT, WIDTH = 160, 224
+GAME_SIZE = (384, 224)
+GAME_STYLES = ("snow", "ink", "cel", "noir", "watercolour", "neon", "desert", "lava", "night")
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How much is measured: scenes a family, frames a clip, styles a scene, clips of the game."""
+
+    scenes: int
+    frames: int
+    random_styles: int
+    held_out_styles: int
+    game_clips: int
+
+
+QUICK = Scale(1, 4, 2, 2, 2)
+FULL = Scale(6, 6, 4, 4, 6)
 
 
 @torch.inference_mode()
@@ -42,3 +88,313 @@ def answer_clip(net: MirageNet, batch: Batch, *, steps: int = 1, memory: bool = 
         stored = quantise(state)
         answers.append(answer)
     return torch.stack(answers)
+
+
+def pair_batch(pairs: list[tuple[GBuffer, Tensor, Tensor, Tensor, Tensor]], device: torch.device) -> Batch:
+    """Put clips side by side, with all planes given.
+
+    Each is (G-buffer, source, truth as v [T, 3, H, W], noise [T, 1, H/2, W/2], parameters [T, VECTOR_SIZE]).
+    """
+    rows: list[dict[str, Tensor]] = []
+    for g, source, truth, noise, parameters in pairs:
+        depth, motion, mask = engine_planes(g)
+        rows.append({
+            "source": source, "truth": truth, "noise": noise, "depth": depth, "motion": motion,
+            "visible": g.visible.float(), "mask": mask, "parameters": parameters, "cut": g.cut[:, 0, 0, 0],
+        })  # fmt: skip
+    given = torch.ones(len(rows), device=device)
+    stacked = {name: torch.stack([row[name] for row in rows], 1).to(device) for name in rows[0]}
+    return Batch(**stacked, has_depth=given, has_motion=given, has_mask=given)
+
+
+def rgb_alone(batch: Batch) -> Batch:
+    """The same clips from an engine that gives no planes."""
+    none = torch.zeros_like(batch.has_depth)
+    return replace(
+        batch, has_depth=none, has_motion=none, has_mask=none, motion=torch.zeros_like(batch.motion),
+        visible=torch.ones_like(batch.visible),
+    )  # fmt: skip
+
+
+def load_judged(tier: str, weights: Path | None) -> MirageNet:
+    """Load the network to judge: `tier` may be `auto`, `weights` a file instead of the tier's own.
+
+    Raises `WeightsError` or `ConfigError` saying what is missing.
+    """
+    if tier == "auto":
+        if weights is not None:
+            try:
+                with safe_open(weights, framework="pt") as file:
+                    tier = (file.metadata() or {}).get("tier", "")
+            except (SafetensorError, OSError, ValueError) as error:
+                raise WeightsError.unreadable(weights, f"not a whole safetensors file: {error}") from error
+            if tier not in TIERS:
+                raise WeightsError.unreadable(weights, f"it names the tier {tier!r}")
+        else:
+            cuda = torch.cuda.get_device_properties(0) if torch.cuda.is_available() else None
+            tier = choose_tier(
+                [name for name in TIERS if weights_path(name).is_file()],
+                multiprocessors=cuda.multi_processor_count if cuda else None,
+                memory_bytes=cuda.total_memory if cuda else None,
+            )
+    elif tier not in TIERS:
+        raise ConfigError(f"tier must be one of auto, {', '.join(TIERS)}, not {tier!r}")
+    return load_network(tier, weights)
+
+
+@dataclass(frozen=True)
+class Case:
+    """One scene in one style, measured: dB, SSIM and energies as means over its frames."""
+
+    name: str
+    held_out: bool
+    psnr: dict[str, float]
+    ssim: dict[str, float]
+    energy: dict[str, float]
+
+    def gain(self, who: str) -> float:
+        """PSNR over the oracle LUT, dB."""
+        return self.psnr[who] - self.psnr["oracle_lut"]
+
+
+def _answers(net: MirageNet, batch: Batch) -> dict[str, Tensor]:
+    """Everything that is compared, v [T, N, 3, H, W] each."""
+    lut = torch.stack([oracle_lut(s, t) for s, t in zip(batch.source, batch.truth, strict=True)])
+    return {
+        "identity": batch.source, "oracle_lut": lut, "model": answer_clip(net, batch),
+        "per_frame": answer_clip(net, batch, memory=False), "rgb": answer_clip(net, rgb_alone(batch)),
+        "steps2": answer_clip(net, batch, steps=2), "steps4": answer_clip(net, batch, steps=4),
+    }  # fmt: skip
+
+
+def _measure(batch: Batch, answers: dict[str, Tensor], names: list[tuple[str, bool]]) -> list[Case]:
+    cases = []
+    for i, (name, is_held_out) in enumerate(names):
+        truth = batch.truth[:, i]
+        everyone = {who: answer[:, i] for who, answer in answers.items()}
+        cases.append(Case(
+            name, is_held_out,
+            {who: float(psnr(answer, truth).mean()) for who, answer in everyone.items()},
+            {who: float(ssim(answer, truth).mean()) for who, answer in everyone.items()},
+            {who: float(gradient_energy(a).mean()) for who, a in (everyone | {"truth": truth}).items()},
+        ))  # fmt: skip
+    return cases
+
+
+def _unseen_styles(rng: torch.Generator, scale: Scale) -> list[tuple[Style, bool]]:
+    drawn = [(random_style(rng), False) for _ in range(scale.random_styles)]
+    return drawn + [(random_style(rng, only_held_out=True), True) for _ in range(scale.held_out_styles)]
+
+
+def _scenes(seed: int, scale: Scale) -> Iterator[tuple[str, GBuffer, list[tuple[Style, bool]], torch.Generator]]:
+    """Unseen scenes of every family, each with its unseen styles and what else is random."""
+    for i in range(scale.scenes * len(FAMILIES)):
+        number = EVALUATION_SEED + seed * 1_000_003 + i
+        rng = torch.Generator().manual_seed(number)
+        family = FAMILIES[i % len(FAMILIES)]
+        g = draw_clip(number, scale.frames, HEIGHT, WIDTH, family)
+        yield family, g, _unseen_styles(rng, scale), rng
+
+
+def _case_batch(
+    g: GBuffer, styles: list[tuple[Style, bool]], rng: torch.Generator, device: torch.device
+) -> Batch:
+    pairs = []
+    for style, _ in styles:
+        noise = clip_noise(g, int(torch.randint(1 << 31, (), generator=rng)))
+        source, truth, parameters = render_pair(g, [style] * g.depth.shape[0], noise, rng)
+        pairs.append((g, source, truth, noise, parameters))
+    return pair_batch(pairs, device)
+
+
+def _game_batch(
+    source: Tensor, g: GBuffer, styles: list[Style], rng: torch.Generator, device: torch.device
+) -> Batch:
+    pairs = []
+    for style in styles:
+        noise = clip_noise(g, int(torch.randint(1 << 31, (), generator=rng)))
+        natural, scaled = style_tensor([style] * g.depth.shape[0])
+        truth = restyle(g, natural, noise, source)
+        pairs.append((g, source * 2 - 1, truth * 2 - 1, noise, scaled))
+    return pair_batch(pairs, device)
+
+
+@torch.inference_mode()
+def _picture_rows(net: MirageNet, seed: int, scale: Scale, out: Path, device: torch.device) -> list[Row]:
+    cases: list[Case] = []
+    grids: list[tuple[float, ...]] = []
+    shown: list[tuple[str, list[Tensor]]] = []
+    with Progress(transient=True) as progress:
+        total = scale.scenes * len(FAMILIES) + scale.game_clips
+        task = progress.add_task("unseen scenes and styles", total=total)
+        for family, g, styles, rng in _scenes(seed, scale):
+            batch = _case_batch(g, styles, rng, device)
+            answers = _answers(net, batch)
+            found = _measure(batch, answers, [(f"{family}: {s.caption()}", held) for s, held in styles])
+            cases += found
+            everyone = ("model", "identity", "oracle_lut", "per_frame")
+            every_grid = [float(grid_energy(answers[who].flatten(0, 1))) for who in everyone]
+            own = float(grid_energy(batch.truth.flatten(0, 1)))
+            grids.append(tuple(value / own for value in every_grid))
+            if len(shown) < 2 * 2 * len(FAMILIES):
+                for i in (0, len(styles) - 1):
+                    pictures = [batch.source[-1, i], answers["oracle_lut"][-1, i], answers["per_frame"][-1, i],
+                                answers["model"][-1, i], answers["steps4"][-1, i], batch.truth[-1, i]]  # fmt: skip
+                    shown.append((f"{found[i].gain('model'):+.1f} dB  {found[i].name}"[:150], pictures))
+            progress.advance(task)
+        contact_sheet(
+            out / "unseen.png", ["source", "oracle LUT", "per frame", "Mirage, 1 step", "4 steps", "truth"], shown
+        )
+        game, note = _game_cases(net, seed, scale, out, device, lambda: progress.advance(task))
+    _plot_gains(out / "gains.png", cases, net.tier.name)
+    return _rows(net.tier.name, cases, grids, game, note)
+
+
+def _game_cases(
+    net: MirageNet, seed: int, scale: Scale, out: Path, device: torch.device, advance: Callable[[], None]
+) -> tuple[list[Case], str]:
+    """The sample game in unseen styles, and a sheet of it in the presets; the cases, or why there are none."""
+    try:
+        clips = game_clips(scale.game_clips, scale.frames, *GAME_SIZE, apart=120)
+    except DataError as error:
+        return [], str(error)
+    rng = torch.Generator().manual_seed(EVALUATION_SEED + seed)
+    cases: list[Case] = []
+    presets = [load_style(name) for name in GAME_STYLES]
+    shown: list[tuple[str, list[Tensor]]] = []
+    for number, (source, g) in enumerate(clips):
+        styles = _unseen_styles(rng, scale)
+        batch = _game_batch(source, g, [s for s, _ in styles], rng, device)
+        lut = torch.stack([oracle_lut(s, t) for s, t in zip(batch.source, batch.truth, strict=True)])
+        answers = {"identity": batch.source, "oracle_lut": lut, "model": answer_clip(net, batch),
+                   "per_frame": answer_clip(net, batch, memory=False)}  # fmt: skip
+        cases += _measure(batch, answers, [(s.caption(), held) for s, held in styles])
+        if number < 3:
+            batch = _game_batch(source, g, presets, rng, device)
+            answer = answer_clip(net, batch)
+            shown += [("the game, as Mirage draws it", [source[-1] * 2 - 1, *answer[-1]]),
+                      ("the truth", [source[-1] * 2 - 1, *batch.truth[-1]])]  # fmt: skip
+        advance()
+    contact_sheet(out / "game.png", ["source", *GAME_STYLES], shown)
+    return cases, ""
+
+
+def _rows(
+    tier: str, cases: list[Case], grids: list[tuple[float, ...]], game: list[Case], game_note: str
+) -> list[Row]:
+    big = tier == "base"
+    three = ("identity", "oracle_lut", "per_frame")
+
+    def over_lut(name: str, chosen: list[Case], bar: float | None, note: str = "") -> Row:
+        value = fmean(c.gain("model") for c in chosen) if chosen else None
+        baselines = {who: fmean(c.gain(who) for c in chosen) if chosen else None for who in three}
+        return Row(name, tier, value, "dB", Bar(bar), baselines, note)
+
+    def sharpness(who: str) -> float:
+        return median(c.energy[who] / max(c.energy["truth"], 1e-9) for c in cases)
+
+    worst = sorted(cases, key=lambda c: c.gain("model"))[: max(1, len(cases) // 10)]
+    steps_bar = Bar(0.5) if big else Bar(0.0)
+    one = fmean(c.psnr["model"] for c in cases)
+    rows = [
+        over_lut(
+            "PSNR over the oracle LUT", cases, 7 if big else 4,
+            f"{len(cases)} pairs of unseen scene and unseen style, 1 step, planes given; PSNR {one:.2f} dB, oracle "
+            f"LUT {fmean(c.psnr['oracle_lut'] for c in cases):.2f}, identity "
+            f"{fmean(c.psnr['identity'] for c in cases):.2f}",
+        ),
+        over_lut("- random styles alone", [c for c in cases if not c.held_out], None),
+        over_lut("- held-out region of styles alone", [c for c in cases if c.held_out], None),
+        over_lut("worst tenth of styles over their LUT", worst, 3 if big else 1,
+                 "worst: " + worst[0].name),
+        Row(
+            "SSIM over the oracle LUT's", tier,
+            fmean(c.ssim["model"] - c.ssim["oracle_lut"] for c in cases), "", Bar(0.0),
+            {who: fmean(c.ssim[who] - c.ssim["oracle_lut"] for c in cases) for who in three},
+            f"SSIM {fmean(c.ssim['model'] for c in cases):.3f}",
+        ),
+    ]  # fmt: skip
+    for steps in (2, 4):
+        who = f"steps{steps}"
+        rows.append(Row(f"{steps} steps over 1, PSNR", tier, fmean(c.psnr[who] for c in cases) - one, "dB", steps_bar))
+        rows.append(Row(
+            f"{steps} steps over 1, sharpness", tier, sharpness(who) / sharpness("model"), "x", Bar(1.0), {},
+            f"gradient energy against the truth: {sharpness(who):.3f}",
+        ))  # fmt: skip
+    rows += [
+        Row("sharpness against the truth's", tier, sharpness("model"), "x", Bar(0.9, 1.1) if big else Bar(0.8, 1.2),
+            {who: sharpness(who) for who in three}, "gradient energy, median over the pairs"),
+        Row("grid energy at 8 px against the truth's", tier, fmean(g[0] for g in grids), "x",
+            Bar(None, 1.05 if big else 1.1),
+            {who: fmean(g[i + 1] for g in grids) for i, who in enumerate(three)}),
+        Row("planes given over RGB alone", tier, one - fmean(c.psnr["rgb"] for c in cases), "dB", Bar(0.0),
+            {}, f"RGB alone over the oracle LUT: {fmean(c.gain('rgb') for c in cases):+.2f} dB"),
+        over_lut("sample game over the oracle LUT", game, 5 if big else 2, game_note),
+    ]  # fmt: skip
+    return rows
+
+
+def _plot_gains(path: Path, cases: list[Case], tier: str) -> None:
+    """Every pair's PSNR over its oracle LUT, sorted; where it is below zero, colour grading would have done."""
+    import matplotlib as mpl  # half a second that only drawing needs
+
+    mpl.use("Agg")
+    from matplotlib import pyplot as plt
+
+    ordered = sorted(cases, key=lambda c: c.gain("model"))
+    figure, axes = plt.subplots(figsize=(8, 4))
+    colours = ["#d9772b" if c.held_out else "#2b6cb0" for c in ordered]
+    axes.bar(range(len(ordered)), [c.gain("model") for c in ordered], color=colours)
+    axes.plot([c.gain("per_frame") for c in ordered], "k.", markersize=4, label="per frame")
+    axes.axhline(0, color="black", linewidth=0.8)
+    axes.set(xlabel="unseen scene and style, sorted", ylabel="PSNR over the oracle LUT, dB",
+             title=f"{tier}: blue random styles, orange the held-out region")  # fmt: skip
+    axes.legend(frameon=False)
+    try:
+        figure.savefig(path, dpi=110, bbox_inches="tight")
+    except OSError as error:
+        raise OutputError.at(path, error) from error
+    finally:
+        plt.close(figure)
+
+
+def evaluate(
+    *, tier: str = "auto", seed: int = 0, quick: bool = False, out: Path = Path("out/eval"),
+    json: Path | None = None, weights: Path | None = None, time: bool = False,
+) -> None:
+    """Measure a model and print each figure beside its bar and its baselines.
+
+    `quick` takes fewer scenes and styles; `time` measures what happens over time instead of the picture. Plots
+    and contact sheets go to the folder `out`; `json` gets `{"rows": [{"row", "tier", "value", "unit",
+    "baselines": {"identity", "oracle_lut", "per_frame"}, "bar", "met"}]}`. The same arguments give the same
+    figures. Raises `WeightsError`, `ConfigError` or `OutputError`.
+    """  # fmt: skip
+    begun = clock.monotonic()
+    console = Console()
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if device.type == "cpu":
+        torch.set_num_threads(1)
+    net = load_judged(tier, weights).to(device)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError.at(out, error) from error
+    if time:
+        from mirage_plugin.train.endurance import time_rows  # it is built on this module
+
+        rows = time_rows(net, seed, quick, out, device)
+        title = f"{net.tier.name} over time"
+    else:
+        rows = _picture_rows(net, seed, QUICK if quick else FULL, out, device)
+        title = f"{net.tier.name}: the picture"
+        value = rows[0].value
+        assert value is not None
+        console.print(f"PSNR over the oracle LUT: {value:+.2f} dB (bar {rows[0].bar})")
+    print_rows(console, title, rows)
+    console.print(f"plots and contact sheets in {out}")
+    about = {
+        "tier": net.tier.name, "seed": seed, "quick": quick, "time": time,
+        "weights": str(weights or weights_path(net.tier.name).name), "seconds": round(clock.monotonic() - begun, 1),
+    }  # fmt: skip
+    if json is not None:
+        write_rows(json, rows, about)
