@@ -6,22 +6,25 @@
 
 Collect every crystal, keep away from guards and orbs, and leave through the gate.
 
-    W A S D, arrows   walk and turn           mouse    look around (a click takes the mouse, Esc gives it back)
+    W A S D, arrows   walk and turn           mouse    look around (click to begin, Esc to end)
     Shift             run                     O        autopilot on or off
     1 ... 9           style                   [ ]      strength
     Tab               before/after wipe       F1       frame budget
     P                 pause                   R        record to out/record
     Esc               leave
 
-Without a sidecar the game plays on and shows its own frames; one that comes, goes or hangs meanwhile costs no frame.
+Without a sidecar the game plays on and shows its own frames; one that comes, goes or hangs meanwhile costs no
+frame.
 """
 
 import argparse
+import contextlib
 import json
 import math
 import os
 import sys
 import time
+import warnings
 from collections import deque
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,8 +32,9 @@ from typing import Any
 
 os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
 
-import mirage_bridge
 import numpy as np
+
+import mirage_bridge
 
 try:
     import pygame
@@ -79,22 +83,42 @@ def parse(arguments: list[str] | None = None) -> Options:
         description=(__doc__ or "").split("\n")[0], epilog="Keys are listed at the top of this file."
     )
     parser.add_argument("--headless", action="store_true", help="no window; plays on autopilot")
-    parser.add_argument("--frames", type=int, default=0, metavar="N", help="stop after N frames (0: never; headless: 300)")
+    parser.add_argument(
+        "--frames", type=int, default=0, metavar="N", help="stop after N frames (0: never; headless: 300)"
+    )
     parser.add_argument("--autopilot", action="store_true", help="the game plays itself")
-    parser.add_argument("--size", type=_size, default=(640, 360), metavar="WxH", help="size of a frame (640x360)")
+    parser.add_argument(
+        "--size", type=_size, default=(640, 360), metavar="WxH", help="size of a frame (640x360)"
+    )
     parser.add_argument("--seed", type=int, default=7, help="which arena (7)")
     parser.add_argument("--endpoint", help="the sidecar's address (this user's default)")
-    parser.add_argument("--styles", default=STYLES, metavar="A,B,C", help=f"styles of the keys 1 to 9 ({STYLES})")
+    parser.add_argument(
+        "--styles", default=STYLES, metavar="A,B,C", help=f"styles of the keys 1 to 9 ({STYLES})"
+    )
     parser.add_argument("--style", default=None, help="style to begin with (the first of --styles)")
     parser.add_argument("--strength", type=float, default=1.0, help="0 (the game's own picture) to 1 (1)")
-    parser.add_argument("--style-cycle", type=int, default=0, metavar="N", help="the next style every N frames (0: never)")
-    parser.add_argument("--delivery", choices=("wait", "newest", "locked"), default="wait", help="how answers come (wait)")
-    parser.add_argument("--budget-ms", type=float, default=16.67, help="how long an answer is waited for (16.67)")
-    parser.add_argument("--fps", type=float, default=60.0, help="frames a second (60; 0: as many as there are)")
-    parser.add_argument("--planes", default=",".join(PLANES), help="planes beside colour, or none (depth,motion,mask)")
-    parser.add_argument("--wait-s", type=float, default=0.0, metavar="S", help="wait so long for a sidecar at the start (0)")
+    parser.add_argument(
+        "--style-cycle", type=int, default=0, metavar="N", help="the next style every N frames (0: never)"
+    )
+    parser.add_argument(
+        "--delivery", choices=("wait", "newest", "locked"), default="wait", help="how answers come (wait)"
+    )
+    parser.add_argument(
+        "--budget-ms", type=float, default=16.67, help="how long an answer is waited for (16.67)"
+    )
+    parser.add_argument(
+        "--fps", type=float, default=60.0, help="frames a second (60; 0: as many as there are)"
+    )
+    parser.add_argument(
+        "--planes", default=",".join(PLANES), help="planes beside colour, or none (depth,motion,mask)"
+    )
+    parser.add_argument(
+        "--wait-s", type=float, default=0.0, metavar="S", help="wait so long for a sidecar at the start (0)"
+    )
     parser.add_argument("--no-hud", dest="hud", action="store_false", help="leave the HUD out")
-    parser.add_argument("--record", type=Path, metavar="FILE", help="film what is shown: mp4, or PNGs without PyAV")
+    parser.add_argument(
+        "--record", type=Path, metavar="FILE", help="film what is shown: mp4, or PNGs without PyAV"
+    )
     parser.add_argument("--dump", type=Path, metavar="DIR", help="write pairs of source and answer as PNG")
     parser.add_argument("--dump-every", type=int, default=1, metavar="K", help="every K-th frame of them (1)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures of the run")
@@ -108,11 +132,26 @@ def parse(arguments: list[str] | None = None) -> Options:
     if given.dump_every < 1 or given.frames < 0 or given.style_cycle < 0 or given.seed < 0 or given.fps < 0:
         parser.error("--frames, --style-cycle, --seed and --fps take 0 or more, --dump-every 1 or more")
     return Options(
-        headless=given.headless, frames=given.frames or (300 if given.headless else 0),
-        autopilot=given.autopilot or given.headless, size=given.size, seed=given.seed, endpoint=given.endpoint,
-        styles=styles, style=given.style or styles[0], strength=given.strength, style_cycle=given.style_cycle,
-        delivery=given.delivery, budget_ms=given.budget_ms, fps=given.fps, planes=planes, wait_s=given.wait_s,
-        hud=given.hud, record=given.record, dump=given.dump, dump_every=given.dump_every, json=given.json,
+        headless=given.headless,
+        frames=given.frames or (300 if given.headless else 0),
+        autopilot=given.autopilot or given.headless,
+        size=given.size,
+        seed=given.seed,
+        endpoint=given.endpoint,
+        styles=styles,
+        style=given.style or styles[0],
+        strength=given.strength,
+        style_cycle=given.style_cycle,
+        delivery=given.delivery,
+        budget_ms=given.budget_ms,
+        fps=given.fps,
+        planes=planes,
+        wait_s=given.wait_s,
+        hud=given.hud,
+        record=given.record,
+        dump=given.dump,
+        dump_every=given.dump_every,
+        json=given.json,
     )
 
 
@@ -245,14 +284,24 @@ class Play:
         self.options = options
         width, height = options.size
         self.session = mirage_bridge.Session(
-            endpoint=options.endpoint, size=options.size, planes=options.planes, style=options.style,
-            strength=options.strength, seed=options.seed, delivery=options.delivery, budget_ms=options.budget_ms,
+            endpoint=options.endpoint,
+            size=options.size,
+            planes=options.planes,
+            style=options.style,
+            strength=options.strength,
+            seed=options.seed,
+            delivery=options.delivery,
+            budget_ms=options.budget_ms,
         )
         if options.headless:
             self.screen = pygame.Surface(options.size, depth=32)
         else:
             pygame.init()
-            self.screen = pygame.display.set_mode(options.size, pygame.SCALED | pygame.RESIZABLE)
+            with warnings.catch_warnings():
+                # pygame warns where the scaling is done by the CPU; the game has nothing better to do about
+                # it.
+                warnings.filterwarnings("ignore", "no fast renderer available")
+                self.screen = pygame.display.set_mode(options.size, pygame.SCALED | pygame.RESIZABLE)
             pygame.display.set_caption("Mirage: the arena")
         self.game = Game(options.seed)
         self.renderer = self.game.renderer(width, height)
@@ -269,16 +318,17 @@ class Play:
         self._services = 0
 
     def run(self) -> dict[str, Any]:
-        """Play until the end; the figures of the run, as in `--json`."""
+        """Play until the end or Ctrl-C; the figures of the run, as in `--json`."""
         options = self.options
         if options.wait_s:
             self.session.wait_ready(options.wait_s)
         started = due = time.monotonic()
         try:
-            while not self.desk.quit and (not options.frames or self.tally.frames < options.frames):
-                self.frame()
-                if options.fps:
-                    due = self._pace(due + 1 / options.fps)
+            with contextlib.suppress(KeyboardInterrupt):
+                while not self.desk.quit and (not options.frames or self.tally.frames < options.frames):
+                    self.frame()
+                    if options.fps:
+                        due = self._pace(due + 1 / options.fps)
             elapsed_s = max(1e-9, time.monotonic() - started - self.tally.aside_s)
             return self._report(elapsed_s)
         finally:
@@ -367,7 +417,7 @@ class Play:
             stats = session.stats()
             info = session.host_info
             notes = [
-                f"answer {answer.kind}, edit {answer.edit_age_frames} old   service {answer.service_ns / 1e6:.2f} ms",
+                f"{answer.kind}, {answer.edit_age_frames} old  service {answer.service_ns / 1e6:.2f} ms",
                 f"motion to photon {self.times.recent('motion_to_photon', 50):.1f} ms   late {stats.late}",
                 f"{session.state} {info.get('tier', '')} {info.get('device', '')}   {self.options.delivery}",
             ]
@@ -456,10 +506,7 @@ def main(arguments: list[str] | None = None) -> int:
     except pygame.error as error:
         print(f"game: no window can be opened ({error}); try --headless", file=sys.stderr)
         return 2
-    try:
-        report = play.run()
-    except KeyboardInterrupt:
-        return 130
+    report = play.run()
     if options.json:
         options.json.parent.mkdir(parents=True, exist_ok=True)
         options.json.write_text(json.dumps(report, indent=1) + "\n")
@@ -467,7 +514,8 @@ def main(arguments: list[str] | None = None) -> int:
         answered = report["answered"]
         print(
             f"{report['frames']} frames at {report['fps']} fps: {answered['styled']} styled, "
-            f"{answered['reprojected']} reprojected, {answered['source']} source, {report['unanswered']} unanswered; "
+            f"{answered['reprojected']} reprojected, {answered['source']} source, "
+            f"{report['unanswered']} unanswered; "
             f"game {report['game_ms']['p50']} ms, planes {report['planes_ms']['p50']} ms, "
             f"wait {report['wait_ms']['p50']} ms (p50)"
         )

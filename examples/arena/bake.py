@@ -1,11 +1,13 @@
 """Light and texture memory: every surface of the world, lit once at the start and packed for the renderer.
 
-All texels of the world lie in one flat uint32 array (R in the lowest byte, then G, B, A = 255), so a frame is one
-`np.take`. Its parts are the ground (floors and the tops of what stands on them, one texel per point of the map), the
-ceilings, one upright strip per visible cell face, and the sky. Every part has smaller copies (mips) behind it.
+All texels of the world lie in one flat uint32 array (R in the lowest byte, then G, B, A = 255), so a frame is
+one `np.take`. Its parts are the ground (floors and the tops of what stands on them, one texel per point of
+the map), the ceilings, one upright strip per visible cell face, and the sky. Every part has smaller copies
+(mips) behind it.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,7 +35,7 @@ ROOM_COLOUR = np.array((0.44, 0.41, 0.43), np.float32)
 LIGHT_SCALE = 128.0
 """Light is stored in bytes: 128 stands for a multiplier of 1."""
 
-Floats = NDArray[np.float32]
+Floats = NDArray[np.floating[Any]]
 
 
 @dataclass(frozen=True)
@@ -45,10 +47,10 @@ class Atlas:
     flat_pitch: NDArray[np.int64]
     """[FLAT_MIPS]: texels in a row of those maps."""
     face_base: NDArray[np.int32]
-    """[2, FACE_MIPS, cells * 4]: first texel of the strip of a directed cell edge, lower (0) and upper (1) faces.
+    """[2, FACE_MIPS, cells * 4]: first texel of the strip of a directed cell edge; lower, then upper faces.
 
-    An edge `cell * 4 + d` is the border crossed into `cell` while moving along +x, -x, +z, -z (d = 0..3). Its strip is
-    column after column of `face_height` texels, the first and last of which only pad.
+    An edge `cell * 4 + d` is the border crossed into `cell` while moving along +x, -x, +z, -z (d = 0..3). Its
+    strip is column after column of `face_height` texels, the first and last of which only pad.
     """
     face_height: NDArray[np.int32]
     """[2, FACE_MIPS, cells * 4]."""
@@ -59,10 +61,11 @@ class Atlas:
 
 @dataclass(frozen=True)
 class Baked:
-    """The world's texture memory: `lit` as drawn, `albedo` without light, `light` (128 = 1.0), all uint32 [texels].
+    """The texture memory: `lit` as drawn, `albedo` without light, `light` (128 = 1.0), all uint32 [texels].
 
-    `material` is uint8 [texels] (`Material`). `lamp` is float32 [depth * 2, width * 2, 3]: light that falls on a sprite
-    standing there. `albedo`, `light` and `material` are empty unless asked for: a game does not need them.
+    `material` is uint8 [texels] (`Material`). `lamp` is float32 [depth * 2, width * 2, 3]: light that falls
+    on a sprite standing there. `albedo`, `light` and `material` are empty unless asked for: a game does not
+    need them.
     """
 
     atlas: Atlas
@@ -77,7 +80,7 @@ def _solid_at(world: World, x: Floats, y: Floats, z: Floats) -> NDArray[np.bool_
     i = np.clip(x.astype(np.int32), 0, world.width - 1)
     k = np.clip(z.astype(np.int32), 0, world.depth - 1)
     cell = k * world.width + i
-    return (y < world.low[cell]) | ((y > world.high[cell]) & (y < ROOF))
+    return np.asarray((y < world.low[cell]) | ((y > world.high[cell]) & (y < ROOF)), bool)
 
 
 def _sunlit(world: World, x: Floats, y: Floats, z: Floats) -> Floats:
@@ -100,12 +103,12 @@ def _blur(image: Floats, passes: int = 1) -> Floats:
 
 
 def _sky_reach(world: World) -> Floats:
-    """How much sky is seen from a place, 0..1, [depth * 2, width * 2]: light that seeps in through doors and windows."""
+    """How much sky is seen from a place, 0..1, [depth * 2, width * 2]; it seeps in through doors."""
     low = world.low.reshape(world.depth, world.width)
     high = world.high.reshape(world.depth, world.width)
     passable = np.repeat(np.repeat((low < 1.5).astype(np.float32), 2, 0), 2, 1)
-    source = np.repeat(np.repeat(((high >= OPEN) & (low < 1.5)).astype(np.float32), 2, 0), 2, 1)
-    reach = source.copy()
+    source: Floats = np.repeat(np.repeat(((high >= OPEN) & (low < 1.5)).astype(np.float32), 2, 0), 2, 1)
+    reach: Floats = source.copy()
     for _ in range(10):
         weight = _blur(passable)
         reach = _blur(reach * passable) / np.maximum(weight, 1e-3)
@@ -124,7 +127,8 @@ def _bilinear(grid: Floats, x: Floats, z: Floats, scale: float) -> Floats:
     if grid.ndim == 3:
         a, b = a[..., None], b[..., None]
     return np.asarray(
-        (grid[k, i] * (1 - a) + grid[k, i + 1] * a) * (1 - b) + (grid[k + 1, i] * (1 - a) + grid[k + 1, i + 1] * a) * b,
+        (grid[k, i] * (1 - a) + grid[k, i + 1] * a) * (1 - b)
+        + (grid[k + 1, i] * (1 - a) + grid[k + 1, i + 1] * a) * b,
         np.float32,
     )
 
@@ -160,7 +164,12 @@ class _Lighting:
             dx, dy, dz = lamp.x - px, lamp.y - py, lamp.z - pz
             distance = np.sqrt(dx * dx + dy * dy + dz * dz) + 1e-3
             facing = np.clip((dx * nx + dy * ny + dz * nz) / distance * 0.75 + 0.25, 0, 1)
-            power = np.clip(1 - distance / lamp.reach, 0, 1) ** 2 * 2.1 / (1 + 0.22 * distance * distance) * facing
+            power = (
+                np.clip(1 - distance / lamp.reach, 0, 1) ** 2
+                * 2.1
+                / (1 + 0.22 * distance * distance)
+                * facing
+            )
             clear = np.ones(px.shape, bool)
             for part in np.linspace(0.05, 0.92, 14, dtype=np.float32):
                 clear &= ~_solid_at(self.world, px + dx * part, py + dy * part, pz + dz * part)
@@ -187,7 +196,7 @@ def _halve(image: NDArray[np.uint32]) -> NDArray[np.uint32]:
 
 
 def _upsample(light: NDArray[np.uint8], factor: int) -> NDArray[np.uint8]:
-    """Bilinear over the two axes before the last, uint8 in and out: [..., h, w, 3] to [..., h * factor, w * factor, 3]."""
+    """Enlarge uint8 [..., h, w, 3] bilinearly to [..., h * factor, w * factor, 3]."""
     for axis in (-3, -2):
         size = light.shape[axis]
         at = (np.arange(size * factor) + 0.5) / factor - 0.5
@@ -204,12 +213,12 @@ def _upsample(light: NDArray[np.uint8], factor: int) -> NDArray[np.uint8]:
 
 
 def _to_bytes(light: Floats) -> NDArray[np.uint8]:
-    return np.clip(light * LIGHT_SCALE, 0, 255).astype(np.uint8)
+    return np.asarray(np.clip(light * LIGHT_SCALE, 0, 255), np.uint8)
 
 
 def _apply(albedo: NDArray[np.uint8], light: NDArray[np.uint8]) -> NDArray[np.uint8]:
     product = albedo.astype(np.uint16) * light
-    return np.minimum(product >> 7, 255).astype(np.uint8)
+    return np.asarray(np.minimum(product >> 7, 255), np.uint8)
 
 
 class _Store:
@@ -224,7 +233,12 @@ class _Store:
         self.material: list[NDArray[np.uint8]] = []
 
     def add(
-        self, albedo: NDArray[np.uint8], light: NDArray[np.uint8], material: NDArray[np.uint8], mips: int = 1, pad: int = 0
+        self,
+        albedo: NDArray[np.uint8],
+        light: NDArray[np.uint8],
+        material: NDArray[np.uint8],
+        mips: int = 1,
+        pad: int = 0,
     ) -> list[int]:
         """Append texels of one shape [..., 3] (material [...]) with their mips; return where each mip starts.
 
@@ -280,7 +294,9 @@ def _flat_maps(
         # Each cell shows its quarter of the two-metre tile, so patterns run on across cells.
         half = tile.reshape(world.depth, world.width, 2, f, 2, f, 3)
         k, i = np.mgrid[0 : world.depth, 0 : world.width]
-        albedo = half[k, i, k % 2, :, i % 2].transpose(0, 2, 1, 3, 4).reshape(world.depth * f, world.width * f, 3)
+        albedo = (
+            half[k, i, k % 2, :, i % 2].transpose(0, 2, 1, 3, 4).reshape(world.depth * f, world.width * f, 3)
+        )
         bright = _upsample(small, f // n)
         kind = np.repeat(np.repeat(materials[name].reshape(world.depth, world.width), f, 0), f, 1)
         base[part] = store.add(albedo, bright, kind, FLAT_MIPS)
@@ -313,11 +329,15 @@ def _faces(
             else:
                 tall, foot = np.minimum(world.high[source], ROOF).astype(np.float32), world.high
                 seen = valid & (foot < tall) & (world.low[source] < ROOF)
-            for cell in np.nonzero(seen)[0]:
-                metres = int(np.ceil(tall[cell] - foot[cell] - 1e-3))
-                groups.setdefault((part, d, round(float(tall[cell]), 3), metres), []).append(int(cell))
+            for one in np.nonzero(seen)[0].tolist():
+                metres = int(np.ceil(tall[one] - foot[one] - 1e-3))
+                groups.setdefault((part, d, round(float(tall[one]), 3), metres), []).append(one)
     keys = list(groups)
-    bright_of = _face_light(world, lighting, [(d, tall, metres, np.array(groups[part, d, tall, metres])) for part, d, tall, metres in keys])
+    bright_of = _face_light(
+        world,
+        lighting,
+        [(d, tall, metres, np.array(groups[part, d, tall, metres])) for part, d, tall, metres in keys],
+    )
     f = FACE_TEXELS
     upright = np.ascontiguousarray(tiles.transpose(0, 2, 1, 3))
     for key, small in zip(keys, bright_of, strict=True):
@@ -329,10 +349,12 @@ def _faces(
             source = cell - di - dk * world.width
             tile = np.where(world.side_tile[cell] >= 0, world.side_tile[cell], world.wall_tile[source])
             if part == 1:
-                tile = np.where(world.inside[source] & (world.high[source] < OPEN), world.wall_tile[source], tile)
+                tile = np.where(
+                    world.inside[source] & (world.high[source] < OPEN), world.wall_tile[source], tile
+                )
             along = (k if di else i)[cell]
-            # Columns of a strip run along +z or +x, its rows downwards. Bricks are laid from the floor up: the tile's
-            # last row stands at height zero.
+            # Columns of a strip run along +z or +x, its rows downwards. Bricks are laid from the floor up:
+            # the tile's last row stands at height zero.
             rows = (np.arange(metres * f) - round(tall_m * f)) % TILE
             columns = (along % 2)[:, None] * f + np.arange(f)
             albedo = upright[tile[:, None, None], columns[:, :, None], rows[None, None]]
@@ -374,7 +396,9 @@ def _face_light(
             z = np.broadcast_to(ck + ((0 if dk > 0 else 1) if dk else u[None, :, None]), shape)
             y = np.broadcast_to(np.float32(tall) - down, shape)
             places.append(np.stack([x, y, z]).astype(np.float32).reshape(3, -1))
-            shades.append(_corner_shade(world, cell, cell - di - dk * world.width, d, y.astype(np.float32), u).ravel())
+            shades.append(
+                _corner_shade(world, cell, cell - di - dk * world.width, d, y.astype(np.float32), u).ravel()
+            )
         if not mine:
             continue
         x, y, z = np.concatenate(places, 1)
@@ -391,7 +415,7 @@ def _face_light(
 def _corner_shade(
     world: World, cell: NDArray[np.int64], source: NDArray[np.int64], d: int, y: Floats, u: Floats
 ) -> Floats:
-    """Ambient occlusion of faces [n, columns, rows]: darker at the foot, under a ceiling and in upright corners."""
+    """Ambient occlusion of faces [n, columns, rows]: darker at the foot, under a ceiling and in corners."""
     above = y - world.low[source][:, None, None]
     shade = 1 - 0.38 * np.exp(-np.maximum(above, 0) * 3.2)
     under = world.high[source][:, None, None] - y
@@ -410,7 +434,9 @@ def _sky(seed: int) -> NDArray[np.uint8]:
     angle = np.linspace(0, 2 * np.pi, around, endpoint=False, dtype=np.float32)[:, None]
     rise = np.linspace(0, SKY_TOP, up, dtype=np.float32)[None, :]
     height = np.clip(rise / 1.1, 0, 1)
-    stops = np.array(((0.86, 0.84, 0.78), (0.66, 0.78, 0.88), (0.38, 0.58, 0.83), (0.22, 0.42, 0.74)), np.float32)
+    stops = np.array(
+        ((0.86, 0.84, 0.78), (0.66, 0.78, 0.88), (0.38, 0.58, 0.83), (0.22, 0.42, 0.74)), np.float32
+    )
     at = np.array((0.0, 0.16, 0.5, 1.0))
     colour = np.stack([np.interp(height, at, stops[:, c]) for c in range(3)], -1).astype(np.float32)
     colour = np.broadcast_to(colour, (around, up, 3)).copy()
@@ -450,11 +476,10 @@ def _sky(seed: int) -> NDArray[np.uint8]:
 
 
 def bake(world: World, seed: int, *, everything: bool = False) -> Baked:
-    """Light the world and pack its textures. `everything` keeps albedo, light and materials as well (for G-buffers)."""
+    """Light the world and pack its textures; `everything` keeps albedo, light and materials for G-buffers."""
     drawn = draw_tiles(seed)
     full = np.stack([(drawn[name] * 255).astype(np.uint8) for name in TILE_NAMES])
-    half = _pack(full)
-    half = _halve(half).view(np.uint8).reshape(*half.shape[:1], TILE // 2, TILE // 2, 4)[..., :3]
+    half = _halve(_pack(full)).view(np.uint8).reshape(len(full), TILE // 2, TILE // 2, 4)[..., :3]
     materials = np.array([int(material_of_tile(name)) for name in TILE_NAMES], np.uint8)
     lighting = _Lighting(world)
     store = _Store(everything)

@@ -14,11 +14,16 @@ def percentiles(values_ms: Iterable[float]) -> dict[str, float]:
     if values.size == 0:
         return {"p50": 0.0, "p95": 0.0, "p99": 0.0, "max": 0.0}
     p50, p95, p99 = np.percentile(values, (50, 95, 99))
-    return {"p50": round(float(p50), 3), "p95": round(float(p95), 3), "p99": round(float(p99), 3), "max": round(float(values.max()), 3)}
+    return {
+        "p50": round(float(p50), 3),
+        "p95": round(float(p95), 3),
+        "p99": round(float(p99), 3),
+        "max": round(float(values.max()), 3),
+    }
 
 
 class FrameTimes:
-    """Times by name, all of them and the recent ones. `stages` are those that a frame is made of, in order."""
+    """Times by name, all of them and the recent ones. `stages` are what a frame is made of, in order."""
 
     def __init__(self, stages: tuple[str, ...], budget_ms: float, window: int = 120) -> None:
         self.stages = stages

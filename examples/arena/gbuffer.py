@@ -27,7 +27,7 @@ class GBuffer:
     albedo: NDArray[np.float32]
     """[H, W, 3] in 0..1: the texture's colour as it would be drawn under a light of 1 (not linearised)."""
     light: NDArray[np.float32]
-    """[H, W, 3] in 0..2: baked sun, sky, lamps, shadow and ambient occlusion by which the albedo is multiplied."""
+    """[H, W, 3] in 0..2: baked sun, sky, lamps, shadow and occlusion by which the albedo is multiplied."""
     shade: NDArray[np.float32]
     """[H, W]: the luminance of `light`."""
     haze: NDArray[np.float32]
@@ -51,7 +51,7 @@ class GBuffer:
 
 
 def gbuffer(renderer: Renderer, view: View) -> GBuffer:
-    """Draw `view` and take everything down. The game must have been made with ``Game(seed, everything=True)``."""
+    """Draw `view` and take everything down; the game must come from ``Game(seed, everything=True)``."""
     baked = renderer.baked
     if not baked.material.size:
         raise ValueError("this world keeps no materials; make the game with Game(seed, everything=True)")

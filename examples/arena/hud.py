@@ -16,7 +16,14 @@ PAPER = (240, 236, 224)
 GOLD = (240, 196, 92)
 RED = (214, 68, 62)
 CYAN = (96, 226, 240)
-STAGE_COLOURS = ((92, 150, 214), (120, 196, 160), (214, 176, 92), (190, 120, 200), (220, 110, 96), (150, 150, 158))
+STAGE_COLOURS = (
+    (92, 150, 214),
+    (120, 196, 160),
+    (214, 176, 92),
+    (190, 120, 200),
+    (220, 110, 96),
+    (150, 150, 158),
+)
 MAP_PIXELS = 76
 
 
@@ -55,7 +62,13 @@ class Hud:
             self.words(surface, game.message, (width // 2, 26 * s), big=True, middle=True)
 
     def words(
-        self, surface: pygame.Surface, text: str, at: tuple[int, int], *, big: bool = False, middle: bool = False,
+        self,
+        surface: pygame.Surface,
+        text: str,
+        at: tuple[int, int],
+        *,
+        big: bool = False,
+        middle: bool = False,
         colour: tuple[int, int, int] = PAPER,
     ) -> None:
         """A line of words with a dark edge; drawn once and kept."""
@@ -107,7 +120,9 @@ class Hud:
         for crystal in game.crystals:
             pygame.draw.circle(surface, CYAN, place(*crystal), 2 * s)
         for guard in game.guards:
-            pygame.draw.circle(surface, RED if guard.chasing else (190, 120, 60), place(guard.x, guard.z), 2 * s)
+            pygame.draw.circle(
+                surface, RED if guard.chasing else (190, 120, 60), place(guard.x, guard.z), 2 * s
+            )
         pygame.draw.circle(surface, GOLD, place(*game.world.exit), 3 * s, s)
         cx, cy = place(game.x, game.z)
         sin, cos = math.sin(game.yaw), math.cos(game.yaw)
@@ -124,7 +139,12 @@ class Hud:
         panel = pygame.Surface((238 * s, (62 + 15 * (len(stages) + len(notes))) * s), pygame.SRCALPHA)
         panel.fill((14, 16, 22, 205))
         left, top = 8 * s, 8 * s
-        self.words(panel, f"frame {times.recent('frame', 50):5.2f} ms   budget {times.budget_ms:.2f}", (left, top), colour=GOLD)
+        self.words(
+            panel,
+            f"frame {times.recent('frame', 50):5.2f} ms   budget {times.budget_ms:.2f}",
+            (left, top),
+            colour=GOLD,
+        )
         length = 220 * s
         per_ms = length / (times.budget_ms * 1.25)
         x = float(left)
@@ -132,13 +152,17 @@ class Hud:
         for index, stage in enumerate(stages):
             wide = times.recent(stage, 50) * per_ms
             wide = min(wide, left + length - x)
-            pygame.draw.rect(panel, STAGE_COLOURS[index % len(STAGE_COLOURS)], (int(x), bar_top, max(1, int(wide)), 10 * s))
+            pygame.draw.rect(
+                panel, STAGE_COLOURS[index % len(STAGE_COLOURS)], (int(x), bar_top, max(1, int(wide)), 10 * s)
+            )
             x += wide
         line = left + int(times.budget_ms * per_ms)
         pygame.draw.line(panel, PAPER, (line, bar_top - 3 * s), (line, bar_top + 13 * s), s)
         y = bar_top + 20 * s
         for index, stage in enumerate(stages):
-            pygame.draw.rect(panel, STAGE_COLOURS[index % len(STAGE_COLOURS)], (left, y + 3 * s, 8 * s, 8 * s))
+            pygame.draw.rect(
+                panel, STAGE_COLOURS[index % len(STAGE_COLOURS)], (left, y + 3 * s, 8 * s, 8 * s)
+            )
             self.words(panel, f"{stage}", (left + 14 * s, y))
             self.words(panel, f"{times.recent(stage, 50):6.2f}", (left + 110 * s, y))
             self.words(panel, f"p99 {times.recent(stage, 99):6.2f}", (left + 156 * s, y))

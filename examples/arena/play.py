@@ -1,12 +1,12 @@
 """The rules of the arena: a player, guards, crystals and a gate, moved in fixed steps of 1/60 s from a seed.
 
-Nothing here draws or waits; `Game.step` takes a `Controls` and moves the world by one frame, the same way every time.
+Nothing here draws or waits; `Game.step` takes a `Controls` and moves the world by one frame, the same way
+every time.
 """
 
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,11 +24,13 @@ EYE_M = 1.62
 RADIUS_M = 0.27
 WALK_M_S = 3.4
 FULL_HEALTH = 100.0
+BLOW = 16.0
+CALM_TICKS = 270
 
 
 @dataclass(frozen=True)
 class Controls:
-    """What the player asks for in one step: `ahead` and `aside` in -1..1, turns in radians, `run` for speed."""
+    """What the player asks for in one step: `ahead` and `aside` in -1..1, turns in radians, `run`."""
 
     ahead: float = 0.0
     aside: float = 0.0
@@ -48,6 +50,8 @@ class Guard:
     speed_m_s: float
     seed: int
     chasing: bool = False
+    calm_until: int = 0
+    """After a blow a guard lets the player go until this tick."""
     legs: int = 0
     route: NDArray[np.int32] | None = None
     before: tuple[float, float, float] = (0.0, 0.0, 0.0)
@@ -64,17 +68,26 @@ class Rendered:
     renderer: Renderer
 
 
-@lru_cache(maxsize=4)
+_loaded: dict[int, tuple[World, Baked, dict[str, SpriteArt]]] = {}
+
+
 def _load(seed: int, everything: bool) -> tuple[World, Baked, dict[str, SpriteArt]]:
-    world = build_world(seed)
-    return world, bake(world, seed, everything=everything), draw_sprites(seed)
+    """The world of a seed. The one loaded last is kept: games of one seed share it, for it never changes."""
+    known = _loaded.get(seed)
+    if known is None or (everything and not known[1].material.size):
+        world = build_world(seed)
+        known = world, bake(world, seed, everything=everything), draw_sprites(seed)
+        _loaded.clear()
+        _loaded[seed] = known
+    return known
 
 
 class Game:
     """One play of the arena, from a seed.
 
-    Collect every crystal and walk into the gate; guards and orbs hurt. `everything=True` keeps what `gbuffer` needs.
-    Public state: `tick`, `health`, `found`, `crystals` (those left), `level`, `message`, `camera`, `camera_cut`.
+    Collect every crystal and walk into the gate; guards and orbs hurt. `everything=True` keeps what `gbuffer`
+    needs. Public state: `tick`, `health`, `found`, `crystals` (those left), `level`, `message`, `camera`,
+    `camera_cut`.
     """
 
     def __init__(self, seed: int = 7, *, everything: bool = False) -> None:
@@ -101,7 +114,8 @@ class Game:
         self._prop_z = np.array([p.z for p in props])
         self._prop_radius = np.array([0.4 if p.name == "barrel" else 0.3 for p in props])
         self._standing = tuple(
-            Sprite(p.name, p.x, p.y, p.z, p.width, p.height, (p.x, p.y, p.z), 100 + i) for i, p in enumerate(props)
+            Sprite(p.name, p.x, p.y, p.z, p.width, p.height, (p.x, p.y, p.z), 100 + i)
+            for i, p in enumerate(props)
         )
         # Guards walk between fixed posts, so their ways are known before the first frame.
         cells = np.nonzero(self.world.walkable)[0]
@@ -128,7 +142,8 @@ class Game:
             renderer.draw(view, pixels)
             yield Rendered(self.tick, view, self.camera_cut, pixels, renderer)
 
-    # -- the rules -----------------------------------------------------------------------------------------------
+    # -- the rules
+    # -----------------------------------------------------------------------------------------------
 
     def _populate(self) -> None:
         world, rng = self.world, self._rng
@@ -198,17 +213,25 @@ class Game:
             guard.before = (guard.x, lift, guard.z)
             away = math.hypot(guard.x - self.x, guard.z - self.z)
             if (self.tick + guard.seed * 7) % 12 == 0:
-                guard.chasing = away < 8 and world.sees(guard.x, guard.z, self.x, self.z)
+                sees = away < 8 and world.sees(guard.x, guard.z, self.x, self.z)
+                if guard.chasing and not (sees and self.tick >= guard.calm_until):
+                    guard.route = None
+                guard.chasing = sees and self.tick >= guard.calm_until
                 if guard.chasing and away > 1.2:
                     guard.goal, guard.route = (self.x, self.z), None
-            if math.hypot(guard.x - guard.goal[0], guard.z - guard.goal[1]) < 0.6 or (guard.route is None and not guard.chasing):
-                near = [i for i, p in enumerate(self._posts) if abs(p[0] - guard.x) + abs(p[1] - guard.z) < 22]
+            if math.hypot(guard.x - guard.goal[0], guard.z - guard.goal[1]) < 0.6 or (
+                guard.route is None and not guard.chasing
+            ):
+                near = [
+                    i for i, p in enumerate(self._posts) if abs(p[0] - guard.x) + abs(p[1] - guard.z) < 22
+                ]
                 post = near[int(self._rng.integers(len(near)))] if near else 0
                 guard.goal, guard.route = self._posts[post], self._ways[post]
             target = guard.goal
             if not guard.chasing and guard.route is not None:
                 here = world.cell(guard.x, guard.z)
-                best = min((here + m for m in (1, -1, world.width, -world.width, 0)), key=lambda c: int(guard.route[c]))  # type: ignore[index]
+                around = [here, here + 1, here - 1, here + world.width, here - world.width]
+                best = around[int(np.argmin(guard.route[around]))]
                 target = (best % world.width + 0.5, best // world.width + 0.5)
                 if guard.route[here] >= NO_WAY:
                     guard.goal = (guard.x, guard.z)
@@ -227,7 +250,9 @@ class Game:
     def _lift(self, guard: Guard) -> float:
         """Height of a guard's foot: orbs float."""
         ground = self.world.ground(guard.x, guard.z)
-        return ground if guard.kind != "orb" else ground + 0.85 + 0.16 * math.sin(self.tick * 0.06 + guard.seed)
+        return (
+            ground if guard.kind != "orb" else ground + 0.85 + 0.16 * math.sin(self.tick * 0.06 + guard.seed)
+        )
 
     def _touch(self) -> None:
         near = [c for c in self.crystals if math.hypot(c[0] - self.x, c[1] - self.z) < 0.75]
@@ -241,10 +266,17 @@ class Game:
                 self.potions.remove(potion)
                 self.health = min(FULL_HEALTH, self.health + 40)
                 self._say("Better", 90)
-        if any(math.hypot(g.x - self.x, g.z - self.z) < 1.05 for g in self.guards):
-            self.health -= 14 * STEP_S
+        blows = [
+            g
+            for g in self.guards
+            if self.tick >= g.calm_until and math.hypot(g.x - self.x, g.z - self.z) < 1.05
+        ]
+        for guard in blows:
+            guard.calm_until = self.tick + CALM_TICKS
+            guard.chasing, guard.route = False, None
+            self.health -= BLOW
             self.hurt_tick = self.tick
-        elif self.tick - self.hurt_tick > 180:
+        if self.tick - self.hurt_tick > 180:
             self.health = min(FULL_HEALTH, self.health + 4 * STEP_S)
         if self.health <= 0:
             self._send_back("Caught. Back to the start")
@@ -266,7 +298,8 @@ class Game:
     def _say(self, message: str, ticks: int) -> None:
         self.message, self.message_until = message, self.tick + ticks
 
-    # -- what is seen --------------------------------------------------------------------------------------------
+    # -- what is seen
+    # --------------------------------------------------------------------------------------------
 
     def view(self) -> View:
         """What the camera sees after the last step."""
@@ -289,7 +322,9 @@ class Game:
             sprites.append(Sprite(art, guard.x, y, guard.z, w, h, guard.before, 2000 + guard.seed))
         x, z = self.world.exit
         y = self.world.ground(x, z)
-        sprites.append(Sprite("gate_shut" if self.crystals else "gate_open", x, y, z, 1.7, 2.4, (x, y, z), 3000))
+        sprites.append(
+            Sprite("gate_shut" if self.crystals else "gate_open", x, y, z, 1.7, 2.4, (x, y, z), 3000)
+        )
         if self.camera_cut:
             sprites = [replace(s, before=(s.x, s.y, s.z)) for s in sprites]
         return View(self.camera, self.before, sprites)
@@ -300,7 +335,7 @@ class Game:
 
 
 class _Pilot:
-    """Plays: walks to the nearest crystal by the shortest way, steps around guards, looks around as people do."""
+    """Plays: walks to the nearest crystal by the shortest way, slips past guards, looks around."""
 
     def __init__(self) -> None:
         self.goal: tuple[float, float] | None = None
@@ -314,8 +349,11 @@ class _Pilot:
 
     def controls(self, game: Game) -> Controls:
         world = game.world
-        if game.tick - self.planned > 90 or self.goal is None or self.route is None or (
-            self.goal not in game.crystals and self.goal != world.exit
+        if (
+            game.tick - self.planned > 90
+            or self.goal is None
+            or self.route is None
+            or (self.goal not in game.crystals and self.goal != world.exit)
         ):
             self._plan(game)
         assert self.goal is not None
@@ -377,7 +415,8 @@ class _Pilot:
         cell = world.cell(game.x, game.z)
         aim = (cell % world.width + 0.5, cell // world.width + 0.5)
         for _ in range(9):
-            best = min((cell + m for m in (1, -1, world.width, -world.width)), key=lambda c: int(self.route[c]))  # type: ignore[index]
+            around = [cell + 1, cell - 1, cell + world.width, cell - world.width]
+            best = around[int(np.argmin(self.route[around]))]
             if self.route[best] >= self.route[cell]:
                 break
             cell = best

@@ -12,7 +12,7 @@ __all__ = ["Dump", "Recorder", "as_surface", "open_recorder"]
 
 
 class Recorder:
-    """Writes every shown frame: an mp4 where PyAV is importable, else a folder of PNGs. `where` says which."""
+    """Writes every shown frame: an mp4 where PyAV is importable, else PNGs; `where` says where."""
 
     def __init__(self, path: Path, size: tuple[int, int], rate: int) -> None:
         self.frames = 0
@@ -66,8 +66,8 @@ def open_recorder(path: Path, size: tuple[int, int], rate: int) -> tuple[Recorde
 class Dump:
     """Pairs of what was drawn and what was shown, as PNG, with `index.json` beside them.
 
-    `source_00042.png` and `answer_00042.png` belong to frame 42; an entry of the index has `frame`, `style`, `kind`,
-    `source` and `answer`.
+    `source_00042.png` and `answer_00042.png` belong to frame 42; an entry of the index has `frame`, `style`,
+    `kind`, `source` and `answer`.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -90,4 +90,4 @@ class Dump:
 def as_surface(pixels: NDArray[np.uint8]) -> pygame.Surface:
     """A surface that looks at uint8 [H, W, 4] where it lies, its alpha left aside; rows without gaps."""
     height, width = pixels.shape[:2]
-    return pygame.image.frombuffer(memoryview(np.asarray(pixels)).cast("B"), (width, height), "RGBX")
+    return pygame.image.frombuffer(np.asarray(pixels).data.cast("B"), (width, height), "RGBX")

@@ -1,13 +1,14 @@
 """The software renderer: one frame of the arena, in numpy, on one core.
 
-A ray per screen column is walked through the map's cells, all columns together. What each column meets becomes a few
-spans (a face, or a piece of ground or ceiling); every pixel then takes its span's numbers by one gather each, and one
-last gather fetches the texels. Looking up and down shears the image, so upright lines stay upright and a face keeps
-one depth in a column. From the same spans come exact depth (view-space z in metres) and motion (pixels).
+A ray per screen column is walked through the map's cells, all columns together. What each column meets
+becomes a few spans (a face, or a piece of ground or ceiling); every pixel then takes its span's numbers by
+one gather each, and one last gather fetches the texels. Looking up and down shears the image, so upright
+lines stay upright and a face keeps one depth in a column. From the same spans come exact depth (view-space z
+in metres) and motion (pixels).
 
-Two passes find the spans. The first sees what stands on the ground, the second what hangs above (ceilings, lintels,
-roof fronts); as all roofs have one height, a ray that passes above one can never meet another, and the nearer of
-the two is what a pixel shows.
+Two passes find the spans. The first sees what stands on the ground, the second what hangs above (ceilings,
+lintels, roof fronts); as all roofs have one height, a ray that passes above one can never meet another, and
+the nearer of the two is what a pixel shows.
 """
 
 import math
@@ -55,7 +56,7 @@ Floats = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Camera:
-    """Where the eye is: metres; yaw in radians (0 looks along +z, growing turns right), pitch in radians (up > 0)."""
+    """Where the eye is, in metres; yaw (0 looks along +z, growing turns right) and pitch in radians."""
 
     x: float
     y: float
@@ -66,7 +67,7 @@ class Camera:
 
 @dataclass(frozen=True)
 class Sprite:
-    """A billboard: the point under its foot's middle, in metres, now and one frame ago, and its size in metres."""
+    """A billboard: the middle of its foot now and one frame ago, and its size, all in metres."""
 
     art: str
     x: float
@@ -91,8 +92,9 @@ class View:
 class DrawnSprite:
     """A sprite of the last frame: where it is seen, and what of it.
 
-    `area` are the rows and columns of its rectangle, `seen` bool [h, w] which of them it covers, `texels` uint32
-    [h, w] its colours there without light, `light` float32 [3] the light it was drawn in, `depth` its view-space z.
+    `area` are the rows and columns of its rectangle, `seen` bool [h, w] which of them it covers, `texels`
+    uint32 [h, w] its colours there without light, `light` float32 [3] the light it was drawn in, `depth` its
+    view- space z.
     """
 
     sprite: Sprite
@@ -106,7 +108,7 @@ class DrawnSprite:
 
 @dataclass
 class _Art:
-    """A sprite ready to draw: its sizes from large to small, as columns of packed texels, and their cut-outs."""
+    """A sprite ready to draw: packed texels in sizes from large to small, and their cut-outs."""
 
     texels: list[NDArray[np.uint32]]
     solid: list[NDArray[np.bool_]]
@@ -120,7 +122,9 @@ class Renderer:
     `stage_ms` holds what each stage of the last frame took, in milliseconds.
     """
 
-    def __init__(self, world: World, baked: Baked, art: dict[str, SpriteArt], width: int, height: int) -> None:
+    def __init__(
+        self, world: World, baked: Baked, art: dict[str, SpriteArt], width: int, height: int
+    ) -> None:
         if not (16 <= width <= 16384 and 16 <= height <= 16384):
             raise ValueError(f"a frame of {width}x{height} cannot be drawn; give 16 to 16384 a side")
         self.world, self.baked = world, baked
@@ -138,14 +142,17 @@ class Renderer:
         self._marks: NDArray[Any] = np.zeros((height, width), number)
         self._upper_marks: NDArray[Any] = np.zeros((height + 1, width), number)
         self._upper_shown: NDArray[Any] = np.zeros((height, width), number)
-        # Rows are worked on in bands, so that what one step writes is still in the cache when the next reads it.
+        # Rows are worked on in bands, so that what one step writes is still in the cache when the next reads
+        # it.
         self._band = max(1, min(height, BAND_PIXELS // width))
         shape = (self._band, width)
         self._f = [np.empty(shape, np.float32) for _ in range(4)]
         self._i = [np.empty(shape, np.int32) for _ in range(3)]
         self._words = np.empty(shape, np.uint32)
         self._lit_sprites: dict[tuple[str, int, bytes], NDArray[np.uint32]] = {}
-        self._drawn: list[tuple[Sprite, tuple[slice, slice], NDArray[np.bool_], int, NDArray[np.int64], float]] = []
+        self._drawn: list[
+            tuple[Sprite, tuple[slice, slice], NDArray[np.bool_], int, NDArray[np.int64], float]
+        ] = []
         self._low = world.low
         self._high = world.high
         self._tallest = float(world.low.max())
@@ -163,7 +170,8 @@ class Renderer:
         self._edges = np.empty((3 * (steps + 1), width), np.float32)
         self._edge_rows = np.empty((3 * (steps + 1), width), np.int16)
 
-    # -- the frame -----------------------------------------------------------------------------------------------
+    # -- the frame
+    # -----------------------------------------------------------------------------------------------
 
     def draw(self, view: View, pixels: NDArray[np.uint8]) -> None:
         """Draw a frame into uint8 [H, W, 4] (RGBA, A = 255)."""
@@ -208,13 +216,17 @@ class Renderer:
             lower=len(standing[0]),
             upper=len(hanging[0]),
             top=self._top,
-            **{name: np.concatenate(pair) for name, pair in zip(_SPAN_FIELDS, zip(standing, hanging, strict=True), strict=True)},
+            **{
+                name: np.concatenate(pair)
+                for name, pair in zip(_SPAN_FIELDS, zip(standing, hanging, strict=True), strict=True)
+            },
         )
 
     def _walk(self, camera: Camera) -> int:
         """Step all rays from cell to cell; returns how many steps were taken.
 
-        Fills `_time` (view depth at which step i is entered; one more for leaving the last), `_cell` and `_by_x`.
+        Fills `_time` (view depth at which step i is entered; one more for leaving the last), `_cell` and
+        `_by_x`.
         """
         world, width = self.world, self.width
         sin, cos = math.sin(camera.yaw), math.cos(camera.yaw)
@@ -235,8 +247,8 @@ class Renderer:
         cell[0] = k * world.width + i
         by_x[0] = False
         eye = np.float32(camera.y)
-        # A column is closed once what it has met hides all that could still come: the steepest top so far, and the
-        # lowest ceiling met before any open sky.
+        # A column is closed once what it has met hides all that could still come: the steepest top so far,
+        # and the lowest ceiling met before any open sky.
         steepest = np.full(width, -1e9, np.float32)
         lid = np.full(width, 1e9, np.float32)
         covered = np.full(width, bool(self._high[cell[0, 0]] < OPEN))
@@ -278,8 +290,8 @@ class Renderer:
     ) -> tuple[NDArray[Any], ...]:
         """Spans of what stands on the ground, near to far in `_SPAN_FIELDS` order.
 
-        Up a column every step adds two edges, where its face begins (entering it) and where its top ends (leaving
-        it); what rises above all nearer edges is seen.
+        Up a column every step adds two edges, where its face begins (entering it) and where its top ends
+        (leaving it); what rises above all nearer edges is seen.
         """
         size = 2 * (count + 1)
         lift = low - eye
@@ -298,13 +310,19 @@ class Renderer:
         entry, face = part >> 1, (part & 1) == 0
         lift = lift[entry, column]
         per_row = np.where(face, 0, -1 / (np.float32(self.focal) * lift)).astype(np.float32)
-        return part, rows[part, column], *self._describe(entry, column, face, face.astype(np.float32), per_row)
+        return (
+            part,
+            rows[part, column],
+            *self._describe(entry, column, face, face.astype(np.float32), per_row),
+        )
 
-    def _cut_hanging(self, count: int, eye: np.float32, high: Floats, per_metre: Floats) -> tuple[NDArray[Any], ...]:
+    def _cut_hanging(
+        self, count: int, eye: np.float32, high: Floats, per_metre: Floats
+    ) -> tuple[NDArray[Any], ...]:
         """Spans of what hangs above, near to far in `_SPAN_FIELDS` order; rows above the horizon only.
 
-        Down a column every step adds three edges: the roof's (rays above it are done with all that hangs; inverse
-        depth -1 marks that), the front below it, and the ceiling's far end.
+        Down a column every step adds three edges: the roof's (rays above it are done with all that hangs;
+        inverse depth -1 marks that), the front below it, and the ceiling's far end.
         """
         self._top = top = int(min(max(math.ceil(float(self.horizon)), 0), self.height))
         size = 3 * (count + 1)
@@ -330,12 +348,23 @@ class Renderer:
         part += 1
         entry, kind = part // 3, part % 3
         face = kind == 1
-        per_row = np.where(kind == 2, -1 / (np.float32(self.focal) * hang[entry, column]), 0).astype(np.float32)
+        per_row = np.where(kind == 2, -1 / (np.float32(self.focal) * hang[entry, column]), 0).astype(
+            np.float32
+        )
         met = 2 * entry + (kind == 2)
-        return met, start, *self._describe(entry, column, face, face - (kind == 0).astype(np.float32), per_row)
+        return (
+            met,
+            start,
+            *self._describe(entry, column, face, face - (kind == 0).astype(np.float32), per_row),
+        )
 
     def _describe(
-        self, entry: NDArray[np.int64], column: NDArray[np.int64], face: NDArray[np.bool_], sign: Floats, per_row: Floats
+        self,
+        entry: NDArray[np.int64],
+        column: NDArray[np.int64],
+        face: NDArray[np.bool_],
+        sign: Floats,
+        per_row: Floats,
     ) -> tuple[NDArray[Any], ...]:
         """The rest of the spans' fields, from the step at which each was entered."""
         where = entry * self.width + column
@@ -349,9 +378,10 @@ class Renderer:
     def _mark(self, camera: Camera, spans: "_Spans") -> None:
         """Number the spans, fill the tables that pixels look up, and mark each pixel with its span.
 
-        Span numbers: 0 is unused, 1 to W are the columns' skies, then all spans from the last met to the first: of two
-        spans in one pixel, the higher number is the nearer. Down a column standing spans come nearer and hanging ones
-        go farther, so a running maximum and a running minimum fill the gaps between the rows where spans begin.
+        Span numbers: 0 is unused, 1 to W are the columns' skies, then all spans from the last met to the
+        first: of two spans in one pixel, the higher number is the nearer. Down a column standing spans come
+        nearer and hanging ones go farther, so a running maximum and a running minimum fill the gaps between
+        the rows where spans begin.
         """
         lower, upper, top, width = spans.lower, spans.upper, spans.top, self.width
         total = lower + upper
@@ -359,20 +389,27 @@ class Renderer:
         number[np.argsort(spans.met, kind="stable")] = np.arange(width + total, width, -1)
         size = width + total + 1
 
-        def table(values: NDArray[Any], dtype: type[np.generic], sky: NDArray[Any] | float = 0) -> NDArray[Any]:
+        def table(
+            values: NDArray[Any], dtype: type[np.generic], sky: NDArray[Any] | float = 0
+        ) -> NDArray[Any]:
             out = np.zeros(size, dtype)
             out[1 : width + 1] = sky
             out[number] = values
             return out
 
-        self._inverse, self._per_row = table(spans.inverse, np.float32, SKY_INVERSE), table(spans.per_row, np.float32)
+        self._inverse, self._per_row = (
+            table(spans.inverse, np.float32, SKY_INVERSE),
+            table(spans.per_row, np.float32),
+        )
         # Faces: one mip per span, one texel column per span; the texel's row runs linearly down the screen.
         atlas, f = self.baked.atlas, FACE_TEXELS
         level = np.log2(np.maximum(spans.time * np.float32(f / self.focal * 0.8), 1)).astype(np.int64)
         np.minimum(level, FACE_MIPS - 1, out=level)
         column = spans.column
         along = np.where(
-            spans.by_x, camera.z + spans.time * self._dz.take(column), camera.x + spans.time * self._dx.take(column)
+            spans.by_x,
+            camera.z + spans.time * self._dz.take(column),
+            camera.x + spans.time * self._dx.take(column),
         )
         across = ((along - np.floor(along)) * f).astype(np.int64) >> level
         texels = (f >> level).astype(np.float32)
@@ -399,7 +436,8 @@ class Renderer:
         marks[spans.row[:lower], column[:lower]] = number[:lower]
         _run_down(np.maximum, marks)
         if upper:
-            # Twice the number, plus one if it is a surface; a span that only says "nothing hangs here" stays even.
+            # Twice the number, plus one if it is a surface; a span that only says "nothing hangs here" stays
+            # even.
             hanging = self._upper_marks[: top + 1]
             hanging.fill(np.iinfo(hanging.dtype).max)
             hanging[self._upper_last, np.arange(width)] = 0
@@ -452,7 +490,8 @@ class Renderer:
         np.multiply(zi, self._row_pitch[rows], out=zi)
         np.add(zi, self._row_base[rows], out=zi)
         np.add(xi, zi, out=xi)
-        # Faces: a column's first texel (0 for what is none, and then `first - 1` is all ones) and a row down it.
+        # Faces: a column's first texel (0 for what is none, and then `first - 1` is all ones) and a row down
+        # it.
         np.take(self._first, span, out=first, mode="clip")
         np.subtract(first, 1, out=zi)
         np.right_shift(zi, 31, out=zi)
@@ -466,7 +505,7 @@ class Renderer:
         np.add(xi, zi, out=self.texel[rows])
 
     def _colour(self, rows: slice, target: NDArray[np.uint32]) -> None:
-        """Fetch the texels of a band; the haze takes its share of what is far: few pixels, so they are picked out."""
+        """Fetch the texels of a band; the haze takes its share of what is far: few pixels, mostly."""
         words, iz = self._words[: rows.stop - rows.start], self.iz[rows]
         np.take(self.baked.lit, self.texel[rows], out=words, mode="clip")
         far = iz < np.float32(1 / HAZE_FROM_M)
@@ -482,7 +521,8 @@ class Renderer:
             flat[picked] = _hazy(flat.take(picked), haze_share(1 / iz.reshape(-1).take(picked)))
         np.copyto(target[rows], words)
 
-    # -- sprites -------------------------------------------------------------------------------------------------
+    # -- sprites
+    # -------------------------------------------------------------------------------------------------
 
     def _draw_sprites(self, view: View, target: NDArray[np.uint32]) -> None:
         """Billboards, far ones first, each hidden by what is nearer."""
@@ -534,7 +574,9 @@ class Renderer:
         if made is None:
             if len(self._lit_sprites) > 400:
                 self._lit_sprites.clear()
-            made = _scale_texels(self.art[name].texels[level].ravel(), steps.astype(np.float32) / 24, keep / 64)
+            made = _scale_texels(
+                self.art[name].texels[level].ravel(), steps.astype(np.float32) / 24, keep / 64
+            )
             self._lit_sprites[key] = made
         return made
 
@@ -555,15 +597,16 @@ class Renderer:
             result.append(DrawnSprite(sprite, area, near, texels, light, art.material, depth))
         return result
 
-    # -- what an engine has besides colour -----------------------------------------------------------------------
+    # -- what an engine has besides colour
+    # -----------------------------------------------------------------------
 
     def write_depth(self, depth: Floats) -> None:
         """Depth of the frame just drawn: float32 [H, W], view-space z in metres, `FAR_M` for the sky."""
-        np.maximum(self.iz, np.float32(1 / FAR_M), out=depth)
-        np.divide(np.float32(1), depth, out=depth)
+        np.divide(np.float32(1), self.iz, out=depth)
+        np.minimum(depth, np.float32(FAR_M), out=depth)
 
     def positions(self, depth: Floats) -> Floats:
-        """World points, float32 [H, W, 3] in metres, of pixels at these view depths [H, W] in the last frame."""
+        """World points, float32 [H, W, 3] in metres, of the last frame's pixels at view depths [H, W]."""
         camera = self._camera
         out = np.empty((*depth.shape, 3), np.float32)
         out[..., 0] = camera.x + depth * self._dx
@@ -572,7 +615,7 @@ class Renderer:
         return out
 
     def normals(self) -> Floats:
-        """World normals of the last frame, float32 [H, W, 3]: faces, ground and ceilings; sprites face the eye; sky 0."""
+        """World normals of the last frame, float32 [H, W, 3]; sprites face the eye, the sky has 0."""
         spans = self._spans
         table = np.zeros((self.width + spans.face.size + 1, 3), np.float32)
         sides = np.array(((-1, 0, 0), (1, 0, 0), (0, 0, -1), (0, 0, 1)), np.float32)
@@ -588,7 +631,7 @@ class Renderer:
         return out
 
     def write_mask(self, mask: NDArray[np.uint8]) -> None:
-        """Mask of the frame just drawn: uint8 [H, W]; 1 world, 2 sprites, 3 sky (0 is left to a HUD: there is none yet)."""
+        """Mask of the frame just drawn: uint8 [H, W]; 1 world, 2 sprites, 3 sky (0, a HUD, comes later)."""
         mask.fill(MASK_WORLD)
         n = self._sky_rows
         np.copyto(mask[:n], MASK_SKY, where=self.span[:n] <= self.width)
@@ -598,20 +641,24 @@ class Renderer:
     def write_motion(self, view: View, motion: NDArray[np.float16] | Floats) -> None:
         """Motion of the frame just drawn: [H, W, 2] (x, y) in pixels, float16 or float32.
 
-        It points from a pixel to where that piece of surface was in the frame before: previous = current + motion.
+        It points from a pixel to where that piece of surface was in the frame before: previous = current +
+        motion.
         """
         now, old = view.camera, view.before
         sin, cos = math.sin(now.yaw), math.cos(now.yaw)
         sin0, cos0 = math.sin(old.yaw), math.cos(old.yaw)
         f = np.float32(self.focal)
         horizon0 = np.float32(self.height / 2 + math.tan(old.pitch) * self.focal)
-        # A point at view depth z and column slope s was, in units of z, at (ahead + tz / z, aside + tx / z) before.
+        # A point at view depth z and column slope s was, in units of z, at (ahead + tz / z, aside + tx / z)
+        # before.
         turn_c, turn_s = cos * cos0 + sin * sin0, sin * cos0 - cos * sin0
         ahead = (turn_c - turn_s * self.slope).astype(np.float32)
         aside = (turn_s + turn_c * self.slope).astype(np.float32)
         mx, mz = now.x - old.x, now.z - old.z
         tz, tx = np.float32(mx * sin0 + mz * cos0), np.float32(mx * cos0 - mz * sin0)
-        centre = (np.arange(self.width, dtype=np.float32) + np.float32(0.5 - self.width / 2)).astype(np.float32)
+        centre = (np.arange(self.width, dtype=np.float32) + np.float32(0.5 - self.width / 2)).astype(
+            np.float32
+        )
         height_row = ((self.horizon - self.rows) / f).astype(np.float32)[:, None]
         place_row = (horizon0 - self.rows).astype(np.float32)[:, None]
         rise = np.float32(now.y - old.y)
@@ -661,8 +708,8 @@ def _store_float(values: Floats, out: NDArray[Any], bits: NDArray[np.int32], sig
 def _store_half(values: Floats, out: NDArray[Any], bits: NDArray[np.int32], sign: NDArray[np.int32]) -> None:
     """Write float32 as float16: numpy's own conversion takes twice as long.
 
-    Rounds to nearest, halves away from zero; what is too small for a normal half becomes 0. No NaN, no overflow:
-    motion is finite and below 65504 pixels.
+    Rounds to nearest, halves away from zero; what is too small for a normal half becomes 0. No NaN, no
+    overflow: motion is finite and below 65504 pixels.
     """
     raw = values.view(np.int32)
     np.right_shift(raw, 16, out=sign)
@@ -677,12 +724,13 @@ def _store_half(values: Floats, out: NDArray[Any], bits: NDArray[np.int32], sign
 
 @dataclass
 class _Spans:
-    """The spans of one frame, one entry a span: `lower` standing ones, near to far, then `upper` hanging ones.
+    """The spans of one frame, one entry each: `lower` standing ones, near to far, then `upper` hanging ones.
 
-    `met` counts the crossings of its ray before it, `row` is the topmost row of the span, `inverse` and `per_row` give its inverse depth (`inverse + per_row * rows
-    below the horizon`; -1 for what only says that nothing hangs here), `face` whether it is upright, `edge` the
-    directed cell border it was entered by, `time` the view depth there, `by_x` whether that border runs north.
-    `number` is what stands for it in `Renderer.span`.
+    `met` counts the crossings of its ray before it, `row` is the topmost row of the span, `inverse` and
+    `per_row` give its inverse depth (`inverse + per_row * rows below the horizon`; -1 for what only says that
+    nothing hangs here), `face` whether it is upright, `edge` the directed cell border it was entered by,
+    `time` the view depth there, `by_x` whether that border runs north. `number` is what stands for it in
+    `Renderer.span`.
     """
 
     lower: int
@@ -746,18 +794,21 @@ def _run_down(choose: np.ufunc, marks: NDArray[Any]) -> None:
 def _hazy(colour: NDArray[np.uint32], lost: NDArray[np.uint32]) -> NDArray[np.uint32]:
     """(colour * (256 - lost) + haze * lost) / 256 on packed colours: red and blue together, then green."""
     keep = np.uint32(256) - lost
-    pair = ((colour & np.uint32(0x00FF00FF)) * keep + lost * np.uint32(HAZE[0] | HAZE[2] << 16)) >> np.uint32(8)
+    pair = (colour & np.uint32(0x00FF00FF)) * keep + lost * np.uint32(HAZE[0] | HAZE[2] << 16)
+    pair = (pair >> np.uint32(8)) & np.uint32(0x00FF00FF)
     green = ((colour >> np.uint32(8)) & np.uint32(0xFF)) * keep + lost * np.uint32(HAZE[1])
-    return (pair & np.uint32(0x00FF00FF)) | (green & np.uint32(0xFF00)) | np.uint32(0xFF000000)
+    return np.asarray(pair | (green & np.uint32(0xFF00)) | np.uint32(0xFF000000), np.uint32)
 
 
-def haze_share(depth: Floats) -> NDArray[np.uint32]:
+def haze_share(depth: NDArray[np.floating[Any]]) -> NDArray[np.uint32]:
     """How much of a colour the haze takes at these distances, 0..256."""
     share = 256 - np.float32(256 * (HAZE_FROM_M + HAZE_M)) / (depth + np.float32(HAZE_M))
-    return np.maximum(share, 0, dtype=np.float32).astype(np.int32).view(np.uint32)
+    return np.asarray(np.maximum(share, 0), np.int32).view(np.uint32)
 
 
-def _scale_texels(texels: NDArray[np.uint32], light: Floats, keep: float) -> NDArray[np.uint32]:
+def _scale_texels(
+    texels: NDArray[np.uint32], light: NDArray[np.floating[Any]], keep: float
+) -> NDArray[np.uint32]:
     """Light a sprite's texels; `keep` is the share that the haze leaves of them."""
     rgba = texels[:, None].view(np.uint8).astype(np.float32)
     rgba[:, :3] = rgba[:, :3] * (light * keep) + np.array(HAZE, np.float32) * (1 - keep)

@@ -1,19 +1,20 @@
 """The arena's pictures, drawn by program when the game starts: wall and floor tiles, and sprites.
 
-A tile is float32 `[128, 128, 3]` in 0..1 and spans two metres; every tile repeats in both directions. Rows run
-downwards on walls. A sprite is a `SpriteArt`: float32 `[h, w, 4]`, its last channel 0 or 1.
+A tile is float32 `[128, 128, 3]` in 0..1 and spans two metres; every tile repeats in both directions. Rows
+run downwards on walls. A sprite is a `SpriteArt`: float32 `[h, w, 4]`, its last channel 0 or 1.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 __all__ = ["TILE", "Material", "SpriteArt", "draw_sprites", "draw_tiles", "material_of_tile"]
 
-Image = NDArray[np.float32]
+Image = NDArray[np.floating[Any]]
 
 TILE = 128
 """Pixels along the side of a tile; a tile spans two metres."""
@@ -78,8 +79,10 @@ def _grid() -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     return np.mgrid[0:TILE, 0:TILE][0], np.mgrid[0:TILE, 0:TILE][1]
 
 
-def _bond(rng: np.random.Generator, height: int, width: int, gap: int, shift: bool = True) -> tuple[Image, Image]:
-    """Courses of blocks: (a random value per block, relief: 0 in the joint, >1 on lit edges, <1 on dark ones)."""
+def _bond(
+    rng: np.random.Generator, height: int, width: int, gap: int, shift: bool = True
+) -> tuple[Image, Image]:
+    """Courses of blocks: (a value per block, relief: 0 in the joint, >1 on lit edges, <1 on dark ones)."""
     row, column = _grid()
     course = row // height
     moved = (column + (course % 2) * (width // 2 if shift else 0)) % TILE
@@ -93,8 +96,12 @@ def _bond(rng: np.random.Generator, height: int, width: int, gap: int, shift: bo
 
 
 def _blocks(
-    rng: np.random.Generator, size: tuple[int, int], ramp: tuple[tuple[float, float, float], ...],
-    joint: tuple[float, float, float], gap: int = 2, rough: float = 0.35,
+    rng: np.random.Generator,
+    size: tuple[int, int],
+    ramp: tuple[tuple[float, float, float], ...],
+    joint: tuple[float, float, float],
+    gap: int = 2,
+    rough: float = 0.35,
 ) -> Image:
     value, relief = _bond(rng, *size, gap)
     grain = _noise(rng, 16)
@@ -104,15 +111,21 @@ def _blocks(
 
 
 def _brick(rng: np.random.Generator) -> Image:
-    return _blocks(rng, (16, 32), ((0.44, 0.20, 0.15), (0.62, 0.30, 0.20), (0.74, 0.42, 0.28)), (0.60, 0.54, 0.47))
+    return _blocks(
+        rng, (16, 32), ((0.44, 0.20, 0.15), (0.62, 0.30, 0.20), (0.74, 0.42, 0.28)), (0.60, 0.54, 0.47)
+    )
 
 
 def _sandstone(rng: np.random.Generator) -> Image:
-    return _blocks(rng, (32, 64), ((0.62, 0.49, 0.33), (0.76, 0.64, 0.45), (0.86, 0.75, 0.56)), (0.45, 0.36, 0.26))
+    return _blocks(
+        rng, (32, 64), ((0.62, 0.49, 0.33), (0.76, 0.64, 0.45), (0.86, 0.75, 0.56)), (0.45, 0.36, 0.26)
+    )
 
 
 def _crypt(rng: np.random.Generator) -> Image:
-    wall = _blocks(rng, (32, 32), ((0.26, 0.29, 0.34), (0.38, 0.41, 0.46), (0.48, 0.50, 0.52)), (0.15, 0.16, 0.19), 2)
+    wall = _blocks(
+        rng, (32, 32), ((0.26, 0.29, 0.34), (0.38, 0.41, 0.46), (0.48, 0.50, 0.52)), (0.15, 0.16, 0.19), 2
+    )
     moss = np.clip(_noise(rng, 4) * 3.2 - 1.9, 0, 1)[..., None] * 0.7
     return np.asarray(wall * (1 - moss) + moss * np.array((0.28, 0.38, 0.20), np.float32), np.float32)
 
@@ -157,8 +170,10 @@ def _metal(rng: np.random.Generator) -> Image:
     row, column = _grid()
     y, x = row % 64, column % 64
     base = _paint(_noise(rng, 8), (0.33, 0.40, 0.46), (0.46, 0.53, 0.58), (0.55, 0.61, 0.64))
-    base *= (0.94 + 0.12 * rng.random((1, TILE, 1), dtype=np.float32))
-    shade = np.where((y < 2) | (x < 2), 0.45, np.where((y == 2) | (x == 2), 1.25, np.where((y > 61) | (x > 61), 0.7, 1.0)))
+    base *= 0.94 + 0.12 * rng.random((1, TILE, 1), dtype=np.float32)
+    shade = np.where(
+        (y < 2) | (x < 2), 0.45, np.where((y == 2) | (x == 2), 1.25, np.where((y > 61) | (x > 61), 0.7, 1.0))
+    )
     rivet = (abs(y % 52 - 7) ** 2 + abs(x % 52 - 7) ** 2) < 7
     shade = np.where(rivet, 1.35, shade)
     out = base * shade[..., None]
@@ -174,7 +189,9 @@ def _glow(rng: np.random.Generator) -> Image:
     panel = _metal(rng)
     slot = (abs(row - 46) < 5) & (abs(column % 64 - 32) < 24)
     halo = np.clip(1 - (abs(row - 46) - 5) / 18, 0, 1) * np.clip(1 - (abs(column % 64 - 32) - 24) / 10, 0, 1)
-    lit = np.minimum(panel * (1 + 0.3 * halo[..., None]) + halo[..., None] * np.array((0.02, 0.22, 0.26)) * 0.7, 0.94)
+    lit = np.minimum(
+        panel * (1 + 0.3 * halo[..., None]) + halo[..., None] * np.array((0.02, 0.22, 0.26)) * 0.7, 0.94
+    )
     return np.where(slot[..., None], np.array((0.60, 1.0, 1.0)), lit).astype(np.float32)
 
 
@@ -198,10 +215,12 @@ def _mosaic(rng: np.random.Generator) -> Image:
 
 
 def _grass(rng: np.random.Generator) -> Image:
-    blades = rng.random((TILE, TILE), dtype=np.float32)
+    blades: NDArray[np.floating[Any]] = rng.random((TILE, TILE), dtype=np.float32)
     blades = (blades + np.roll(blades, 1, 0) + np.roll(blades, 2, 0)) / 3
     tone = 0.5 * _noise(rng, 4) + 0.5 * blades
-    grass = _paint(np.clip(tone * 1.5 - 0.25, 0, 1), (0.16, 0.28, 0.09), (0.29, 0.45, 0.14), (0.46, 0.60, 0.22))
+    grass = _paint(
+        np.clip(tone * 1.5 - 0.25, 0, 1), (0.16, 0.28, 0.09), (0.29, 0.45, 0.14), (0.46, 0.60, 0.22)
+    )
     flower = rng.random((TILE, TILE)) > 0.9985
     flower |= np.roll(flower, 1, 0) | np.roll(flower, 1, 1)
     return np.where(flower[..., None], np.array((0.93, 0.86, 0.55)), grass).astype(np.float32)
@@ -235,7 +254,10 @@ def _voronoi(rng: np.random.Generator, count: int) -> tuple[Image, Image]:
 def _cobbles(rng: np.random.Generator) -> Image:
     value, border = _voronoi(rng, 100)
     dome = np.clip(border / 7, 0, 1) ** 0.6
-    stone = _paint(value, (0.44, 0.41, 0.38), (0.58, 0.54, 0.48), (0.70, 0.65, 0.57)) * (0.55 + 0.5 * dome)[..., None]
+    stone = (
+        _paint(value, (0.44, 0.41, 0.38), (0.58, 0.54, 0.48), (0.70, 0.65, 0.57))
+        * (0.55 + 0.5 * dome)[..., None]
+    )
     stone *= (0.85 + 0.3 * _noise(rng, 16))[..., None]
     return np.where((border < 1.6)[..., None], np.array((0.24, 0.23, 0.18)), stone).astype(np.float32)
 
@@ -243,7 +265,9 @@ def _cobbles(rng: np.random.Generator) -> Image:
 def _flags(rng: np.random.Generator) -> Image:
     value, border = _voronoi(rng, 16)
     edge = np.where(border < 1.8, 0.45, np.where(border < 4, 1.12, 1.0))
-    stone = _paint(value * 0.7 + 0.3 * _noise(rng, 8), (0.40, 0.40, 0.42), (0.54, 0.53, 0.52), (0.66, 0.63, 0.58))
+    stone = _paint(
+        value * 0.7 + 0.3 * _noise(rng, 8), (0.40, 0.40, 0.42), (0.54, 0.53, 0.52), (0.66, 0.63, 0.58)
+    )
     return np.asarray(stone * (0.82 + 0.3 * _noise(rng, 16))[..., None] * edge[..., None], np.float32)
 
 
@@ -283,8 +307,18 @@ def _books(rng: np.random.Generator) -> Image:
     """Shelves of books, four to a tile."""
     row, column = _grid()
     out = np.zeros((TILE, TILE, 3), np.float32)
-    palette = np.array([(0.55, 0.16, 0.13), (0.16, 0.28, 0.45), (0.20, 0.38, 0.22), (0.66, 0.50, 0.20),
-                        (0.40, 0.20, 0.38), (0.75, 0.68, 0.55), (0.22, 0.20, 0.22)], np.float32)
+    palette = np.array(
+        [
+            (0.55, 0.16, 0.13),
+            (0.16, 0.28, 0.45),
+            (0.20, 0.38, 0.22),
+            (0.66, 0.50, 0.20),
+            (0.40, 0.20, 0.38),
+            (0.75, 0.68, 0.55),
+            (0.22, 0.20, 0.22),
+        ],
+        np.float32,
+    )
     for shelf in range(4):
         top = shelf * 32
         x = 0
@@ -300,16 +334,29 @@ def _books(rng: np.random.Generator) -> Image:
             x += width
     board = (row % 32 >= 28) | (column % 64 < 4)
     wood = _paint(_noise(rng, 16), (0.26, 0.15, 0.08), (0.42, 0.27, 0.15))
-    return np.where(board[..., None], wood * np.where(row % 32 == 28, 1.3, 0.9)[..., None], out + 0.02).astype(np.float32)
+    return np.where(
+        board[..., None], wood * np.where(row % 32 == 28, 1.3, 0.9)[..., None], out + 0.02
+    ).astype(np.float32)
 
 
 def _carpet(rng: np.random.Generator) -> Image:
     row, column = _grid()
     y, x = abs(row % 64 - 32), abs(column % 64 - 32)
     diamond = (y + x) // 8
-    ramp = np.array([(0.86, 0.66, 0.28), (0.50, 0.09, 0.11), (0.58, 0.12, 0.13), (0.42, 0.07, 0.10),
-                     (0.52, 0.10, 0.12), (0.70, 0.46, 0.22), (0.36, 0.06, 0.10), (0.46, 0.09, 0.11), (0.5, 0.1, 0.1)])
-    return (ramp[diamond] * (0.85 + 0.3 * rng.random((TILE, TILE, 1)))).astype(np.float32)
+    ramp = np.array(
+        [
+            (0.86, 0.66, 0.28),
+            (0.50, 0.09, 0.11),
+            (0.58, 0.12, 0.13),
+            (0.42, 0.07, 0.10),
+            (0.52, 0.10, 0.12),
+            (0.70, 0.46, 0.22),
+            (0.36, 0.06, 0.10),
+            (0.46, 0.09, 0.11),
+            (0.5, 0.1, 0.1),
+        ]
+    )
+    return np.asarray(ramp[diamond] * (0.85 + 0.3 * rng.random((TILE, TILE, 1))), np.float32)
 
 
 def _rafters(rng: np.random.Generator) -> Image:
@@ -331,7 +378,11 @@ def _hatch(rng: np.random.Generator) -> Image:
     row, column = _grid()
     plate = _paint(_noise(rng, 8), (0.25, 0.28, 0.32), (0.36, 0.40, 0.43))
     y, x = row % 16, column % 16
-    dash = np.where((row // 16 + column // 16) % 2 == 0, (abs(y - 8) < 2) & (abs(x - 8) < 6), (abs(x - 8) < 2) & (abs(y - 8) < 6))
+    dash = np.where(
+        (row // 16 + column // 16) % 2 == 0,
+        (abs(y - 8) < 2) & (abs(x - 8) < 6),
+        (abs(x - 8) < 2) & (abs(y - 8) < 6),
+    )
     seam = (row % 128 < 2) | (column % 128 < 2)
     return (plate * np.where(seam, 0.4, np.where(dash, 1.45, 1.0))[..., None]).astype(np.float32)
 
@@ -376,7 +427,7 @@ def material_of_tile(name: str) -> Material:
 
 
 class _Canvas:
-    """A sprite in the making: shapes are painted back to front in a frame of x in -1..1, y 0 (feet) to 1 (top)."""
+    """A sprite in the making: shapes are painted back to front; x in -1..1, y from 0 (feet) to 1 (top)."""
 
     def __init__(self, width: int, height: int) -> None:
         self.rgba = np.zeros((height, width, 4), np.float32)
@@ -384,8 +435,12 @@ class _Canvas:
         self.x = (column + 0.5) / width * 2 - 1
         self.y = 1 - (row + 0.5) / height
 
-    def fill(self, where: NDArray[np.bool_], colour: tuple[float, float, float], shade: Image | float = 1.0) -> None:
-        lit = np.broadcast_to(np.asarray(shade, np.float32)[..., None] * np.array(colour, np.float32), (*self.x.shape, 3))
+    def fill(
+        self, where: NDArray[np.bool_], colour: tuple[float, float, float], shade: Image | float = 1.0
+    ) -> None:
+        lit = np.broadcast_to(
+            np.asarray(shade, np.float32)[..., None] * np.array(colour, np.float32), (*self.x.shape, 3)
+        )
         self.rgba[where, :3] = np.clip(lit[where], 0, 1)
         self.rgba[where, 3] = 1
 
@@ -394,7 +449,11 @@ class _Canvas:
         u, v = (self.x - x) / rx, (self.y - y) / ry
         r = u * u + v * v
         height = np.sqrt(np.clip(1 - r, 0, 1))
-        self.fill(r < 1, colour, (0.42 + 0.62 * np.clip(-0.45 * u + 0.55 * v + 0.6 * height, 0, 1.2)).astype(np.float32))
+        self.fill(
+            r < 1,
+            colour,
+            (0.42 + 0.62 * np.clip(-0.45 * u + 0.55 * v + 0.6 * height, 0, 1.2)).astype(np.float32),
+        )
 
     def robe(self, y0: float, y1: float, w0: float, w1: float, colour: tuple[float, float, float]) -> None:
         """An upright trapezium with folds, from half-width w0 at y0 to w1 at y1."""
@@ -408,14 +467,24 @@ class _Canvas:
 def _guard(coat: tuple[float, float, float], stride: float) -> Image:
     c = _Canvas(72, 128)
     for side in (-1.0, 1.0):
-        c.ball(side * 0.22 + stride * side * 0.10, 0.045 + 0.02 * max(0.0, stride * side), 0.20, 0.045, (0.16, 0.12, 0.10))
+        c.ball(
+            side * 0.22 + stride * side * 0.10,
+            0.045 + 0.02 * max(0.0, stride * side),
+            0.20,
+            0.045,
+            (0.16, 0.12, 0.10),
+        )
     c.robe(0.06, 0.62, 0.56, 0.34, coat)
     c.fill((abs(c.x) < 0.10) & (c.y > 0.06) & (c.y < 0.60), (0.86, 0.70, 0.32), 0.9)
     c.ball(-0.46, 0.50 + 0.02 * stride, 0.16, 0.17, coat)
     c.ball(0.46, 0.50 - 0.02 * stride, 0.16, 0.17, coat)
     c.ball(0.0, 0.62, 0.46, 0.10, (0.42, 0.44, 0.48))
     c.fill((abs(c.x - 0.66) < 0.045) & (c.y > 0.04) & (c.y < 0.96), (0.40, 0.27, 0.16))
-    c.fill((abs(c.x - 0.66) / 0.14 + abs(c.y - 0.93) / 0.07) < 1, (0.82, 0.85, 0.90), (1.1 - (c.x - 0.6) * 2).astype(np.float32))
+    c.fill(
+        (abs(c.x - 0.66) / 0.14 + abs(c.y - 0.93) / 0.07) < 1,
+        (0.82, 0.85, 0.90),
+        (1.1 - (c.x - 0.6) * 2).astype(np.float32),
+    )
     c.ball(0.62, 0.42 - 0.02 * stride, 0.10, 0.04, (0.85, 0.62, 0.48))
     c.ball(0.0, 0.78, 0.30, 0.125, (0.50, 0.53, 0.58))
     c.fill((abs(c.x) < 0.22) & (abs(c.y - 0.765) < 0.022), (0.06, 0.05, 0.06))
@@ -458,14 +527,21 @@ def _lamp() -> Image:
     glass = (abs(c.x) < 0.30 + (c.y - 0.81) * 1.4) & (c.y >= 0.81) & (c.y < 0.93)
     c.fill(glass, (1.0, 0.90, 0.58), (1.1 - abs(c.x) * 0.4).astype(np.float32))
     c.fill(glass & (abs(abs(c.x) - 0.24) < 0.05), (0.30, 0.26, 0.20))
-    c.fill((abs(c.x) < (0.985 - c.y) * 9) & (c.y >= 0.93) & (c.y < 0.985), (0.22, 0.24, 0.28), (1.2 - c.x).astype(np.float32))
+    c.fill(
+        (abs(c.x) < (0.985 - c.y) * 9) & (c.y >= 0.93) & (c.y < 0.985),
+        (0.22, 0.24, 0.28),
+        (1.2 - c.x).astype(np.float32),
+    )
     return c.rgba
 
 
 def _tree(rng: np.random.Generator, leaf: tuple[float, float, float]) -> Image:
     c = _Canvas(160, 208)
-    c.fill((abs(c.x - 0.03 * np.sin(c.y * 9)) < 0.085 - 0.05 * c.y + 0.05 * np.exp(-c.y * 30)) & (c.y < 0.55), (0.36, 0.25, 0.16),
-           (1.0 - c.x * 4).astype(np.float32))
+    c.fill(
+        (abs(c.x - 0.03 * np.sin(c.y * 9)) < 0.085 - 0.05 * c.y + 0.05 * np.exp(-c.y * 30)) & (c.y < 0.55),
+        (0.36, 0.25, 0.16),
+        (1.0 - c.x * 4).astype(np.float32),
+    )
     centres = [(rng.uniform(-0.52, 0.52), rng.uniform(0.42, 0.86)) for _ in range(34)]
     centres = [(x, y) for x, y in centres if (x / 0.62) ** 2 + ((y - 0.64) / 0.27) ** 2 < 1]
     for x, y in sorted(centres, key=lambda at: at[1] - 0.25 * at[0], reverse=False):
@@ -482,16 +558,25 @@ def _tree(rng: np.random.Generator, leaf: tuple[float, float, float]) -> Image:
 def _heart() -> Image:
     c = _Canvas(48, 56)
     c.ball(0.0, 0.30, 0.62, 0.28, (0.88, 0.16, 0.24))
-    c.fill((abs(c.x) < 0.24) & (c.y > 0.54) & (c.y < 0.82), (0.70, 0.86, 0.90), (1.0 - c.x).astype(np.float32))
+    c.fill(
+        (abs(c.x) < 0.24) & (c.y > 0.54) & (c.y < 0.82), (0.70, 0.86, 0.90), (1.0 - c.x).astype(np.float32)
+    )
     c.fill((abs(c.x) < 0.32) & (c.y >= 0.80) & (c.y < 0.90), (0.52, 0.34, 0.18))
-    c.fill((abs(c.x) < 0.10) & (abs(c.y - 0.32) < 0.16) | (abs(c.x) < 0.32) & (abs(c.y - 0.32) < 0.05), (1.0, 0.94, 0.92))
+    c.fill(
+        (abs(c.x) < 0.10) & (abs(c.y - 0.32) < 0.16) | (abs(c.x) < 0.32) & (abs(c.y - 0.32) < 0.05),
+        (1.0, 0.94, 0.92),
+    )
     return c.rgba
 
 
 def _gate(is_open: bool) -> Image:
     c = _Canvas(96, 136)
     arch = np.where(c.y < 0.62, abs(c.x), np.hypot(c.x, (c.y - 0.62) / 0.36))
-    c.fill(arch < 0.98, (0.64, 0.60, 0.55), (0.72 + 0.30 * ((np.floor(c.y * 11) + (c.x > 0)) % 2) - 0.16 * c.x).astype(np.float32))
+    c.fill(
+        arch < 0.98,
+        (0.64, 0.60, 0.55),
+        (0.72 + 0.30 * ((np.floor(c.y * 11) + (c.x > 0)) % 2) - 0.16 * c.x).astype(np.float32),
+    )
     inner = arch < 0.72
     if is_open:
         swirl = 0.5 + 0.5 * np.sin(9 * np.hypot(c.x, (c.y - 0.5) * 1.6) - 3 * np.arctan2(c.y - 0.5, c.x))
@@ -506,7 +591,11 @@ def _barrel() -> Image:
     c = _Canvas(64, 84)
     half = 0.76 + 0.20 * np.sin(np.clip(c.y, 0, 1) * np.pi)
     body = (abs(c.x) < half) & (c.y < 0.94) & (c.y > 0.02)
-    c.fill(body, (0.54, 0.34, 0.18), (0.92 - 0.45 * c.x + 0.10 * (np.floor(c.x / half * 5) % 2)).astype(np.float32))
+    c.fill(
+        body,
+        (0.54, 0.34, 0.18),
+        (0.92 - 0.45 * c.x + 0.10 * (np.floor(c.x / half * 5) % 2)).astype(np.float32),
+    )
     for band in (0.14, 0.34, 0.64, 0.84):
         c.fill(body & (abs(c.y - band) < 0.03), (0.34, 0.35, 0.38), (1.1 - 0.6 * c.x).astype(np.float32))
     c.ball(0.0, 0.93, 0.76, 0.05, (0.62, 0.42, 0.24))
@@ -518,7 +607,10 @@ def draw_sprites(seed: int) -> dict[str, SpriteArt]:
     rng = np.random.default_rng((seed, 1000))
     art: list[SpriteArt] = []
     for coat, name in (((0.62, 0.16, 0.15), "red"), ((0.18, 0.30, 0.56), "blue")):
-        art += [SpriteArt(f"guard_{name}{i}", _guard(coat, s), Material.CREATURE, 0.0) for i, s in enumerate((-1.0, 1.0))]
+        art += [
+            SpriteArt(f"guard_{name}{i}", _guard(coat, s), Material.CREATURE, 0.0)
+            for i, s in enumerate((-1.0, 1.0))
+        ]
     art += [SpriteArt(f"orb{i}", _orb(p), Material.CREATURE, 0.6) for i, p in enumerate((0.0, 3.1))]
     art += [SpriteArt(f"crystal{i}", _crystal(i / 4), Material.CRYSTAL, 0.85) for i in range(4)]
     art += [

@@ -1,8 +1,9 @@
 """The arena's map: sixteen plots of hand-drawn rooms and courtyards, joined by doors, laid out from a seed.
 
-The world is a grid of one-metre cells. A cell is solid from below up to `low` and solid again from `high` up to `ROOF`
-(`high` is `OPEN` under the sky), so one cell can be floor, hedge, pool, wall, doorway with a lintel, or window.
-Axes: x right (east), y up, z forward (north); cell (i, k) covers x in i..i+1 and z in k..k+1, flat index `k * width + i`.
+The world is a grid of one-metre cells. A cell is solid from below up to `low` and solid again from `high` up
+to `ROOF` (`high` is `OPEN` under the sky), so one cell can be floor, hedge, pool, wall, doorway with a
+lintel, or window. Axes: x right (east), y up, z forward (north); cell (i, k) covers x in i..i+1 and z in
+k..k+1, flat index `k * width + i`.
 """
 
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 __all__ = ["NO_WAY", "OPEN", "ROOF", "STEP_UP", "Prop", "World", "build_world"]
 
 ROOF = 4.0
-"""Height of every roof in metres. One height for all is what lets a ray that has passed over a roof forget it."""
+"""Height of every roof in metres: one for all, so that a ray above one roof is above all of them."""
 OPEN = 1e6
 """`high` of a cell that has the sky above it."""
 NO_WAY = 1 << 20
@@ -26,8 +27,28 @@ PLOTS = 4
 PITCH = PLOT + 1
 
 TILE_NAMES = (
-    "brick", "sandstone", "crypt", "planks", "parquet", "timber", "metal", "glow", "tiles", "mosaic", "grass",
-    "cobbles", "flags", "gravel", "hedge", "water", "crate", "books", "carpet", "rafters", "vault", "hatch",
+    "brick",
+    "sandstone",
+    "crypt",
+    "planks",
+    "parquet",
+    "timber",
+    "metal",
+    "glow",
+    "tiles",
+    "mosaic",
+    "grass",
+    "cobbles",
+    "flags",
+    "gravel",
+    "hedge",
+    "water",
+    "crate",
+    "books",
+    "carpet",
+    "rafters",
+    "vault",
+    "hatch",
 )
 _TILE = {name: index for index, name in enumerate(TILE_NAMES)}
 
@@ -50,138 +71,228 @@ class Theme:
 # . floor   , path   # wall   o pillar   h hedge   c crate   C stacked crates   w water   r rim   b bookshelf
 # d dais     T tree   L lamp   k crystal  s open to the sky   t tower   B barrel   p potion
 _THEMES = (
-    Theme("garden", "timber", "grass", "gravel", "rafters", OPEN, "sandstone", (1.0, 0.72, 0.36), (
-        ".....,,.....",
-        ".hhh.,,.hhh.",
-        ".hT..,,..Th.",
-        ".h.k.,,...h.",
-        "....rrrr....",
-        ",,,,rwwr,,,,",
-        ",,,,rwwr,,,,",
-        "....rrrr....",
-        ".h...,,.k.h.",
-        ".hT..,,..Th.",
-        ".hhh.,,.hhh.",
-        "..L..,,..L..",
-    )),
-    Theme("plaza", "sandstone", "cobbles", "flags", "vault", OPEN, "sandstone", (1.0, 0.72, 0.36), (
-        "............",
-        ".L........L.",
-        "...,,,,,,...",
-        "..,,dddd,,..",
-        "..,dddddd,..",
-        "..,ddttdd,..",
-        "..,ddttdd,..",
-        "..,dddddd,..",
-        "..,,dddd,,..",
-        "...,,,,,,..k",
-        ".L..k.....L.",
-        "B...........",
-    )),
-    Theme("orchard", "brick", "grass", "gravel", "rafters", OPEN, "brick", (1.0, 0.72, 0.36), (
-        "..T..,,..T..",
-        ".....,,.....",
-        "T..T.,,.T..T",
-        ".....,,.....",
-        ".k...,,.....",
-        ",,,,,,,,,,,,",
-        ",,,,,,,,,,,,",
-        "rrr..,,.hhhh",
-        "..r..,,.h..h",
-        "T.r..,,...kh",
-        "..r..,,.h..h",
-        "BBr..,,.hhhh",
-    )),
-    Theme("hall", "brick", "parquet", "carpet", "rafters", 3.4, "sandstone", (1.0, 0.62, 0.28), (
-        ".....,,.....",
-        ".L...,,...L.",
-        "..o..,,..o..",
-        ".....,,.....",
-        ".....,,..k..",
-        ",,o,,,,,,o,,",
-        ",,,,,,,,,,,,",
-        ".....,,.....",
-        "..o..,,..o..",
-        ".p...,,.....",
-        ".L.........L",
-        "BB....k...BB",
-    )),
-    Theme("library", "planks", "parquet", "carpet", "rafters", 3.0, "planks", (1.0, 0.66, 0.32), (
-        "............",
-        ".bbbb..bbbb.",
-        ".L........L.",
-        ".bbbb..bbbb.",
-        ".....,,.....",
-        ".,,,,,,,,,,.",
-        ".,,,,,,,,,,.",
-        "..k..,,.....",
-        ".bbbb..bbbb.",
-        ".........k..",
-        ".bbbb..bbbb.",
-        ".L........L.",
-    )),
-    Theme("crypt", "crypt", "flags", "flags", "vault", 2.8, "crypt", (0.45, 1.0, 0.55), (
-        "..##....##..",
-        ".L#......#L.",
-        "..#..##..#..",
-        "..#..##..#k.",
-        "............",
-        ".##......##.",
-        ".##......##.",
-        "............",
-        "..#..##..#..",
-        ".k#..##..#..",
-        ".L#......#L.",
-        "..##....##.p",
-    )),
-    Theme("works", "metal", "hatch", "hatch", "metal", 3.2, "glow", (0.35, 0.85, 1.0), (
-        "C..........c",
-        "CC....L....c",
-        "C..o....o...",
-        "............",
-        "..k..cc.....",
-        ".....Cc.....",
-        "............",
-        ".........k..",
-        "...o....o...",
-        "c..........C",
-        "cc....L...CC",
-        "Bc.........C",
-    )),
-    Theme("bath", "mosaic", "tiles", "sandstone", "vault", 3.6, "sandstone", (0.9, 0.85, 0.7), (
-        "............",
-        ".L........L.",
-        "..,,,,,,,,..",
-        "..,osssso,..",
-        "..,swwwws,..",
-        "..,swwwws,..",
-        "..,swwwws,..",
-        "..,swwwws,..",
-        "..,osssso,..",
-        "..,,,,,,,,..",
-        ".L..k.....L.",
-        "..........k.",
-    )),
-    Theme("store", "planks", "planks", "flags", "rafters", 3.0, "planks", (1.0, 0.62, 0.28), (
-        "cc........cc",
-        "c.L........c",
-        "....C..C....",
-        "...CC..CC...",
-        "............",
-        "k...........",
-        "..........k.",
-        "............",
-        "...cC..Cc...",
-        "....c..c....",
-        "B........L.B",
-        "BB..p.....BB",
-    )),
+    Theme(
+        "garden",
+        "timber",
+        "grass",
+        "gravel",
+        "rafters",
+        OPEN,
+        "sandstone",
+        (1.0, 0.72, 0.36),
+        (
+            ".....,,.....",
+            ".hhh.,,.hhh.",
+            ".hT..,,..Th.",
+            ".h.k.,,...h.",
+            "....rrrr....",
+            ",,,,rwwr,,,,",
+            ",,,,rwwr,,,,",
+            "....rrrr....",
+            ".h...,,.k.h.",
+            ".hT..,,..Th.",
+            ".hhh.,,.hhh.",
+            "..L..,,..L..",
+        ),
+    ),
+    Theme(
+        "plaza",
+        "sandstone",
+        "cobbles",
+        "flags",
+        "vault",
+        OPEN,
+        "sandstone",
+        (1.0, 0.72, 0.36),
+        (
+            "............",
+            ".L........L.",
+            "...,,,,,,...",
+            "..,,dddd,,..",
+            "..,dddddd,..",
+            "..,ddttdd,..",
+            "..,ddttdd,..",
+            "..,dddddd,..",
+            "..,,dddd,,..",
+            "...,,,,,,..k",
+            ".L..k.....L.",
+            "B...........",
+        ),
+    ),
+    Theme(
+        "orchard",
+        "brick",
+        "grass",
+        "gravel",
+        "rafters",
+        OPEN,
+        "brick",
+        (1.0, 0.72, 0.36),
+        (
+            "..T..,,..T..",
+            ".....,,.....",
+            "T..T.,,.T..T",
+            ".....,,.....",
+            ".k...,,.....",
+            ",,,,,,,,,,,,",
+            ",,,,,,,,,,,,",
+            "rrr..,,.hhhh",
+            "..r..,,.h..h",
+            "T.r..,,...kh",
+            "..r..,,.h..h",
+            "BBr..,,.hhhh",
+        ),
+    ),
+    Theme(
+        "hall",
+        "brick",
+        "parquet",
+        "carpet",
+        "rafters",
+        3.4,
+        "sandstone",
+        (1.0, 0.62, 0.28),
+        (
+            ".....,,.....",
+            ".L...,,...L.",
+            "..o..,,..o..",
+            ".....,,.....",
+            ".....,,..k..",
+            ",,o,,,,,,o,,",
+            ",,,,,,,,,,,,",
+            ".....,,.....",
+            "..o..,,..o..",
+            ".p...,,.....",
+            ".L.........L",
+            "BB....k...BB",
+        ),
+    ),
+    Theme(
+        "library",
+        "planks",
+        "parquet",
+        "carpet",
+        "rafters",
+        3.0,
+        "planks",
+        (1.0, 0.66, 0.32),
+        (
+            "............",
+            ".bbbb..bbbb.",
+            ".L........L.",
+            ".bbbb..bbbb.",
+            ".....,,.....",
+            ".,,,,,,,,,,.",
+            ".,,,,,,,,,,.",
+            "..k..,,.....",
+            ".bbbb..bbbb.",
+            ".........k..",
+            ".bbbb..bbbb.",
+            ".L........L.",
+        ),
+    ),
+    Theme(
+        "crypt",
+        "crypt",
+        "flags",
+        "flags",
+        "vault",
+        2.8,
+        "crypt",
+        (0.45, 1.0, 0.55),
+        (
+            "..##....##..",
+            ".L#......#L.",
+            "..#..##..#..",
+            "..#..##..#k.",
+            "............",
+            ".##......##.",
+            ".##......##.",
+            "............",
+            "..#..##..#..",
+            ".k#..##..#..",
+            ".L#......#L.",
+            "..##....##.p",
+        ),
+    ),
+    Theme(
+        "works",
+        "metal",
+        "hatch",
+        "hatch",
+        "metal",
+        3.2,
+        "glow",
+        (0.35, 0.85, 1.0),
+        (
+            "C..........c",
+            "CC....L....c",
+            "C..o....o...",
+            "............",
+            "..k..cc.....",
+            ".....Cc.....",
+            "............",
+            ".........k..",
+            "...o....o...",
+            "c..........C",
+            "cc....L...CC",
+            "Bc.........C",
+        ),
+    ),
+    Theme(
+        "bath",
+        "mosaic",
+        "tiles",
+        "sandstone",
+        "vault",
+        3.6,
+        "sandstone",
+        (0.9, 0.85, 0.7),
+        (
+            "............",
+            ".L........L.",
+            "..,,,,,,,,..",
+            "..,osssso,..",
+            "..,swwwws,..",
+            "..,swwwws,..",
+            "..,swwwws,..",
+            "..,swwwws,..",
+            "..,osssso,..",
+            "..,,,,,,,,..",
+            ".L..k.....L.",
+            "..........k.",
+        ),
+    ),
+    Theme(
+        "store",
+        "planks",
+        "planks",
+        "flags",
+        "rafters",
+        3.0,
+        "planks",
+        (1.0, 0.62, 0.28),
+        (
+            "cc........cc",
+            "c.L........c",
+            "....C..C....",
+            "...CC..CC...",
+            "............",
+            "k...........",
+            "..........k.",
+            "............",
+            "...cC..Cc...",
+            "....c..c....",
+            "B........L.B",
+            "BB..p.....BB",
+        ),
+    ),
 )
 
 
 @dataclass(frozen=True)
 class Prop:
-    """Something that stands in the world and does not move: `name` of its sprite, its foot in metres, its size."""
+    """Something that stands in the world: `name` of its sprite, its foot and its size in metres."""
 
     name: str
     x: float
@@ -213,7 +324,7 @@ class World:
     floor_tile: NDArray[np.int16]
     """Tile on top of `low`."""
     side_tile: NDArray[np.int16]
-    """Tile on the sides of what stands in the cell, or -1: then a face takes `wall_tile` of the cell it is seen from."""
+    """Tile on the sides of what stands in the cell; -1 takes `wall_tile` of the cell it is seen from."""
     wall_tile: NDArray[np.int16]
     ceiling_tile: NDArray[np.int16]
     inside: NDArray[np.bool_]
@@ -277,7 +388,9 @@ def _layout(rng: np.random.Generator) -> tuple[list[Theme], set[tuple[int, int]]
     for plot in range(PLOTS * PLOTS):
         row, column = divmod(plot, PLOTS)
         pool = yards if (row + column) % 2 == 0 else rooms
-        near = {themes[p].name for p in (plot - 2, plot - PLOTS - 1, plot - PLOTS + 1) if 0 <= p < len(themes)}
+        near = {
+            themes[p].name for p in (plot - 2, plot - PLOTS - 1, plot - PLOTS + 1) if 0 <= p < len(themes)
+        }
         choice = [t for t in pool if t.name not in near] or pool
         themes.append(choice[int(rng.integers(len(choice)))])
     pairs = [(p, p + 1) for p in range(PLOTS * PLOTS) if p % PLOTS < PLOTS - 1]
@@ -345,7 +458,11 @@ def build_world(seed: int) -> World:
                 elif kind == "h":
                     low[at], solid[at], floor[at] = 1.15, _TILE["hedge"], _TILE["hedge"]
                 elif kind in "cC":
-                    low[at], solid[at], floor[at] = (1.0 if kind == "c" else 2.0), _TILE["crate"], _TILE["crate"]
+                    low[at], solid[at], floor[at] = (
+                        (1.0 if kind == "c" else 2.0),
+                        _TILE["crate"],
+                        _TILE["crate"],
+                    )
                 elif kind == "b":
                     low[at], solid[at], floor[at] = 2.25, _TILE["books"], _TILE["planks"]
                 elif kind == "w":
@@ -412,14 +529,28 @@ def build_world(seed: int) -> World:
     start = _free_spot(walkable, blocked, centre, centre)
     exit_spot = _free_spot(walkable, blocked, side - 1 - centre, side - 1 - centre)
     return World(
-        width=side, depth=side, low=low.ravel(), high=high.ravel(), floor_tile=floor.ravel(), side_tile=solid.ravel(),
-        wall_tile=wall.ravel(), ceiling_tile=ceiling.ravel(), inside=inside.ravel(), props=tuple(props),
-        lights=tuple(lights), crystal_spots=tuple(crystals), potion_spots=tuple(potions),
-        start=(start[0], start[1], 0.6), exit=exit_spot, walkable=walkable.ravel(),
+        width=side,
+        depth=side,
+        low=low.ravel(),
+        high=high.ravel(),
+        floor_tile=floor.ravel(),
+        side_tile=solid.ravel(),
+        wall_tile=wall.ravel(),
+        ceiling_tile=ceiling.ravel(),
+        inside=inside.ravel(),
+        props=tuple(props),
+        lights=tuple(lights),
+        crystal_spots=tuple(crystals),
+        potion_spots=tuple(potions),
+        start=(start[0], start[1], 0.6),
+        exit=exit_spot,
+        walkable=walkable.ravel(),
     )
 
 
-def _free_spot(walkable: NDArray[np.bool_], blocked: set[tuple[int, int]], i: int, k: int) -> tuple[float, float]:
+def _free_spot(
+    walkable: NDArray[np.bool_], blocked: set[tuple[int, int]], i: int, k: int
+) -> tuple[float, float]:
     """The walkable cell nearest to (i, k) whose neighbours are walkable too, as a point in metres."""
     best = (1e9, 0.0, 0.0)
     for kk in range(max(1, k - 6), min(walkable.shape[0] - 1, k + 7)):
