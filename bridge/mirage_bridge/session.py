@@ -54,6 +54,8 @@ _ALIVE_NS: Final = 1_000_000_000
 _SILENCE_NS: Final = 3_000_000_000
 #: A host that has not moved for so long since a frame was put before it is not waited for.
 STALL_NS: Final = 100_000_000
+#: How long a wait sleeps before it looks whether the sidecar still moves.
+_LOOK_UP_MS: Final = 25
 #: A picture older than this is not shown as the newest: a frozen sidecar must not freeze the game.
 STALE_NS: Final = 250_000_000
 _DRAIN: Final = 64
@@ -454,7 +456,7 @@ class Session:
                 time.sleep(min(_NAP_S, left_ns / 1e9))
             elif self._poller is not None:
                 packing = self._ring is not None and self._ring.packing()
-                self._poller.poll(1 if packing else left_ns // 1_000_000 - 1)
+                self._poller.poll(1 if packing else min(_LOOK_UP_MS, left_ns // 1_000_000 - 1))
             self._pump()
             reason = self._why_no_wait(now_ns)
 

@@ -61,6 +61,19 @@ def test_without_a_sidecar_the_game_plays(endpoint: str) -> None:
         assert session.stats() == mb.SessionStats(frames_offline=3)
 
 
+def test_a_hang_ends_a_long_wait(endpoint: str, spawn: Spawn) -> None:
+    host = start_host(spawn, endpoint)
+    with mb.Session(endpoint, size=(64, 36), budget_ms=30_000) as session:
+        play_until_answered(session).release()
+        host.process.send_signal(signal.SIGSTOP)
+        before_s = time.monotonic()
+        with play(session, 1) as answer:
+            assert answer.reason == "the sidecar does not move"
+        assert time.monotonic() - before_s < 5
+        host.process.send_signal(signal.SIGCONT)
+        play_until_answered(session).release()
+
+
 @pytest.mark.parametrize("memory", ["memfd", "file"])
 def test_frames_come_back_restyled(endpoint: str, spawn: Spawn, memory: str) -> None:
     start_host(spawn, endpoint, memory=memory)

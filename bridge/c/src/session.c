@@ -32,6 +32,8 @@
 #define ALIVE_NS (1000 * MS)
 #define SILENCE_NS (3000 * MS)
 #define STALL_NS (100 * MS)
+/* How long a wait sleeps before it looks whether the sidecar still moves. */
+#define LOOK_UP_MS 25
 #define STALE_NS (250 * MS)
 
 enum { DRAIN = 64, ENDPOINT_BYTES = 128, MOST_IPC_PATH = 107, REASON_BYTES = 64, SENTENCE_BYTES = 512 };
@@ -881,7 +883,8 @@ int mirage_wait_answer(mirage_session *session, uint64_t frame_id, uint64_t time
             nanosleep(&nap, NULL);
         } else {
             zmq_pollitem_t items[2] = {{s->socket, 0, ZMQ_POLLIN, 0}, {NULL, s->pidfd, ZMQ_POLLIN, 0}};
-            zmq_poll(items, s->pidfd >= 0 ? 2 : 1, (long)((end - now) / MS) - 1);
+            long wait_ms = (long)((end - now) / MS) - 1;
+            zmq_poll(items, s->pidfd >= 0 ? 2 : 1, wait_ms < LOOK_UP_MS ? wait_ms : LOOK_UP_MS);
         }
         pump(s);
         reason = why_no_wait(s, now);
