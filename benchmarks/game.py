@@ -2,10 +2,10 @@
 
     python benchmarks/game.py --json out/game_bench.json
 
-Plays on autopilot without a sidecar. `game` is what a frame costs before it is sent (rules, autopilot, drawing);
-the planes (depth, motion, mask) are only made for a sidecar that wants them and stand by themselves. Figures are
-milliseconds by the wall clock; `game_cpu` is what `game` took of the core's time, the figure to go by on a machine
-that others use too. The goal is 8 ms at 640x360.
+Plays on autopilot without a sidecar. `game` is what a frame costs before it is sent (rules, autopilot,
+drawing); the planes (depth, motion, mask) are only made for a sidecar that wants them and stand by
+themselves. Figures are milliseconds by the wall clock; `game_cpu` is what `game` took of the core's time, the
+figure to go by on a machine that others use too. The goal is 8 ms at 640x360.
 """
 
 import argparse

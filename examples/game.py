@@ -296,7 +296,7 @@ class Play:
         if options.headless:
             self.screen = pygame.Surface(options.size, depth=32)
         else:
-            pygame.init()
+            pygame.display.init()
             with warnings.catch_warnings():
                 # pygame warns where the scaling is done by the CPU; the game has nothing better to do about
                 # it.

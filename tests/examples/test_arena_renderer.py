@@ -122,7 +122,7 @@ def test_sprites_are_found_along_their_own_motion(walk: Walk) -> None:
             if mine.sum() < 60 or (before.ident == ident).sum() < 60 or int(ident) in changed:
                 continue
             checked += 1
-            # Thin things are lost by half a pixel: a neighbour counts as well. The rest is what came into view.
+            # Thin things are lost by half a pixel: a neighbour counts as well.
             was = np.pad(before.ident == ident, 1)
             around = [was[a : a + SIZE[1], b : b + SIZE[0]] for a in range(3) for b in range(3)]
             wide = np.logical_or.reduce(around)
