@@ -1,0 +1,196 @@
+"""Compile every kernel that a launcher can choose, for several chips, on a machine without a GPU.
+
+    python benchmarks/compile_check.py --json out/compile.json            everything, minutes
+    python benchmarks/compile_check.py --short --json out/compile.json    what base and nano launch at 1080p in bf16
+
+The launches are not listed by hand: each op is called as the network calls it, with tensors that have shapes
+and no memory, and what it would have launched is recorded (`mirage_kernels.record`) with the same arguments, so
+that the compiler is told exactly what a launch tells it. The JSON is
+
+    {"triton": version, "kernels": [{"name", "config", "target", "registers", "spill_bytes", "shared_bytes",
+                                     "warps", "stages", "tensor_core"}]}
+
+with `tensor_core` the matrix instruction in the machine code ("HGMMA", "QGMMA" on sm_90; "HMMA", "IMMA", ...;
+"" where there is none). The exit code is 1 where a kernel spills on sm_90, misses a matrix instruction that its
+source asks for, or wants more shared memory than the chip has.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from mirage_kernels.launch import Launch, record, triton
+
+from mirage_kernels import network
+
+__all__ = ["compile_launch", "launches", "main", "problems"]
+
+TARGETS = (80, 90, 120)
+SHARED_LIMIT = {80: 163 * 1024, 90: 227 * 1024, 100: 227 * 1024, 120: 99 * 1024}
+_TYPES = {
+    torch.float32: "fp32",
+    torch.float16: "fp16",
+    torch.bfloat16: "bf16",
+    torch.float8_e4m3fn: "fp8e4nv",
+    torch.int8: "i8",
+    torch.uint8: "u8",
+    torch.int32: "i32",
+    torch.int64: "i64",
+}
+_MATRIX = re.compile(r"\b(HGMMA|QGMMA|IGMMA|UTC[A-Z]*MMA|HMMA|QMMA|OMMA|IMMA)\b")
+
+
+def _signature(launch: Launch) -> tuple[dict[str, str], dict[Any, Any], dict[Any, Any]]:
+    """The types, constants and alignment facts that Triton would derive from these arguments."""
+    names = launch.kernel.arg_names
+    signature: dict[str, str] = {}
+    constants: dict[Any, Any] = {}
+    facts: dict[Any, Any] = {}
+    for place, name in enumerate(names):
+        if name in launch.constants:
+            signature[name] = "constexpr"
+            constants[name] = launch.constants[name]
+            continue
+        value = launch.args[name]
+        if isinstance(value, torch.Tensor):
+            signature[name] = "*" + _TYPES[value.dtype]
+            # Launchers refuse what is not aligned; a frame starts where shared memory put it, on 64 bytes.
+            facts[(place,)] = [["tt.divisibility", 16]]
+        elif isinstance(value, float):
+            signature[name] = "fp32"
+        elif value == 1:
+            signature[name] = "constexpr"
+            constants[name] = 1
+        else:
+            signature[name] = "i32" if -(2**31) <= value < 2**31 else "i64"
+            if value % 16 == 0:
+                facts[(place,)] = [["tt.divisibility", 16]]
+    return signature, constants, facts
+
+
+def _key(launch: Launch) -> str:
+    signature, constants, facts = _signature(launch)
+    return repr((launch.name, signature, constants, sorted(facts), launch.warps, launch.stages))
+
+
+def launches(target: int, short: bool) -> Iterator[Launch]:
+    """Every distinct launch for a chip, in the order in which a frame meets them."""
+    seen: set[str] = set()
+    with record(target) as found:
+        network.rehearse(short=short)
+        for launch in found:
+            key = _key(launch)
+            if key not in seen:
+                seen.add(key)
+                yield launch
+
+
+def _tool(name: str) -> str:
+    return str(Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / name)
+
+
+def compile_launch(launch: Launch, target: int) -> dict[str, Any]:
+    """Compile one launch and return its row of the table."""
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    signature, constants, facts = _signature(launch)
+    source = ASTSource(launch.kernel, signature, constants, facts)
+    options = {"num_warps": launch.warps, "num_stages": launch.stages, "enable_fp_fusion": True}
+    compiled = triton.compile(source, target=GPUTarget("cuda", target, 32), options=options)
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as cubin:
+        cubin.write(compiled.asm["cubin"])
+        cubin.flush()
+        usage = subprocess.run(
+            [_tool("cuobjdump"), "-res-usage", cubin.name], capture_output=True, text=True, check=True
+        ).stdout
+        code = subprocess.run(
+            [_tool("cuobjdump"), "-sass", cubin.name], capture_output=True, text=True, check=True
+        ).stdout
+    registers, stack, local = (
+        int(re.search(rf"\b{name}:(\d+)", usage)[1])  # type: ignore[index]
+        for name in ("REG", "STACK", "LOCAL")
+    )
+    matrix = set(_MATRIX.findall(code))
+    best = next((name for name in sorted(matrix, key=lambda n: ("GMMA" not in n and "UTC" not in n, n))), "")
+    types = sorted({kind for name, kind in signature.items() if kind.startswith("*")})
+    return {
+        "name": launch.name,
+        "config": {**launch.constants, "types": types},
+        "target": f"sm_{target}",
+        "registers": registers,
+        "spill_bytes": stack + local,
+        "shared_bytes": compiled.metadata.shared,
+        "warps": launch.warps,
+        "stages": launch.stages,
+        "tensor_core": best,
+        # fp32 products are exact by intent, off the tensor cores.
+        "matrix_product": "tt.dot" in compiled.asm["ttir"] and not launch.constants.get("EXACT", False),
+    }
+
+
+def problems(row: dict[str, Any]) -> list[str]:
+    """What is wrong with a row; nothing where all is well."""
+    target = int(row["target"].removeprefix("sm_"))
+    found = []
+    if target == 90 and row["spill_bytes"]:
+        found.append(f"spills {row['spill_bytes']} bytes")
+    if row["shared_bytes"] > SHARED_LIMIT[target]:
+        found.append(f"wants {row['shared_bytes']} bytes of shared memory, the chip has {SHARED_LIMIT[target]}")
+    if row["matrix_product"] and not row["tensor_core"]:
+        found.append("has a matrix product and no matrix instruction")
+    if target == 90 and row["matrix_product"] and "GMMA" not in row["tensor_core"]:
+        found.append(f"takes {row['tensor_core']} where Hopper has warp-group products")
+    fp8 = any("fp8" in kind for kind in row["config"]["types"])
+    if target == 90 and fp8 and row["matrix_product"] and row["tensor_core"] != "QGMMA":
+        found.append("has fp8 weights and no QGMMA")
+    return found
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Compile, print a table, write the JSON; 1 where something is wrong."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--json", type=Path, help="where the table goes")
+    parser.add_argument("--short", action="store_true", help="what base and nano launch at 1080p in bf16")
+    parser.add_argument("--targets", default=",".join(map(str, TARGETS)), help="compute capabilities, such as 80,90")
+    parser.add_argument("--only", default="", help="kernels whose name contains this")
+    options = parser.parse_args(arguments)
+    if triton is None:
+        print("compile_check needs Triton, which has wheels for Linux only: pip install triton", file=sys.stderr)
+        return 2
+    rows, wrong = [], 0
+    for target in map(int, options.targets.split(",")):
+        for launch in launches(target, options.short):
+            if options.only not in launch.name:
+                continue
+            started = time.perf_counter()
+            row = compile_launch(launch, target)
+            rows.append(row)
+            found = problems(row)
+            wrong += bool(found)
+            sizes = " ".join(f"{k}={v:d}" for k, v in launch.constants.items())
+            print(
+                f"{row['target']:7} {row['name']:22} regs {row['registers']:3} spill {row['spill_bytes']:4} "
+                f"shared {row['shared_bytes']:6} warps {row['warps']} {row['tensor_core']:7} {sizes} "
+                f"({time.perf_counter() - started:.1f} s){'  WRONG: ' + ', '.join(found) if found else ''}",
+                flush=True,
+            )
+    print(f"{len(rows)} kernels compiled, {wrong} with something wrong")
+    if options.json:
+        options.json.parent.mkdir(parents=True, exist_ok=True)
+        options.json.write_text(json.dumps({"triton": triton.__version__, "kernels": rows}, indent=1) + "\n")
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

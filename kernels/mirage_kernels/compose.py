@@ -1,0 +1,607 @@
+# mypy: disable-error-code="no-untyped-def"
+"""compose: apply the network's edit to the full-resolution frame and write it in the engine's own format.
+
+For a pixel with display-encoded colour v = (r, g, b) in [-1, 1]:
+
+    weights = normalise(relu(W1x1 relu(W3x3 v + bias) + b) + 0.02)           the guide, four bins
+    change  = sum over bins of weights_b * (M_b (r, g, b, 1))                M bilinear between cell centres
+    answer  = v + strength * mask * (change + detail)
+
+`detail` is resampled where the display is larger or smaller than the working frame. The answer is clamped,
+dithered by a hash of (seed, y, x) and packed; alpha passes by, and so does what a half float holds outside
+[0, 1]. Only the *difference* is added to the raw value, so that an edit of zero gives back the very bytes, and
+an edit that is NaN is an edit of zero: a failing network shows the source.
+
+With `motion`, the edit is the *last* frame's: every pixel takes it from where it was, and where that was hidden,
+outside or is unknown only the colour transforms stay. That is the answer when the network is late.
+
+An edit is [N, h, w, 240] per cell: 48 numbers as (colour out, bin, r g b 1), so that one product needs 16
+neighbours in memory, then 192 of detail as (row, column, colour). `pack_edit` and `split_edit` translate.
+
+Floor: the frame in and out, `2 * H*W*bytes_per_pixel`, and the edit, `h*w*480` in bf16. Per pixel about
+162 + 24 (guide) + 192 (interpolation) + 48 + 12 (product) multiply-adds outside the tensor cores: at fp32's
+rate (67 TFLOP/s on an H200) those 0.9 kFLOP weigh more than the bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from mirage_kernels.frames import (
+    FrameLayout,
+    decode,
+    encode,
+    frame_of,
+    load_rgb,
+    mix32,
+    pack_frame,
+    raw_to_unit,
+    srgb_decode,
+    typed_view,
+    unit_rgb,
+    unpack_frame,
+)
+from mirage_kernels.launch import FLOATS, Config, check, jit, launch, on_triton, recording, require, tl, wide
+from mirage_kernels.pixels import grid_size
+
+__all__ = [
+    "EDIT_CHANNELS",
+    "GuideWeights",
+    "compose",
+    "compose_reference",
+    "compose_triton",
+    "guide_weights",
+    "hash_bytes",
+    "pack_edit",
+    "pack_guide",
+    "split_edit",
+]
+
+EDIT_CHANNELS = 48 + 192
+"""Numbers in a cell's edit."""
+
+
+class GuideWeights(NamedTuple):
+    """The guide's weights, fp32, its six channels padded to eight with zeros.
+
+    `look` [27, 8] over (row, column, rgb); `weigh` [4, 8]; `weigh_bias` [4]; `bias_weight` [8, D] and
+    `bias_bias` [8] make a frame's bias from its condition: `functional.linear(condition, ...)` -> [N, 8].
+    """
+
+    look: Tensor
+    weigh: Tensor
+    weigh_bias: Tensor
+    bias_weight: Tensor
+    bias_bias: Tensor
+
+
+def pack_guide(
+    look: Tensor, look_bias: Tensor, bias: Tensor, bias_bias: Tensor, weigh: Tensor, weigh_bias: Tensor
+) -> GuideWeights:
+    """Pack the guide's parameters: `look` [6, 3, 3, 3], `bias` [6, D], `weigh` [4, 6, 1, 1] and their biases."""
+    pad = 8 - look.shape[0]
+    return GuideWeights(
+        functional.pad(wide(look).permute(2, 3, 1, 0).reshape(27, -1), (0, pad)).contiguous(),
+        functional.pad(wide(weigh).flatten(1), (0, pad)).contiguous(),
+        wide(weigh_bias).contiguous(),
+        functional.pad(wide(bias), (0, 0, 0, pad)).contiguous(),
+        functional.pad(wide(bias_bias) + wide(look_bias), (0, pad)).contiguous(),
+    )
+
+
+def pack_edit(matrices: Tensor, detail: Tensor) -> Tensor:
+    """Join matrices [N, h, w, 48] as (bin, colour out, r g b 1) and detail [N, h, w, 192] into an edit."""
+    n, h, w, _ = matrices.shape
+    turned = matrices.view(n, h, w, 4, 3, 4).transpose(3, 4).reshape(n, h, w, 48)
+    return torch.cat([turned, detail], -1)
+
+
+def split_edit(edit: Tensor) -> tuple[Tensor, Tensor]:
+    """Undo `pack_edit`."""
+    n, h, w, _ = edit.shape
+    matrices = edit[..., :48].reshape(n, h, w, 3, 4, 4).transpose(3, 4).reshape(n, h, w, 48)
+    return matrices, edit[..., 48:]
+
+
+def guide_weights(v: Tensor, bias: Tensor, guide: Sequence[Tensor]) -> Tensor:
+    """The guide: v [N, H, W, 3], bias [N, 8] -> weights [N, H, W, 4] that sum to one."""
+    look, weigh, weigh_bias = (part.to(v.dtype) for part in guide[:3])
+    padded = functional.pad(v.permute(0, 3, 1, 2), (1, 1, 1, 1), mode="replicate")
+    kernel = look.view(3, 3, 3, 8).permute(3, 2, 0, 1)
+    seen = functional.relu(functional.conv2d(padded, kernel).permute(0, 2, 3, 1) + bias[:, None, None].to(v.dtype))
+    raw = functional.relu(functional.linear(seen, weigh, weigh_bias)) + 0.02
+    return raw / raw.sum(-1, keepdim=True)
+
+
+def hash_bytes(seed: Tensor, height: int, width: int) -> Tensor:
+    """The dither's thresholds in (0, 1), fp32 [N, H, W, 3]: three bytes of a hash of (seed, y, x)."""
+    mask = 0xFFFFFFFF
+
+    def mix(x: Tensor) -> Tensor:
+        x = x ^ (x >> 16)
+        x = (x * 0x7FEB352D) & mask
+        x = x ^ (x >> 15)
+        x = (x * 0x846CA68B) & mask
+        return x ^ (x >> 16)
+
+    y = torch.arange(height, device=seed.device).view(1, -1, 1)
+    x = torch.arange(width, device=seed.device).view(1, 1, -1)
+    bits = mix(((y << 16) | x) ^ mix(seed & mask).view(-1, 1, 1))
+    return torch.stack([((bits >> shift & 255).float() + 0.5) / 256 for shift in (0, 8, 16)], -1)
+
+
+def _bilinear(grid: Tensor, y: Tensor, x: Tensor, last_y: int, last_x: int) -> Tensor:
+    """Sample grid [N, h, w, C] at positions y, x [N, H, W], bounded to [0, last]: [N, H, W, C]."""
+    y, x = y.clamp(0, last_y), x.clamp(0, last_x)
+    y0, x0 = y.floor(), x.floor()
+    fy, fx = (y - y0).unsqueeze(-1), (x - x0).unsqueeze(-1)
+    iy, ix = y0.long(), x0.long()
+    ny, nx = (iy + 1).clamp_max(last_y), (ix + 1).clamp_max(last_x)
+    frame = torch.arange(grid.shape[0], device=grid.device).view(-1, 1, 1)
+    top = grid[frame, iy, ix] * (1 - fx) + grid[frame, iy, nx] * fx
+    bottom = grid[frame, ny, ix] * (1 - fx) + grid[frame, ny, nx] * fx
+    return top * (1 - fy) + bottom * fy
+
+
+def compose_reference(
+    out: Tensor,
+    frames: Tensor,
+    layout: FrameLayout,
+    rows: int,
+    columns: int,
+    edit: Tensor,
+    guide: Sequence[Tensor],
+    bias: Tensor,
+    strength: Tensor,
+    mask: Tensor | None,
+    dither: Tensor | None,
+    motion: Tensor | None,
+    visible: Tensor | None,
+) -> None:
+    """The definition of `compose`; writes into `out`."""
+    n, height, width = frames.shape[0], layout.height, layout.width
+    h, w = edit.shape[1:3]
+    device = frames.device
+    raw = unpack_frame(frames, layout)
+    unit = unit_rgb(raw, layout)
+    v = unit * 2 - 1
+    weights = guide_weights(v, bias, guide)
+
+    # Where each pixel lies on the working frame, in its pixels; the edit is taken from there.
+    y = ((torch.arange(height, device=device) + 0.5) * (rows / height)).view(1, -1, 1).expand(n, height, width)
+    x = ((torch.arange(width, device=device) + 0.5) * (columns / width)).view(1, 1, -1).expand(n, height, width)
+    share = torch.ones(n, height, width, device=device)
+    if motion is not None and visible is not None:
+        my = torch.arange(height, device=device) * motion.shape[2] // height
+        mx = torch.arange(width, device=device) * motion.shape[3] // width
+        moved, seen = motion.float()[:, :, my][:, :, :, mx], visible.float()[:, 0, my][:, :, mx]
+        known = moved.isfinite().all(1)
+        moved = torch.where(known[:, None], moved, 0.0).clamp(-1e5, 1e5)
+        y, x = y + moved[:, 1], x + moved[:, 0]
+        inside = (y >= 0) & (y <= rows) & (x >= 0) & (x <= columns)
+        share = torch.where(known & inside, seen, 0.0)
+    grid = _bilinear(wide(edit[..., :48]), y / 8 - 0.5, x / 8 - 0.5, h - 1, w - 1)
+    matrix = (grid.view(n, height, width, 3, 4, 4) * weights[:, :, :, None, :, None]).sum(4)
+    change = (matrix[..., :3] * v[..., None, :]).sum(-1) + matrix[..., 3]
+    detail = wide(edit[..., 48:]).reshape(n, h, w, 8, 8, 3).permute(0, 1, 3, 2, 4, 5).reshape(n, 8 * h, 8 * w, 3)
+    detail = _bilinear(detail, y - 0.5, x - 0.5, rows - 1, columns - 1)
+
+    amount = strength.view(-1, 1, 1, 1)
+    if mask is not None:
+        amount = amount * mask.float()[:, 0, :, :, None]
+    delta = torch.nan_to_num(amount * (change + detail * share[..., None]), nan=0.0)
+    edited = (unit + delta * 0.5).clamp(0, 1)
+    step = srgb_decode(edited) - srgb_decode(unit) if layout.linear else edited - unit
+    answer = torch.nan_to_num(raw[..., :3], nan=0.0, posinf=torch.inf, neginf=-torch.inf) + step * layout.scale
+    if layout.format != "rgba16f":
+        threshold = 0.5 if dither is None else hash_bytes(dither, height, width)
+        answer = (answer + threshold).floor().clamp(0, layout.scale)
+    pack_frame(torch.cat([answer, raw[..., 3:]], -1), layout, out)
+
+
+@jit
+def _threshold(bits, SHIFT: tl.constexpr):
+    return (((bits >> SHIFT) & 255).to(tl.float32) + 0.5) * (1.0 / 256.0)
+
+
+@jit
+def _finish(raw, unit, delta, threshold, KIND: tl.constexpr, LINEAR: tl.constexpr, SCALE: tl.constexpr):
+    """The raw value of the answer from the source's and the change of v."""
+    delta = tl.where(delta == delta, delta, 0.0)
+    edited = tl.minimum(tl.maximum(unit + delta * 0.5, 0.0), 1.0)
+    if LINEAR:
+        step = decode(edited) - decode(unit)
+    else:
+        step = edited - unit
+    value = tl.where(raw == raw, raw, 0.0) + step * SCALE
+    if KIND != 3:
+        value = tl.minimum(tl.maximum(tl.floor(value + threshold), 0.0), SCALE)
+    return value
+
+
+@jit
+def _detail(pixel_ptr, y, x, w, keep, C: tl.constexpr):
+    """Detail (r, g, b) of the working pixels (y, x), fp32 [P]."""
+    at = pixel_ptr + ((y // 8) * w + x // 8) * C + (y % 8 * 8 + x % 8) * 3
+    r = tl.load(at, mask=keep, other=0.0).to(tl.float32)
+    g = tl.load(at + 1, mask=keep, other=0.0).to(tl.float32)
+    b = tl.load(at + 2, mask=keep, other=0.0).to(tl.float32)
+    return r, g, b
+
+
+@jit
+def _compose_kernel(
+    frame_ptr,  # elements of [N, size_bytes]
+    out_ptr,  # as frame_ptr
+    edit_ptr,  # [N, h, w, 240]
+    look_ptr,  # [27, 8] fp32
+    weigh_ptr,  # [4, 8] fp32
+    weigh_bias_ptr,  # [4] fp32
+    bias_ptr,  # [N, 8] fp32
+    strength_ptr,  # [N] fp32
+    mask_ptr,  # [N, 1, H, W]
+    dither_ptr,  # [N] int64
+    motion_ptr,  # [N, 2, mh, mw] fp32
+    visible_ptr,  # [N, 1, mh, mw] fp32
+    frame_stride,
+    out_stride,
+    first,
+    pitch,
+    height,
+    width,
+    rows,
+    columns,
+    h,
+    w,
+    motion_height,
+    motion_width,
+    KIND: tl.constexpr,
+    BGR: tl.constexpr,
+    LINEAR: tl.constexpr,
+    SCALE: tl.constexpr,
+    DIRECT: tl.constexpr,
+    HAS_MASK: tl.constexpr,
+    DITHER: tl.constexpr,
+    WARP: tl.constexpr,
+    TY: tl.constexpr,
+    TX: tl.constexpr,
+):
+    P: tl.constexpr = TY * TX
+    C: tl.constexpr = 240
+    frame = tl.program_id(1)
+    across = tl.cdiv(width, TX)
+    p = tl.arange(0, P)
+    y = tl.program_id(0) // across * TY + p // TX
+    x = tl.program_id(0) % across * TX + p % TX
+    keep = (y < height) & (x < width)
+    frame_ptr += frame.to(tl.int64) * frame_stride
+    edit_ptr += frame.to(tl.int64) * h * w * C
+
+    # The guide: eight channels of a 3x3 look at the source.
+    o = tl.arange(0, 8)
+    seen = tl.zeros([P, 8], tl.float32) + tl.load(bias_ptr + frame * 8 + o)[None, :]
+    for ty in tl.static_range(3):
+        row = first + tl.minimum(tl.maximum(y + (ty - 1), 0), height - 1) * pitch
+        for tx in tl.static_range(3):
+            column = tl.minimum(tl.maximum(x + (tx - 1), 0), width - 1)
+            r, g, b, a = load_rgb(frame_ptr, row, column, keep, KIND, BGR)
+            r = raw_to_unit(r, KIND, LINEAR) * 2.0 - 1.0
+            g = raw_to_unit(g, KIND, LINEAR) * 2.0 - 1.0
+            b = raw_to_unit(b, KIND, LINEAR) * 2.0 - 1.0
+            tap = look_ptr + (ty * 3 + tx) * 24 + o
+            seen += r[:, None] * tl.load(tap)[None, :]
+            seen += g[:, None] * tl.load(tap + 8)[None, :]
+            seen += b[:, None] * tl.load(tap + 16)[None, :]
+    seen = tl.maximum(seen, 0.0)
+    g0 = tl.maximum(tl.sum(seen * tl.load(weigh_ptr + o)[None, :], 1) + tl.load(weigh_bias_ptr), 0.0) + 0.02
+    g1 = tl.maximum(tl.sum(seen * tl.load(weigh_ptr + 8 + o)[None, :], 1) + tl.load(weigh_bias_ptr + 1), 0.0) + 0.02
+    g2 = tl.maximum(tl.sum(seen * tl.load(weigh_ptr + 16 + o)[None, :], 1) + tl.load(weigh_bias_ptr + 2), 0.0) + 0.02
+    g3 = tl.maximum(tl.sum(seen * tl.load(weigh_ptr + 24 + o)[None, :], 1) + tl.load(weigh_bias_ptr + 3), 0.0) + 0.02
+    total = 1.0 / (g0 + g1 + g2 + g3)
+
+    raw_r, raw_g, raw_b, alpha = load_rgb(frame_ptr, first + y * pitch, x, keep, KIND, BGR)
+    unit_r = raw_to_unit(raw_r, KIND, LINEAR)
+    unit_g = raw_to_unit(raw_g, KIND, LINEAR)
+    unit_b = raw_to_unit(raw_b, KIND, LINEAR)
+
+    # Where the pixel lies on the working frame, in its pixels.
+    at_y = (y.to(tl.float32) + 0.5) * (rows / height)
+    at_x = (x.to(tl.float32) + 0.5) * (columns / width)
+    share = tl.full([P], 1.0, tl.float32)
+    if WARP:
+        plane = motion_height * motion_width
+        # In 64 bits: 16384 rows times 16384 would not fit twice over.
+        my = (y.to(tl.int64) * motion_height // height).to(tl.int32)
+        mx = (x.to(tl.int64) * motion_width // width).to(tl.int32)
+        at_m = my * motion_width + mx
+        moved_x = tl.load(motion_ptr + frame.to(tl.int64) * 2 * plane + at_m, mask=keep, other=0.0)
+        moved_y = tl.load(motion_ptr + (frame.to(tl.int64) * 2 + 1) * plane + at_m, mask=keep, other=0.0)
+        known = (tl.abs(moved_x) < float("inf")) & (tl.abs(moved_y) < float("inf"))
+        at_x += tl.minimum(tl.maximum(tl.where(known, moved_x, 0.0), -1e5), 1e5)
+        at_y += tl.minimum(tl.maximum(tl.where(known, moved_y, 0.0), -1e5), 1e5)
+        known = known & (at_y >= 0.0) & (at_y <= rows) & (at_x >= 0.0) & (at_x <= columns)
+        share = tl.load(visible_ptr + frame.to(tl.int64) * plane + at_m, mask=keep, other=0.0)
+        share = tl.where(known, share, 0.0)
+
+    # Colour transforms: four cells, each three runs of 16 neighbours.
+    cell_y = tl.minimum(tl.maximum(at_y * 0.125 - 0.5, 0.0), (h - 1).to(tl.float32))
+    cell_x = tl.minimum(tl.maximum(at_x * 0.125 - 0.5, 0.0), (w - 1).to(tl.float32))
+    y0 = tl.floor(cell_y)
+    x0 = tl.floor(cell_x)
+    fy = cell_y - y0
+    fx = cell_x - x0
+    iy = y0.to(tl.int32)
+    ix = x0.to(tl.int32)
+    next_y = tl.minimum(iy + 1, h - 1)
+    next_x = tl.minimum(ix + 1, w - 1)
+    q = tl.arange(0, 16)
+    sum_r = tl.zeros([P, 16], tl.float32)
+    sum_g = tl.zeros([P, 16], tl.float32)
+    sum_b = tl.zeros([P, 16], tl.float32)
+    for corner in tl.static_range(4):
+        cy = next_y if corner // 2 == 1 else iy
+        cx = next_x if corner % 2 == 1 else ix
+        by = fy if corner // 2 == 1 else 1.0 - fy
+        bx = fx if corner % 2 == 1 else 1.0 - fx
+        at = edit_ptr + ((cy * w + cx) * C)[:, None] + q[None, :]
+        part = (by * bx)[:, None]
+        sum_r += part * tl.load(at, mask=keep[:, None], other=0.0).to(tl.float32)
+        sum_g += part * tl.load(at + 16, mask=keep[:, None], other=0.0).to(tl.float32)
+        sum_b += part * tl.load(at + 32, mask=keep[:, None], other=0.0).to(tl.float32)
+    v_r = unit_r * 2.0 - 1.0
+    v_g = unit_g * 2.0 - 1.0
+    v_b = unit_b * 2.0 - 1.0
+    colour = tl.reshape(tl.join(tl.join(v_r, v_b), tl.join(v_g, tl.full([P], 1.0, tl.float32))), [P, 4])
+    guide = tl.reshape(tl.join(tl.join(g0 * total, g2 * total), tl.join(g1 * total, g3 * total)), [P, 4])
+    outer = tl.reshape(guide[:, :, None] * colour[:, None, :], [P, 16])
+    change_r = tl.sum(sum_r * outer, 1)
+    change_g = tl.sum(sum_g * outer, 1)
+    change_b = tl.sum(sum_b * outer, 1)
+
+    pixel_ptr = edit_ptr + 48
+    if DIRECT:
+        detail_r, detail_g, detail_b = _detail(pixel_ptr, y, x, w, keep, C)
+    else:
+        py = tl.minimum(tl.maximum(at_y - 0.5, 0.0), (rows - 1).to(tl.float32))
+        px = tl.minimum(tl.maximum(at_x - 0.5, 0.0), (columns - 1).to(tl.float32))
+        y0 = tl.floor(py)
+        x0 = tl.floor(px)
+        fy = py - y0
+        fx = px - x0
+        iy = y0.to(tl.int32)
+        ix = x0.to(tl.int32)
+        next_y = tl.minimum(iy + 1, rows - 1)
+        next_x = tl.minimum(ix + 1, columns - 1)
+        detail_r = tl.zeros([P], tl.float32)
+        detail_g = tl.zeros([P], tl.float32)
+        detail_b = tl.zeros([P], tl.float32)
+        for corner in tl.static_range(4):
+            cy = next_y if corner // 2 == 1 else iy
+            cx = next_x if corner % 2 == 1 else ix
+            by = fy if corner // 2 == 1 else 1.0 - fy
+            bx = fx if corner % 2 == 1 else 1.0 - fx
+            r, g, b = _detail(pixel_ptr, cy, cx, w, keep, C)
+            detail_r += by * bx * r
+            detail_g += by * bx * g
+            detail_b += by * bx * b
+
+    amount = tl.load(strength_ptr + frame) + tl.zeros([P], tl.float32)
+    if HAS_MASK:
+        at_mask = mask_ptr + frame.to(tl.int64) * height * width + y * width + x
+        amount *= tl.load(at_mask, mask=keep, other=0.0).to(tl.float32)
+    t_r = tl.full([P], 0.5, tl.float32)
+    t_g = t_r
+    t_b = t_r
+    if DITHER:
+        key = mix32(tl.load(dither_ptr + frame + tl.zeros([P], tl.int32)).to(tl.uint32))
+        bits = mix32(((y << 16) | x).to(tl.uint32) ^ key)
+        t_r = _threshold(bits, 0)
+        t_g = _threshold(bits, 8)
+        t_b = _threshold(bits, 16)
+    new_r = _finish(raw_r, unit_r, amount * (change_r + detail_r * share), t_r, KIND, LINEAR, SCALE)
+    new_g = _finish(raw_g, unit_g, amount * (change_g + detail_g * share), t_g, KIND, LINEAR, SCALE)
+    new_b = _finish(raw_b, unit_b, amount * (change_b + detail_b * share), t_b, KIND, LINEAR, SCALE)
+
+    out_row = out_ptr + frame.to(tl.int64) * out_stride + first + y * pitch
+    if KIND == 0:
+        low = new_b if BGR else new_r
+        high = new_r if BGR else new_b
+        word = low.to(tl.int32) | (new_g.to(tl.int32) << 8) | (high.to(tl.int32) << 16) | (alpha.to(tl.int32) << 24)
+        tl.store(out_row + x, word, mask=keep)
+    elif KIND == 1:
+        tl.store(out_row + x * 3, new_r.to(tl.uint8), mask=keep)
+        tl.store(out_row + x * 3 + 1, new_g.to(tl.uint8), mask=keep)
+        tl.store(out_row + x * 3 + 2, new_b.to(tl.uint8), mask=keep)
+    elif KIND == 2:
+        word = new_r.to(tl.int32) | (new_g.to(tl.int32) << 10) | (new_b.to(tl.int32) << 20)
+        tl.store(out_row + x, word | (alpha.to(tl.int32) << 30), mask=keep)
+    else:
+        tl.store(out_row + x * 4, new_r.to(tl.float16), mask=keep)
+        tl.store(out_row + x * 4 + 1, new_g.to(tl.float16), mask=keep)
+        tl.store(out_row + x * 4 + 2, new_b.to(tl.float16), mask=keep)
+        tl.store(out_row + x * 4 + 3, alpha.to(tl.float16), mask=keep)
+
+
+# 4 x 32 pixels, one a thread: runs of 128 bytes in the frame, the sums of three colours x 16 in registers, and a
+# tile touches at most 2 x 6 cells, which stay in the L1 cache.
+_CONFIG = Config({"TY": 4, "TX": 32}, 4, 1)
+
+
+def compose_triton(
+    out: Tensor,
+    frames: Tensor,
+    layout: FrameLayout,
+    rows: int,
+    columns: int,
+    edit: Tensor,
+    guide: Sequence[Tensor],
+    bias: Tensor,
+    strength: Tensor,
+    mask: Tensor | None,
+    dither: Tensor | None,
+    motion: Tensor | None,
+    visible: Tensor | None,
+) -> None:
+    """Launch the kernel of `compose` on checked arguments."""
+    n, (h, w) = frames.shape[0], edit.shape[1:3]
+    elements, stride, first, pitch = typed_view(frames, layout, words=True)
+    target, out_stride, _, _ = typed_view(out, layout, words=True)
+    args: dict[str, Any] = {
+        "frame_ptr": elements,
+        "out_ptr": target,
+        "edit_ptr": edit,
+        "look_ptr": guide[0],
+        "weigh_ptr": guide[1],
+        "weigh_bias_ptr": guide[2],
+        "bias_ptr": bias,
+        "strength_ptr": strength,
+        # What is absent is never read; any tensor stands for it.
+        "mask_ptr": strength if mask is None else mask,
+        "dither_ptr": strength if dither is None else dither,
+        "motion_ptr": strength if motion is None else motion,
+        "visible_ptr": strength if visible is None else visible,
+        "frame_stride": stride,
+        "out_stride": out_stride,
+        "first": first,
+        "pitch": pitch,
+        "height": layout.height,
+        "width": layout.width,
+        "rows": rows,
+        "columns": columns,
+        "h": h,
+        "w": w,
+        "motion_height": 1 if motion is None else motion.shape[2],
+        "motion_width": 1 if motion is None else motion.shape[3],
+    }
+    constants = {
+        "KIND": layout.kind,
+        "BGR": layout.format == "bgra8",
+        "LINEAR": layout.linear,
+        "SCALE": float(layout.scale),
+        "DIRECT": motion is None and (rows, columns) == (layout.height, layout.width),
+        "HAS_MASK": mask is not None,
+        "DITHER": dither is not None and layout.kind != 3,
+        "WARP": motion is not None,
+    }
+    sizes = _CONFIG.sizes
+    tiles = -(-layout.height // sizes["TY"]) * -(-layout.width // sizes["TX"])
+    launch(_compose_kernel, (tiles, n), args, constants, _CONFIG)
+
+
+def _checked(
+    out: Tensor,
+    frames: Tensor,
+    layout: FrameLayout,
+    rows: int,
+    columns: int,
+    edit: Tensor,
+    guide: Sequence[Tensor],
+    bias: Tensor,
+    strength: Tensor,
+    mask: Tensor | None,
+    dither: Tensor | None,
+    motion: Tensor | None,
+    visible: Tensor | None,
+) -> None:
+    frame_of(frames, layout)
+    frame_of(out, layout)
+    n = frames.shape[0]
+    require(out.shape[0] == n, f"out has {out.shape[0]} frames and the source {n}")
+    require(out.device == frames.device, f"out is on {out.device} and the frames on {frames.device}: move one")
+    require(rows > 0 and columns > 0, f"a working frame of {columns}x{rows} pixels")
+    h, w = grid_size(rows, columns)
+    check("edit", edit, (n, h, w, EDIT_CHANNELS), FLOATS, like=frames)
+    shapes = {"look": (27, 8), "weigh": (4, 8), "weigh_bias": (4,)}
+    for (name, shape), part in zip(shapes.items(), guide, strict=False):
+        check(f"guide.{name}", part, shape, torch.float32, like=frames)
+    check("bias", bias, (n, 8), torch.float32, like=frames)
+    check("strength", strength, (n,), torch.float32, like=frames)
+    if mask is not None:
+        check("mask", mask, (n, 1, layout.height, layout.width), (torch.float32, torch.float16), like=frames)
+    if dither is not None:
+        check("dither", dither, (n,), torch.int64, like=frames)
+    require((motion is None) == (visible is None), "motion and visible come together")
+    if motion is not None and visible is not None:
+        check("motion", motion, (n, 2, None, None), torch.float32, like=frames)
+        check("visible", visible, (n, 1, *motion.shape[2:]), torch.float32, like=frames)
+
+
+_SCHEMA = (
+    "(Tensor(a!) out, Tensor frames, str format, int height, int width, int pitch_bytes, bool flipped, "
+    "bool linear, int rows, int columns, Tensor edit, Tensor[] guide, Tensor bias, Tensor strength, Tensor? mask, "
+    "Tensor? dither, Tensor? motion, Tensor? visible) -> ()"
+)
+
+
+@torch.library.custom_op("mirage::compose", mutates_args=("out",), schema=_SCHEMA)
+def _op(
+    out: Tensor,
+    frames: Tensor,
+    format: Any,
+    height: int,
+    width: int,
+    pitch_bytes: int,
+    flipped: bool,
+    linear: bool,
+    rows: int,
+    columns: int,
+    *rest: Any,
+) -> None:
+    layout = FrameLayout(format, height, width, pitch_bytes, flipped, linear)
+    _checked(out, frames, layout, rows, columns, *rest)
+    run = compose_triton if on_triton(frames) else compose_reference
+    run(out, frames, layout, rows, columns, *rest)
+
+
+@_op.register_fake
+def _fake(*_: Any) -> None:
+    return None
+
+
+def compose(
+    frames: Tensor,
+    layout: FrameLayout,
+    edit: Tensor,
+    guide: GuideWeights,
+    bias: Tensor,
+    strength: Tensor,
+    *,
+    rows: int | None = None,
+    columns: int | None = None,
+    mask: Tensor | None = None,
+    dither: Tensor | None = None,
+    motion: Tensor | None = None,
+    visible: Tensor | None = None,
+    out: Tensor | None = None,
+) -> Tensor:
+    """Apply `edit` [N, h, w, 240] to `frames` uint8 [N, size_bytes] and return frames in the same layout.
+
+    `bias` fp32 [N, 8] is the guide's for each frame's condition, `strength` fp32 [N] scales the edit, `mask`
+    [N, 1, H, W] (fp32 or fp16, 1: edit, 0: keep the source) does so per pixel. `dither` int64 [N] seeds the
+    dither; without it values are rounded. `rows` x `columns` is the working frame that the edit was made on
+    (the display's size where left out). `out` is written in place where given; bytes between rows are not.
+
+    The fallback: `motion` fp32 [N, 2, mh, mw] in pixels of the working frame to where each place was when the
+    edit was made (NaN: unknown), and `visible` fp32 [N, 1, mh, mw] in [0, 1]; any resolution.
+
+    Raises `KernelError` for what a kernel could not take.
+    """
+    rows, columns = layout.height if rows is None else rows, layout.width if columns is None else columns
+    if out is None:
+        out = torch.empty(frames.shape[0], layout.size_bytes, dtype=torch.uint8, device=frames.device)
+    parts = [guide.look, guide.weigh, guide.weigh_bias]
+    if recording():
+        compose_triton(
+            out, frames, layout, rows, columns, edit, parts, bias, strength, mask, dither, motion, visible
+        )
+        return out
+    shape = (layout.format, layout.height, layout.width, layout.pitch_bytes, layout.flipped, layout.linear)
+    torch.ops.mirage.compose(
+        out, frames, *shape, rows, columns, edit, parts, bias, strength, mask, dither, motion, visible
+    )
+    return out
