@@ -38,7 +38,15 @@ from mirage_plugin.train.worlds.program import restyle
 from mirage_plugin.train.worlds.scenes import FAMILIES
 from mirage_plugin.train.worlds.styles import random_style, style_tensor
 
-__all__ = ["answer_clip", "evaluate", "load_judged", "pair_batch", "rgb_alone"]
+__all__ = [
+    "answer_clip",
+    "answer_frame",
+    "empty_state",
+    "evaluate",
+    "load_judged",
+    "pair_batch",
+    "rgb_alone",
+]
 
 HEIGHT, WIDTH = 160, 224
 GAME_SIZE = (384, 224)
@@ -61,33 +69,48 @@ FULL = Scale(6, 6, 4, 4, 6)
 
 
 @torch.inference_mode()
+def answer_frame(
+    net: MirageNet, batch: Batch, t: int, stored: Tensor, noise: Tensor, *, known: bool, steps: int = 1
+) -> tuple[Tensor, Tensor]:
+    """Redraw frame `t` of every clip of a batch: (v [N, 3, H, W], the next stored state).
+
+    `stored` int8 [N, h/2, w/2, S] is what the frame before left; `known=False` if there was none. `noise`
+    float32 [N, 1, H/2, W/2].
+    """
+    v = batch.source[t]
+    n, _, height, width = v.shape
+    flags = torch.cat([
+        batch.has_depth[:, None].expand(-1, 17), batch.has_motion[:, None].expand(-1, 3),
+        batch.has_mask[:, None].expand(-1, 4),
+    ], 1)[:, None, None]  # fmt: skip
+    planes = planes_to_cells(batch.planes(t), n, height // 8, width // 8, v) * flags
+    seen = functional.avg_pool2d(batch.visible[t], 16) * float(known)
+    seen = seen * (~batch.cut[t])[:, None, None, None]
+    moved: MemoryState = warp_state(dequantise(stored), batch.motion[t][..., 8::16, 8::16], seen)
+    trust = torch.ones(n, device=v.device)
+    answer, _, state = sample(net, v, noise, planes, moved, net.style(batch.parameters[t]), trust, steps)
+    return answer, quantise(state)
+
+
+@torch.inference_mode()
 def answer_clip(net: MirageNet, batch: Batch, *, steps: int = 1, memory: bool = True) -> Tensor:
     """Play a batch of clips as a sidecar would: closed loop, state in eight bits; v [T, N, 3, H, W].
 
     `memory=False` is the per-frame model: every frame is its first.
     """
     frames, n, _, height, width = batch.source.shape
-    h, w = height // 8, width // 8
-    device = batch.source.device
-    stored = torch.zeros(n, h // 2, w // 2, net.tier.state, dtype=torch.int8, device=device)
-    flags = torch.cat([
-        batch.has_depth[:, None].expand(-1, 17), batch.has_motion[:, None].expand(-1, 3),
-        batch.has_mask[:, None].expand(-1, 4),
-    ], 1)[:, None, None]  # fmt: skip
-    trust = torch.ones(n, device=device)
+    stored = empty_state(net, n, height, width, batch.source.device)
     answers = []
     for t in range(frames):
-        v = batch.source[t]
-        planes = planes_to_cells(batch.planes(t), n, h, w, v) * flags
-        seen = functional.avg_pool2d(batch.visible[t], 16)
-        if t == 0 or not memory:
-            seen = torch.zeros_like(seen)
-        seen = seen * (~batch.cut[t])[:, None, None, None]
-        moved: MemoryState = warp_state(dequantise(stored), batch.motion[t][..., 8::16, 8::16], seen)
-        answer, _, state = sample(net, v, batch.noise[t], planes, moved, net.style(batch.parameters[t]), trust, steps)
-        stored = quantise(state)
+        known = memory and t > 0
+        answer, stored = answer_frame(net, batch, t, stored, batch.noise[t], known=known, steps=steps)
         answers.append(answer)
     return torch.stack(answers)
+
+
+def empty_state(net: MirageNet, n: int, height: int, width: int, device: torch.device) -> Tensor:
+    """The stored state of `n` clips that nobody has played yet: int8 [n, height/16, width/16, S]."""
+    return torch.zeros(n, height // 16, width // 16, net.tier.state, dtype=torch.int8, device=device)
 
 
 def pair_batch(pairs: list[tuple[GBuffer, Tensor, Tensor, Tensor, Tensor]], device: torch.device) -> Batch:

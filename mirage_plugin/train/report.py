@@ -85,7 +85,7 @@ def _number(value: float | None) -> str:
 def print_rows(console: Console, title: str, rows: Sequence[Row]) -> None:
     """Print rows as a table, each beside its baselines, and the notes below it."""
     table = Table(title=title, title_justify="left", title_style="bold", box=None, padding=(0, 1, 0, 0))
-    table.add_column("", no_wrap=True)
+    table.add_column("", min_width=28)
     for name in ("value", "bar", "met", "identity", "LUT", "per frame"):
         table.add_column(name, justify="right", no_wrap=True)
     for r in rows:

@@ -1,0 +1,446 @@
+"""`mirage eval --time`: what the picture does over time, on sources that can be played for ever.
+
+A closed camera path through a scene, with objects that swing once a lap, gives a source without end whose
+motion is exact everywhere, the seam included, and whose truth is known at frame 100,000 as at frame 1. The
+styles of these loops have no grain and no strokes, so that the truth of a frame is the same in every lap.
+"""
+
+from __future__ import annotations
+
+import math
+import resource
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import fmean, median
+
+import numpy as np
+import torch
+from rich.progress import Progress
+from torch import Tensor
+from torch.nn import functional
+
+from mirage_plugin.errors import OutputError
+from mirage_plugin.model.network import MirageNet
+from mirage_plugin.model.noise import advect_noise, fresh_noise
+from mirage_plugin.styles.parameters import PARAMETERS, Style
+from mirage_plugin.train.batch import Batch, clip_noise, render_pair
+from mirage_plugin.train.evaluation import answer_frame, empty_state, pair_batch
+from mirage_plugin.train.metrics import gradient_energy, oracle_lut, psnr, warp_back, warping_error
+from mirage_plugin.train.pool import EVALUATION_SEED
+from mirage_plugin.train.report import Bar, Row
+from mirage_plugin.train.worlds.gbuffer import GBuffer
+from mirage_plugin.train.worlds.program import restyle
+from mirage_plugin.train.worlds.raycast import Window, cast_clip
+from mirage_plugin.train.worlds.scenes import Camera, draw_scene
+from mirage_plugin.train.worlds.styles import random_style, style_tensor
+from mirage_plugin.train.worlds.textures import rotation_y
+
+__all__ = ["loop_clip", "time_rows"]
+
+HEIGHT, WIDTH = 96, 128
+FAMILIES = ("town", "corridor", "landscape", "abstract")
+STICK_FRAMES = 60
+
+
+@dataclass(frozen=True)
+class Length:
+    """How long is played: frames a lap, frames in all, frames of the still camera."""
+
+    lap: int
+    frames: int
+    still: int
+
+
+QUICK = Length(36, 540, 300)
+FULL = Length(90, 100_000, 10_000)
+
+
+def loop_clip(seed: int, family: str, frames: int, height: int = HEIGHT, width: int = WIDTH) -> GBuffer:
+    """Draw one lap of a closed path: the frame before the first is the last, and motion says so everywhere.
+
+    No frame is a cut; who begins to play has to say that nothing was there before.
+    """
+    scene = draw_scene(seed, 1, family)
+    first = scene.cameras[0]
+    rng = torch.Generator().manual_seed(seed)
+    radius, sway = 0.4 + float(torch.rand((), generator=rng)), 0.1 + 0.2 * float(torch.rand((), generator=rng))
+    cameras, times = [], []
+    for i in range(frames + 1):
+        angle = 2 * math.pi * (i % frames) / frames
+        step = torch.tensor([radius * math.sin(angle), 0.1 * math.sin(2 * angle), radius * (1 - math.cos(angle))])
+        rotation = rotation_y(sway * math.sin(angle)) @ first.rotation
+        cameras.append(Camera(first.position + step, rotation, first.focal))
+        times.append(angle)
+    path = replace(scene, cameras=tuple(cameras), times=tuple(times), cut=(True,) + (False,) * frames)
+    g = cast_clip(path, Window(height * 2, width * 2, height // 2, width // 2, height, width), seed)
+    # The first frame knows nothing of one before it; its double at the end of the lap does.
+    return g.frames(1, frames + 1)
+
+
+def _calm(style: Style) -> Style:
+    """The style without what is made of noise: its truth depends on the scene alone."""
+    settings = {p.name: style.value(p.name) for p in PARAMETERS} | {"wash": 0.0, "hatch": 0.0, "grain": 0.0}
+    return Style.make(style.name, settings)
+
+
+def _loops(seed: int, lap: int, device: torch.device) -> Batch:
+    """One lap of every family, each in an unseen style."""
+    pairs = []
+    for i, family in enumerate(FAMILIES):
+        number = EVALUATION_SEED + seed * 1_000_003 + 500_000 + i
+        rng = torch.Generator().manual_seed(number)
+        g = loop_clip(number, family, lap)
+        noise = clip_noise(g, number & 0x7FFFFFFF)
+        source, truth, parameters = render_pair(g, [_calm(random_style(rng))] * lap, noise, rng)
+        pairs.append((g, source, truth, noise, parameters))
+    return pair_batch(pairs, device)
+
+
+class Play:
+    """A batch of clips being played in closed loop, as a sidecar would, frame by frame for as long as asked."""
+
+    def __init__(self, net: MirageNet, batch: Batch) -> None:
+        """Begin: nothing is known yet."""
+        _, self.n, _, height, width = batch.source.shape
+        self.net = net
+        self.frame = 0
+        device = batch.source.device
+        self.stored = empty_state(net, self.n, height, width, device)
+        self.noise = torch.zeros(self.n, 1, height // 2, width // 2, device=device)
+        self._key = torch.arange(self.n, device=device) + 1
+
+    def step(self, batch: Batch, t: int) -> Tensor:
+        """Answer frame `t` of `batch`: v [N, 3, H, W]."""
+        when = torch.full_like(self._key, self.frame)
+        fresh = fresh_noise(self._key, when, *self.noise.shape[-2:])
+        if self.frame:
+            seen = batch.visible[t][..., ::2, ::2] > 0.5
+            self.noise = advect_noise(self.noise, batch.motion[t][..., ::2, ::2], seen, fresh)
+        else:
+            self.noise = fresh
+        known = self.frame > 0
+        answer, self.stored = answer_frame(self.net, batch, t, self.stored, self.noise, known=known)
+        self.frame += 1
+        return answer
+
+
+def _lap(net: MirageNet, batch: Batch, *, memory: bool = True) -> Tensor:
+    """The answers of a second lap (the first has warmed the memory up): v [T, N, 3, H, W]."""
+    lap = batch.source.shape[0]
+    play = Play(net, batch)
+    answers = []
+    for i in range(lap * (2 if memory else 1)):
+        if not memory:
+            play.frame = 0
+        answers.append(play.step(batch, i % lap))
+    return torch.stack(answers[-lap:])
+
+
+def _per_frame(values: Callable[[Tensor, Tensor], Tensor], answers: Tensor, truth: Tensor) -> Tensor:
+    return torch.stack([values(a, t) for a, t in zip(answers, truth, strict=True)])
+
+
+def _without_motion(batch: Batch) -> Batch:
+    return replace(
+        batch, motion=torch.zeros_like(batch.motion), visible=torch.ones_like(batch.visible),
+        has_motion=torch.zeros_like(batch.has_motion),
+    )  # fmt: skip
+
+
+def _warping(answers: Tensor, batch: Batch) -> float:
+    """Mean warping error over a lap; frame 0 follows the lap's last."""
+    lap = answers.shape[0]
+    return fmean(
+        float(warping_error(answers[t], answers[t - 1], batch.motion[t], batch.visible[t]).mean()) for t in range(lap)
+    )
+
+
+def _memory_rows(net: MirageNet, batch: Batch, tier: str) -> list[Row]:
+    closed, alone = _lap(net, batch), _lap(net, batch, memory=False)
+    unwarped = _lap(net, _without_motion(batch))
+    lut = torch.stack([oracle_lut(s, t) for s, t in zip(batch.source, batch.truth, strict=True)])
+    everyone = {"identity": batch.source, "oracle_lut": lut, "per_frame": alone}
+    score = {name: float(_per_frame(psnr, a, batch.truth).mean()) for name, a in everyone.items()}
+    ours, base = float(_per_frame(psnr, closed, batch.truth).mean()), score["per_frame"]
+    big = tier == "base"
+    own = max(_warping(batch.truth, batch), 1e-6)
+    ratio = {name: _warping(a, batch) / own for name, a in everyone.items()}
+    sharp = {name: float(_per_frame(lambda a, _: gradient_energy(a), a, a).mean())
+             for name, a in ({"closed": closed, "truth": batch.truth, "per frame": alone}).items()}  # fmt: skip
+    flicker = _warping(closed, batch) / own
+    return [
+        Row("memory pays: closed loop over per frame", tier, ours - base, "dB", Bar(0.5 if big else 0.3),
+            {name: value - base for name, value in score.items()}, f"closed loop {ours:.2f} dB"),
+        Row("motion warp pays: with it over without", tier,
+            ours - float(_per_frame(psnr, unwarped, batch.truth).mean()), "dB", Bar(0.0)),
+        Row("warping error over the truth's", tier, flicker, "x", Bar(None, 1.1 if big else 1.3), dict(ratio),
+            f"truth {own:.2f} 8-bit steps; gradient energy against the truth: closed loop "
+            f"{sharp['closed'] / sharp['truth']:.2f}, per frame {sharp['per frame'] / sharp['truth']:.2f}"),
+        Row("warping error over the per-frame model's", tier, flicker / max(ratio["per_frame"], 1e-6), "x",
+            Bar(None, 1.0)),
+    ]  # fmt: skip
+
+
+def _long_rows(
+    net: MirageNet, batch: Batch, length: Length, tier: str, out: Path, advance: Callable[[int], None]
+) -> list[Row]:
+    lap, frames, n = length.lap, length.frames, batch.source.shape[1]
+    play = Play(net, batch)
+    curve = np.zeros((frames, n), np.float32)
+    times = np.zeros(frames)
+    early_bytes = 0
+    for i in range(frames):
+        # This process's own time: others that share the machine are no part of the cost.
+        begun = time.process_time()
+        answer = play.step(batch, i % lap)
+        if batch.source.is_cuda:
+            torch.cuda.synchronize()
+        times[i] = time.process_time() - begun
+        curve[i] = psnr(answer, batch.truth[i % lap]).cpu().numpy()
+        if i == frames // 4:
+            early_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        if i % lap == lap - 1:
+            advance(lap)
+    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - early_bytes
+    grown_mb = grown / (1 << 20 if sys.platform == "darwin" else 1 << 10)
+    # Whole laps, so that every mean is over the same frames.
+    laps = curve[: frames // lap * lap].reshape(-1, lap, n).mean(1)
+    early = laps[max(1, 100 // lap) : max(2, min(1000, frames // 3) // lap)].mean(0)
+    late = laps[-max(1, 200 // lap) :].mean(0)
+    slope, beyond = _worst_slope(laps[1:], lap)
+    _plot_curve(out / "long.png", laps, lap, tier)
+    settled = slice(frames // 5, frames // 5 + 100)
+    big = tier == "base"
+    return [
+        Row(f"closed loop at frame {frames:,} against early frames", tier, float((late - early).min()), "dB",
+            Bar(-0.2 if big else -0.3), {}, f"worst of {n} scenes and styles; their mean {float((late - early).mean()):+.3f}"),
+        Row("slope beyond its confidence interval", tier, beyond, "dB/1000", Bar(None, 0.001), {},
+            f"the worst slope is {slope:+.4f} dB per 1,000 frames over {frames:,} frames"),
+        Row("cost of the last frames over early ones", tier,
+            median(times[-100:].tolist()) / median(times[settled].tolist()), "x", Bar(0.98, 1.02), {},
+            f"memory grew by {grown_mb:.1f} MiB from frame {frames // 4:,} on"),
+    ]  # fmt: skip
+
+
+def _worst_slope(laps: np.ndarray, lap: int) -> tuple[float, float]:  # type: ignore[type-arg]
+    """The steepest fall of PSNR, dB per 1,000 frames, and how far its 95 % interval stays away from zero."""
+    x = np.arange(laps.shape[0]) * lap / 1000
+    x = x - x.mean()
+    worst = (0.0, 0.0)
+    for y in laps.T:
+        slope = float((x * (y - y.mean())).sum() / (x * x).sum())
+        rest = y - y.mean() - slope * x
+        error = math.sqrt(float((rest * rest).sum()) / max(1, len(x) - 2) / float((x * x).sum()))
+        found = (slope, max(0.0, -slope - 1.96 * error))
+        worst = max(worst, found, key=lambda pair: (pair[1], -pair[0]))
+    return worst
+
+
+def _plot_curve(path: Path, laps: np.ndarray, lap: int, tier: str) -> None:  # type: ignore[type-arg]
+    import matplotlib as mpl  # half a second that only drawing needs
+
+    mpl.use("Agg")
+    from matplotlib import pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(8, 4))
+    for i, family in enumerate(FAMILIES):
+        axes.plot((np.arange(laps.shape[0]) + 0.5) * lap, laps[:, i], label=family)
+    axes.set(xscale="log", xlabel="frame", ylabel="PSNR, dB", title=f"{tier}: closed loop, means over whole laps")
+    axes.legend(frameon=False)
+    try:
+        figure.savefig(path, dpi=110, bbox_inches="tight")
+    except OSError as error:
+        raise OutputError.at(path, error) from error
+    finally:
+        plt.close(figure)
+
+
+def _still_rows(net: MirageNet, batch: Batch, length: Length, tier: str) -> list[Row]:
+    """One frame, for ever: nothing moves, so nothing may change."""
+    still = replace(batch, motion=torch.zeros_like(batch.motion), visible=torch.ones_like(batch.visible))
+    play = Play(net, still)
+    change, curve = 0.0, []
+    previous: Tensor | None = None
+    for i in range(length.still):
+        answer = play.step(still, 0)
+        curve.append(psnr(answer, still.truth[0]))
+        # Thirty frames to settle: a memory that learns a scene may change it meanwhile.
+        if previous is not None and i > 30:
+            change = max(change, float((answer - previous).abs().max()) * 127.5)
+        previous = answer
+    late, early = torch.stack(curve[-20:]).mean(0), torch.stack(curve[30:50]).mean(0)
+    return [
+        Row(f"still camera, PSNR at frame {length.still:,} over frame 30", tier, float((late - early).min()), "dB",
+            Bar(-0.1)),
+        Row("still camera, largest change of any pixel", tier, change, "/255", Bar(None, 1.0)),
+    ]  # fmt: skip
+
+
+def _stick_row(net: MirageNet, seed: int, tier: str, device: torch.device) -> Row:
+    """Texture made of noise, followed along the motion: how alike is it after 60 frames, against the truth's."""
+    number = EVALUATION_SEED + seed * 1_000_003 + 600_000
+    lap = 2 * STICK_FRAMES
+    g = loop_clip(number, "town", lap)
+    g = g.frames(0, STICK_FRAMES + 12)
+    style = Style.make("strokes", {"hatch": 0.7, "wash": 0.5, "grain": 0.4, "flatten": 0.6, "ambient": 0.6})
+    rng = torch.Generator().manual_seed(number)
+    plain, _, _ = render_pair(g, [style] * g.depth.shape[0], clip_noise(g, 1), rng)
+    source = (plain + 1) / 2
+    pairs = [(g, plain, plain, clip_noise(g, 1), style_tensor([style] * g.depth.shape[0])[1])]
+    batch = pair_batch(pairs, device)
+    play = Play(net, batch)
+    answers, truths = [], []
+    for t in range(g.depth.shape[0]):
+        answers.append(play.step(batch, t))
+        natural, _ = style_tensor([style])
+        truths.append(restyle(g.frames(t, t + 1), natural, play.noise.cpu(), source[t : t + 1]) * 2 - 1)
+    start, stop = 10, 10 + STICK_FRAMES
+    place = torch.stack(torch.meshgrid(torch.arange(HEIGHT), torch.arange(WIDTH), indexing="ij")[::-1]).float()[None]
+    known = torch.ones(1, 1, HEIGHT, WIDTH)
+    # From now back to the start: where each pixel's surface was, step by step.
+    offset = torch.zeros(1, 2, HEIGHT, WIDTH)
+    for t in range(stop, start, -1):
+        step = warp_back(g.motion[t : t + 1].float(), offset)
+        known = known * (warp_back(g.visible[t : t + 1].float(), offset) > 0.99)
+        offset = offset + step
+    inside = ((place + offset) >= 0).all(1, keepdim=True) & ((place + offset)[:, :1] < WIDTH) & (
+        (place + offset)[:, 1:] < HEIGHT
+    )
+    known = (known > 0) & inside & (g.material[stop : stop + 1] != 0)
+
+    def alike(frames: list[Tensor]) -> float:
+        now, then = frames[stop].cpu().mean(1, keepdim=True), frames[start].cpu().mean(1, keepdim=True)
+        smooth = [x - functional.avg_pool2d(x, 9, 1, 4, count_include_pad=False) for x in (now, then)]
+        a, b = smooth[0][known], warp_back(smooth[1], offset)[known]
+        if a.numel() < 200:
+            return float("nan")
+        a, b = a - a.mean(), b - b.mean()
+        return float((a * b).sum() / (a.norm() * b.norm()).clamp_min(1e-9))
+
+    ours, own = alike(answers), alike(truths)
+    share = float(known.float().mean())
+    value = None if math.isnan(ours) or share < 0.05 or own <= 0 else ours / own
+    bar = Bar(0.9 if tier == "base" else 0.8)
+    note = f"correlation {ours:.2f}, truth {own:.2f}, over {share:.0%} of the frame"
+    return Row(f"texture sticks over {STICK_FRAMES} frames, against the truth's", tier, value, "x", bar, {}, note)
+
+
+def _recovery_rows(net: MirageNet, batch: Batch, tier: str) -> list[Row]:
+    """Spoil the memory in the middle of a lap and count the frames that are more than 0.5 dB worse for it."""
+    lap, limit = batch.source.shape[0], 60
+    rng = torch.Generator().manual_seed(5)
+
+    def noise(stored: Tensor) -> Tensor:
+        drawn = torch.randint(-127, 128, stored.shape, generator=rng)
+        return drawn.to(stored)
+
+    kinds: dict[str, Callable[[Tensor], Tensor]] = {
+        "noise": noise, "black": torch.zeros_like, "full": lambda s: torch.full_like(s, 127),
+        "another clip's": lambda s: s.roll(1, 0),
+    }  # fmt: skip
+    healthy = _curve(net, batch, lap, limit, None)
+    taken = {name: _bad_frames(healthy, _curve(net, batch, lap, limit, spoil)) for name, spoil in kinds.items()}
+    spread = ", ".join(f"{name} {count}" for name, count in taken.items())
+    bar = Bar(None, 8 if tier == "base" else 15)
+    worst = float(max(taken.values()))
+    rows = [Row("poisoned memory: frames until within 0.5 dB", tier, worst, "frames", bar, {}, spread)]
+    # A frame of NaN reaches the memory through the network; what is stored has no NaN to keep.
+    play = Play(net, batch)
+    for i in range(lap):
+        play.step(batch, i)
+    broken = replace(batch, source=torch.full_like(batch.source[:1], float("nan")).expand_as(batch.source))
+    play.step(broken, 0)
+    after = [psnr(play.step(batch, i % lap), batch.truth[i % lap]) for i in range(1, limit)]
+    bad = _bad_frames(healthy[1:], torch.stack(after))
+    rows.append(Row("a frame of NaN: frames it spoils", tier, 1.0 + bad, "frames", Bar(None, 1.0)))
+    return rows
+
+
+def _curve(
+    net: MirageNet, batch: Batch, lap: int, frames: int, spoil: Callable[[Tensor], Tensor] | None
+) -> Tensor:
+    """PSNR of the `frames` frames after one lap and what is done to the memory then: [frames, N]."""
+    play = Play(net, batch)
+    for i in range(lap):
+        play.step(batch, i)
+    if spoil is not None:
+        play.stored = spoil(play.stored)
+    return torch.stack([psnr(play.step(batch, i % lap), batch.truth[i % lap]) for i in range(frames)])
+
+
+def _bad_frames(healthy: Tensor, curve: Tensor) -> int:
+    """How many frames go by until no clip is more than 0.5 dB below the healthy run; NaN counts as below."""
+    bad = ~(curve >= healthy[: curve.shape[0]] - 0.5)
+    when = bad.any(1).nonzero()
+    return int(when[-1]) + 1 if when.numel() else 0
+
+
+def _switch_row(net: MirageNet, batch: Batch, tier: str) -> Row:
+    """Another style in the middle of a lap: frames until 95 % of the PSNR of one who had it all along."""
+    lap, device = batch.source.shape[0], batch.source.device
+    old = replace(batch, parameters=torch.from_numpy(Style.make("plain", {}).vector()).to(device).expand_as(batch.parameters))
+    play = Play(net, batch)
+    for i in range(lap):
+        play.step(old, i)
+    switched = torch.stack([psnr(play.step(batch, i % lap), batch.truth[i % lap]) for i in range(40)])
+    final = _curve(net, batch, lap, 40, None)
+    late = (~(switched >= 0.95 * final)).any(1).nonzero()
+    frames = int(late[-1]) + 1 if late.numel() else 0
+    return Row("style switch: frames until 95 % of the final PSNR", tier, float(frames), "frames",
+               Bar(None, 2 if tier == "base" else 3))  # fmt: skip
+
+
+def _cut_row(net: MirageNet, batch: Batch, tier: str) -> Row:
+    """A cut that nobody tells of: how long the last scene shows through the new one."""
+    lap = batch.source.shape[0]
+    other = replace(batch, **{name: getattr(batch, name).roll(1, 1) for name in (
+        "source", "truth", "depth", "motion", "visible", "mask",
+    )})  # fmt: skip
+    # The engine says that everything is where it was.
+    unaware = replace(other, motion=torch.zeros_like(other.motion), visible=torch.ones_like(other.visible))
+    play = Play(net, batch)
+    last = torch.zeros_like(batch.source[0])
+    for i in range(lap):
+        last = play.step(batch, i)
+    new = Play(net, batch)
+    new.noise = play.noise
+    shares = []
+    for i in range(20):
+        ghosted = play.step(unaware if i == 0 else other, i)
+        clean = new.step(other, i)
+        difference, old = (ghosted - clean).flatten(1), (last - clean).flatten(1)
+        shares.append(float(((difference * old).sum(1) / old.square().sum(1).clamp_min(1e-6)).abs().max()))
+        new.noise = play.noise
+    above = [i for i, share in enumerate(shares) if share > 0.01]
+    frames = above[-1] + 1 if above else 0
+    return Row("untold cut: frames with a ghost above 1 %", tier, float(frames), "frames", Bar(None, 1.0), {},
+               f"share of the last picture in the first frame: {shares[0]:.1%}")  # fmt: skip
+
+
+@torch.inference_mode()
+def time_rows(net: MirageNet, seed: int, quick: bool, out: Path, device: torch.device) -> list[Row]:
+    """Measure everything that needs time to show; plots go to `out`."""
+    length, tier = (QUICK if quick else FULL), net.tier.name
+    with Progress(transient=True) as progress:
+        task = progress.add_task("drawing the loops", total=length.frames + 6 * length.lap)
+        batch = _loops(seed, length.lap, device)
+
+        def part(name: str) -> None:
+            progress.update(task, description=name, advance=length.lap)
+
+        part("memory")
+        rows = _memory_rows(net, batch, tier)
+        part("the long run")
+        rows += _long_rows(net, batch, length, tier, out, lambda n: progress.advance(task, n))
+        part("a still camera")
+        rows += _still_rows(net, batch, length, tier)
+        part("texture")
+        rows.append(_stick_row(net, seed, tier, device))
+        part("poison")
+        rows += _recovery_rows(net, batch, tier)
+        part("switches and cuts")
+        rows += [_switch_row(net, batch, tier), _cut_row(net, batch, tier)]
+    return rows
