@@ -128,7 +128,10 @@ def active() -> Recorder | None:
 
 
 def staged(name: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Time a function as a stage of the frame being served. Raises `KeyError` for an unknown stage."""
+    """Time a function as a stage of the frame being served; what it calls is counted once, as its own stage.
+
+    Raises `KeyError` for an unknown stage.
+    """
     stage = _STAGE_INDEX[name]
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
@@ -141,11 +144,14 @@ def staged(name: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
             gpu = recorder.gpu
             if gpu is not None:
                 gpu.start(name)
+            around_ns, recorder._inner_ns = recorder._inner_ns, 0
             began_ns = clock()
             try:
                 return function(*args, **kwargs)
             finally:
-                recorder.mark(stage, began_ns, clock())
+                took_ns = clock() - began_ns
+                recorder.mark(stage, began_ns, took_ns - recorder._inner_ns)
+                recorder._inner_ns = around_ns + took_ns
                 if gpu is not None:
                     gpu.stop(name)
 
@@ -192,6 +198,8 @@ class Recorder:
         self._open: dict[int, int] = {}
         self._began_cpu: dict[int, int] = {}
         self._reasons: dict[str, int] = {"": 0}
+        # Time of the stages inside the one that runs.
+        self._inner_ns = 0
         self._gc_began_ns = 0
         self._gc_between_ns = 0
         self._rss_bytes = 0
@@ -274,13 +282,13 @@ class Recorder:
         """Write the next stages to these rows: the frames of a batch, or one that is taken up again."""
         self._bases = tuple(row % self.capacity * _WIDTH for row in rows)
 
-    def mark(self, stage: int, began_ns: int, ended_ns: int) -> None:
-        """A stage (index into `STAGES`) ran from ``began_ns`` to ``ended_ns``; repeated ones add up."""
+    def mark(self, stage: int, began_ns: int, took_ns: int) -> None:
+        """A stage (index into `STAGES`) began at ``began_ns`` and took ``took_ns``; repeated ones add up."""
         words = self._words
         for base in self._bases:
             if not words[base + _START + stage]:
                 words[base + _START + stage] = began_ns
-            words[base + _TOOK + stage] += ended_ns - began_ns
+            words[base + _TOOK + stage] += took_ns
 
     def stage(self, name: str) -> _Stage:
         """`with recorder.stage("denoise"): ...` where no function is to be decorated."""
@@ -434,21 +442,24 @@ class Recorder:
 class _Stage:
     """A stage as a ``with`` block."""
 
-    __slots__ = ("_began_ns", "_name", "_recorder")
+    __slots__ = ("_around_ns", "_began_ns", "_name", "_recorder")
 
     def __init__(self, recorder: Recorder, name: str) -> None:
         self._recorder = recorder
         self._name = name
-        self._began_ns = 0
+        self._began_ns = self._around_ns = 0
 
     def __enter__(self) -> None:
         if self._recorder.gpu is not None:
             self._recorder.gpu.start(self._name)
+        self._around_ns, self._recorder._inner_ns = self._recorder._inner_ns, 0
         self._began_ns = self._recorder._clock()
 
     def __exit__(self, *_: object) -> None:
         recorder = self._recorder
-        recorder.mark(_STAGE_INDEX[self._name], self._began_ns, recorder._clock())
+        took_ns = recorder._clock() - self._began_ns
+        recorder.mark(_STAGE_INDEX[self._name], self._began_ns, took_ns - recorder._inner_ns)
+        recorder._inner_ns = self._around_ns + took_ns
         if recorder.gpu is not None:
             recorder.gpu.stop(self._name)
 

@@ -132,6 +132,26 @@ def test_a_stage_that_raises_is_timed_and_raises(clock: Clock, recorder: Recorde
     assert frames_of(recorder.page({"since": 0}))[0]["publish_ns"] == 2 * MS
 
 
+def test_a_stage_inside_a_stage_is_counted_once(clock: Clock, recorder: Recorder) -> None:
+    @staged("publish")
+    def publish() -> None:
+        clock.pass_ms(0.5)
+
+    @staged("compose")
+    def compose() -> None:
+        clock.pass_ms(2)
+        publish()
+        with recorder.stage("download"):
+            clock.pass_ms(0.25)
+
+    row = recorder.begin(1, 1, clock.now_ns, clock.now_ns + BUDGET_NS)
+    compose()
+    publish()
+    recorder.finish(row, "styled")
+    (frame,) = frames_of(recorder.page({"since": 0}))
+    assert (frame["compose_ns"], frame["publish_ns"], frame["download_ns"]) == (2 * MS, MS, MS // 4)
+
+
 def test_frames_of_a_batch_share_their_stages(clock: Clock, recorder: Recorder) -> None:
     rows = [recorder.begin(game, 1, clock.now_ns, clock.now_ns + BUDGET_NS) for game in (1, 2)]
     recorder.focus(*rows)
