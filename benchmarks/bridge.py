@@ -2,9 +2,9 @@
 
 Every row is a round trip: one side publishes a frame, an echo in another process sees it and publishes an
 answer, the first side sees the answer.  Rows marked *in place* move no pixels: both sides look at them where
-they stand.  Rows marked *copied* copy every pixel three times: into the slot, from frame to answer, and out of
-the answer.  The floor is the machine's: one byte through a pipe and back.  Ratios are against raw ``multiprocessing.shared_memory`` with a
-ZeroMQ socket for the wake-up, and against ZeroMQ alone, in the same run.
+they stand.  Rows marked *copied* copy every pixel three times: into the slot, from frame to answer, and out
+of the answer.  The floor is the machine's: one byte through a pipe and back.  Ratios are against raw
+``multiprocessing.shared_memory`` with a ZeroMQ socket for the wake-up, and against ZeroMQ alone, in one run.
 """
 
 from __future__ import annotations
@@ -60,6 +60,7 @@ def echo_host(address: str, copy: bool, ready: Any) -> None:
             return {}
 
         host.handle("stop", stop)
+        host.handle("pid", lambda _fields: {"pid": os.getpid()})
         ready.put(host.endpoint)
         while not stopping:
             host.poll(0.5)
@@ -155,7 +156,7 @@ def clients(address: str, number: int, count: int) -> Row:
 
 def raw_echo(name: str, size_bytes: int, address: str, copy: bool) -> None:
     memory = shared_memory.SharedMemory(name)
-    sock = zmq.Context.instance().socket(zmq.PAIR)
+    sock: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.PAIR)
     sock.connect(address)
     frame = np.ndarray(size_bytes, np.uint8, memory.buf)
     answer = np.ndarray(size_bytes, np.uint8, memory.buf, size_bytes)
@@ -169,10 +170,10 @@ def raw_echo(name: str, size_bytes: int, address: str, copy: bool) -> None:
 
 
 def raw(address: str, size: tuple[int, int], count: int, copy: bool) -> list[int]:
-    """``multiprocessing.shared_memory`` for the pixels, a ZeroMQ PAIR for the wake-up, no safety of any kind."""
+    """``multiprocessing.shared_memory`` for the pixels, a ZeroMQ PAIR for the wake-up, and no safety."""
     size_bytes = size[0] * size[1] * 4
     memory = shared_memory.SharedMemory(create=True, size=2 * size_bytes)
-    sock = zmq.Context.instance().socket(zmq.PAIR)
+    sock: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.PAIR)
     sock.bind(address)
     process = mp.Process(target=raw_echo, args=(memory.name, size_bytes, address, copy), daemon=True)
     process.start()
@@ -200,7 +201,7 @@ def raw(address: str, size: tuple[int, int], count: int, copy: bool) -> list[int
 
 
 def zmq_echo(address: str) -> None:
-    sock = zmq.Context.instance().socket(zmq.PAIR)
+    sock: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.PAIR)
     sock.connect(address)
     while True:
         part = sock.recv(copy=False)
@@ -212,7 +213,7 @@ def zmq_echo(address: str) -> None:
 
 def zmq_alone(address: str, size_bytes: int, count: int) -> list[int]:
     """The pixels as ZeroMQ messages, without copies of ours."""
-    sock = zmq.Context.instance().socket(zmq.PAIR)
+    sock: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.PAIR)
     sock.bind(address)
     process = mp.Process(target=zmq_echo, args=(sock.get_string(zmq.LAST_ENDPOINT),), daemon=True)
     process.start()
@@ -262,31 +263,37 @@ def resident_bytes(pid: int) -> int:
 
 
 def soak(address: str, frames: int) -> Row:
-    """Many frames with a style change now and then: memory, descriptors and mappings must stay flat."""
+    """Many frames, with changes of style and size: memory, descriptors and mappings must stay flat."""
     with echo(address) as endpoint, mb.Session(endpoint, (640, 360), planes=(), budget_ms=1000) as session:
         session.wait_ready(10)
 
-        def state() -> dict[str, int]:
+        host_pid = int(mb.request(endpoint, "pid")["pid"])
+
+        def state() -> dict[str, dict[str, int]]:
             return {
-                "rss_bytes": resident_bytes(os.getpid()),
-                "fds": len(os.listdir("/proc/self/fd")),
-                "mappings": len(Path("/proc/self/maps").read_text().splitlines()),
+                side: {
+                    "rss_bytes": resident_bytes(pid),
+                    "fds": len(os.listdir(f"/proc/{pid}/fd")),
+                    "mappings": len(Path(f"/proc/{pid}/maps").read_text().splitlines()),
+                }
+                for side, pid in (("game", os.getpid()), ("host", host_pid))
             }
 
-        early: dict[str, int] = {}
+        early: dict[str, dict[str, int]] = {}
         for number in range(frames):
             if number % 1000 == 0:
                 session.set_style(f"style {number}")
+                session.resize((640, 360) if number // 1000 % 2 else (320, 180))
             frame = session.begin_frame()
             frame.pixels[:8] = number & 255
             with session.wait_answer(session.end_frame(frame)):
                 pass
-            if number == min(1000, frames // 10):
+            if number == min(1900, frames // 10):
                 early = state()
         stats = session.stats()
         late = state()
     return {
-        "name": f"soak of {frames} frames, 640x360",
+        "name": f"soak of {frames} frames",
         "early": early,
         "late": late,
         "answered": stats.styled,
@@ -297,9 +304,7 @@ def soak(address: str, frames: int) -> Row:
 
 def machine() -> dict[str, Any]:
     """What the figures depend on."""
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True
-    ).stdout.strip()
+    asked = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True)
     return {
         "date": date.today().isoformat(),
         "machine": platform.machine(),
@@ -384,9 +389,8 @@ def main() -> None:
 def show(row: Row) -> None:
     """One line of the table."""
     if "p50_us" in row:
-        print(
-            f"{row['name']:48} p50 {row['p50_us']:9.1f} us  p99 {row['p99_us']:9.1f} us  max {row['max_us']:9.1f} us"
-        )
+        times = (f"{name} {row[f'{name}_us']:9.1f} us" for name in ("p50", "p99", "max"))
+        print(f"{row['name']:48} {'  '.join(times)}")
     else:
         print(row)
 

@@ -18,7 +18,7 @@ import zmq.utils.z85
 from . import endpoint as endpoints
 from . import keys
 from .channel import Array, HostRing, TakenFrame
-from .errors import BridgeError, EndpointError, LeaseError, ProtocolError, SegmentError, StyleError
+from .errors import BridgeError, EndpointError, ProtocolError, SegmentError, StyleError
 from .memory import Segment, sweep
 from .protocol import (
     IDENTITY_BYTES,
@@ -135,7 +135,7 @@ class FrameJob:
         record = taken.record
         now_ns = time.monotonic_ns()
         self.session = session
-        self._ring = ring
+        self._ring: HostRing | HostStream | None = ring
         self._taken: TakenFrame | None = taken
         self._lease = Lease("a frame job")
         self._planes = {
@@ -153,6 +153,7 @@ class FrameJob:
         self.seed = record.seed
         self.camera_cut = record.camera_cut
         self.skipped = skipped
+        self._size = ring.layout.size
 
     @property
     def pixels(self) -> View:
@@ -178,9 +179,17 @@ class FrameJob:
         """Unpin without an answer.  Safe to repeat."""
         self._lease.end()
         taken, self._taken = self._taken, None
-        if taken is not None:
-            self._ring.release(taken)
+        ring, self._ring = self._ring, None
+        # A job somebody keeps keeps no mapping alive.
+        self._planes = {}
+        if taken is not None and ring is not None:
+            ring.release(taken)
             self.session._job_done(self)
+
+    def _held_ring(self) -> HostRing | HostStream:
+        self._lease.check()
+        assert self._ring is not None
+        return self._ring
 
     def __enter__(self) -> Self:
         return self
@@ -194,23 +203,28 @@ class AnswerDraft:
 
     def __init__(self, job: FrameJob, ring: HostRing | HostStream, slot: int, pixels: Array) -> None:
         self.job = job
-        self._ring = ring
+        self._ring: HostRing | HostStream | None = ring
         self._slot = slot
         self._lease = Lease("an answer that was published or given up")
-        self._pixels = guarded(pixels, self._lease, writable=True)
-        self._open = True
+        self._pixels: View | None = guarded(pixels, self._lease, writable=True)
 
     @property
     def pixels(self) -> View:
         self._lease.check()
+        assert self._pixels is not None
         return self._pixels
 
     def cancel(self) -> None:
         """Give the answer up; the job stays.  Safe to repeat."""
+        ring = self._end()
+        if ring is not None:
+            ring.cancel(self._slot)
+
+    def _end(self) -> HostRing | HostStream | None:
         self._lease.end()
-        if self._open:
-            self._open = False
-            self._ring.cancel(self._slot)
+        self._pixels = None
+        ring, self._ring = self._ring, None
+        return ring
 
 
 class HostSession:
@@ -285,14 +299,14 @@ class HostSession:
 
     def begin_answer(self, job: FrameJob) -> AnswerDraft:
         """A slot to write the answer to ``job`` into.  Raises `LeaseError` if the job was given back."""
-        job._lease.check()
-        job._ring.words.advance()
-        begun = job._ring.begin()
+        ring = job._held_ring()
+        ring.words.advance()
+        begun = ring.begin()
         if begun is None:
             raise BridgeError(
                 "every answer slot is being written: publish or cancel one before beginning another"
             )
-        return AnswerDraft(job, job._ring, *begun)
+        return AnswerDraft(job, ring, *begun)
 
     def publish(
         self,
@@ -308,23 +322,22 @@ class HostSession:
         ``kind`` is ``styled``, ``reprojected`` or ``source``; ``reason`` up to 48 bytes; ``service_ns`` None
         means since the frame was published.
         """
-        if not draft._open:
-            raise LeaseError("this answer was already published or given up")
+        draft._lease.check()
         record = self._record(draft.job, kind, reason, edit_age_frames, working_size, service_ns, True)
-        draft._open = False
-        draft._lease.end()
-        return self._publish(draft.job, draft._ring, draft._slot, record)
+        ring = draft._end()
+        assert ring is not None
+        return self._publish(draft.job, ring, draft._slot, record)
 
     def publish_source(self, job: FrameJob, reason: str, service_ns: int | None = None) -> bool:
         """Answer ``job`` without pixels: the game shows its own frame.  Releases the job."""
-        job._lease.check()
-        begun = job._ring.begin()
+        ring = job._held_ring()
+        begun = ring.begin()
         if begun is None:
             raise BridgeError(
                 "every answer slot is being written: publish or cancel one before beginning another"
             )
         record = self._record(job, "source", reason, 0, None, service_ns, False)
-        return self._publish(job, job._ring, begun[0], record)
+        return self._publish(job, ring, begun[0], record)
 
     def _record(
         self,
@@ -350,7 +363,7 @@ class HostSession:
             style_epoch=job.style_epoch,
             kind=kind,
             edit_age_frames=edit_age_frames,
-            working_size=working_size or job._ring.layout.size,
+            working_size=working_size or job._size,
             skipped=min(job.skipped, 0xFFFFFFFF),
             reason=reason,
             has_pixels=has_pixels,

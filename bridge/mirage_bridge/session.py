@@ -95,14 +95,15 @@ class Frame:
     ) -> None:
         self._lease = Lease("a frame")
         self._planes = {name: guarded(plane, self._lease, writable=True) for name, plane in planes.items()}
-        self._source = planes["pixels"]
+        self._source: Array | None = planes["pixels"]
         self._slot = slot
         self._ring = ring
+        self._shared = ring is not None
 
     @property
     def in_shared_memory(self) -> bool:
         """False while there is no sidecar: the frame is private and will not be sent."""
-        return self._ring is not None
+        return self._shared
 
     @property
     def pixels(self) -> View:
@@ -123,6 +124,12 @@ class Frame:
     def _plane(self, name: str) -> View:
         self._lease.check()
         return self._planes[name]
+
+    def _end(self) -> None:
+        """Let go of the memory, so that a frame somebody keeps keeps no mapping alive."""
+        self._lease.end()
+        self._planes = {}
+        self._source = self._ring = None
 
 
 class Answer:
@@ -153,7 +160,7 @@ class Answer:
         held: _Held | None = None,
     ) -> None:
         self._lease = lease
-        self._pixels = guarded(pixels, lease, writable=False)
+        self._pixels: View | None = guarded(pixels, lease, writable=False)
         self._held = held
         self.frame_id = frame_id
         self.kind = kind
@@ -169,11 +176,13 @@ class Answer:
     def pixels(self) -> View:
         """Read-only pixels; raises `LeaseError` after release."""
         self._lease.check()
+        assert self._pixels is not None
         return self._pixels
 
     def release(self) -> None:
         """Give the memory back; using ``pixels`` or a slice of it raises from now on.  Safe to repeat."""
         self._lease.end()
+        self._pixels = None
         held, self._held = self._held, None
         if held is not None:
             held.let_go(self)
@@ -386,14 +395,14 @@ class Session:
         if frame is not self._drawing:
             raise LeaseError("this frame was already ended, or another was begun after it")
         self._drawing = None
-        frame._lease.end()
+        ring = frame._ring
         self._source_lease.end()
         self._frame_id += 1
         self._source, self._source_id = frame._source, self._frame_id
+        frame._end()
         self._source_lease = Lease("a frame that a newer one has replaced")
         now_ns = time.monotonic_ns()
         self._deadline_ns = now_ns + self._offer.budget_ns
-        ring = frame._ring
         self._source_sent = ring is not None and ring is self._ring
         if ring is None or ring is not self._ring or frame._slot is None:
             self._count("frames_offline")
@@ -567,9 +576,9 @@ class Session:
     def _give_up_drawing(self) -> None:
         frame, self._drawing = self._drawing, None
         if frame is not None:
-            frame._lease.end()
             if frame._ring is not None and frame._slot is not None:
                 frame._ring.cancel(frame._slot)
+            frame._end()
 
     def _private_planes(self) -> dict[str, Array]:
         """Two sets in turn: one being drawn while the last is still shown."""

@@ -74,7 +74,7 @@ def test_any_bytes_as_an_answer_record(data: bytes) -> None:
     assert len(AnswerRecord.unpack(record.pack()).reason.encode()) <= 48
 
 
-@MANY
+@settings(max_examples=250_000 if LONG else 100)
 @given(st.dictionaries(st.sampled_from(sorted(Offer().to_wire())), values))
 def test_any_fields_as_an_offer(lies: dict[str, Any]) -> None:
     try:

@@ -70,13 +70,14 @@ def test_newest_wins_and_two_at_most_are_under_way(spawn: Spawn) -> None:
         assert len(ages) > 10
 
 
-def test_a_remote_host_that_restarts_is_found_again(spawn: Spawn) -> None:
+def test_a_remote_host_that_restarts_is_found_again(spawn: Spawn, monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     host, address = tcp_host(spawn, f"tcp://127.0.0.1:{port}")
     with mb.Session(address, size=(64, 36), budget_ms=300) as session:
         play_until_answered(session).release()
+        monkeypatch.setattr("mirage_bridge.session.STALL_NS", 100_000_000)
         host.process.kill()
         host.process.wait()
         for _ in range(5):
