@@ -1,1 +1,120 @@
-"""Mirage."""
+"""The operations of one frame as few passes over memory, each with a reference that is its definition.
+
+Every op is a `torch.library` op under ``mirage::`` with a fake, so that it works under compile and export. On
+CUDA it is a Triton kernel, elsewhere the fp32 reference, behind one switch (`use`). Nothing of Mirage is
+imported here: what the network is, `mirage_plugin.model` says, and a test holds the two together.
+
+======================  ==========================================================================================
+`pixels`                an engine's bytes, noise and planes -> the features of the patch projection
+`block`                 depthwise 5x5, RMSNorm, FiLM, expand, SiLU, project, gated residual
+`linear`                products with what stands around them: down, up with skip, head; bf16, fp16, fp8 weights
+`warp_state`            motion warp and unpacking of the memory
+`memory_read`           the trust gate
+`memory_write`          the gated update and packing
+`fresh_noise`           counter-based noise
+`advect_noise`          the noise field carried along the motion, fresh where it must be
+`solver_step`           the noisy end of a denoising step
+`drift_statistics`      mean, square, bounds, NaN and infinities, without a synchronisation
+`compose`               the edit on the full-resolution frame, packed for the engine; also the late answer
+`forward`               the network on these ops, from weights that `prepare` packed
+======================  ==========================================================================================
+"""
+
+from mirage_kernels.block import BlockWeights, block, block_reference, pack_block
+from mirage_kernels.compose import GuideWeights, compose, compose_reference, pack_edit, pack_guide, split_edit
+from mirage_kernels.frames import FORMATS, FrameLayout, PixelFormat, pack_frame, unit_rgb, unpack_frame
+from mirage_kernels.launch import HAS_TRITON, Backend, KernelError, Launch, backend, interpreting, record, use
+from mirage_kernels.linear import LinearWeights, linear, linear_reference, pack_linear
+from mirage_kernels.memory import (
+    MemoryWeights,
+    memory_read,
+    memory_read_reference,
+    memory_write,
+    memory_write_reference,
+    pack_memory,
+    pack_state,
+    unpack_state,
+    warp_state,
+    warp_state_reference,
+)
+from mirage_kernels.network import (
+    SIZES,
+    NetworkSizes,
+    NetworkWeights,
+    forward,
+    guide_bias,
+    prepare,
+    random_parameters,
+)
+from mirage_kernels.noise import (
+    advect_noise,
+    advect_noise_reference,
+    fresh_noise,
+    fresh_noise_reference,
+    solver_step,
+    solver_step_reference,
+)
+from mirage_kernels.pixels import StemWeights, fold_stem, grid_size, pixels, pixels_reference
+from mirage_kernels.statistics import STATISTICS, drift_statistics, drift_statistics_reference
+
+__all__ = [
+    "FORMATS",
+    "HAS_TRITON",
+    "SIZES",
+    "STATISTICS",
+    "Backend",
+    "BlockWeights",
+    "FrameLayout",
+    "GuideWeights",
+    "KernelError",
+    "Launch",
+    "LinearWeights",
+    "MemoryWeights",
+    "NetworkSizes",
+    "NetworkWeights",
+    "PixelFormat",
+    "StemWeights",
+    "advect_noise",
+    "advect_noise_reference",
+    "backend",
+    "block",
+    "block_reference",
+    "compose",
+    "compose_reference",
+    "drift_statistics",
+    "drift_statistics_reference",
+    "fold_stem",
+    "forward",
+    "fresh_noise",
+    "fresh_noise_reference",
+    "grid_size",
+    "guide_bias",
+    "interpreting",
+    "linear",
+    "linear_reference",
+    "memory_read",
+    "memory_read_reference",
+    "memory_write",
+    "memory_write_reference",
+    "pack_block",
+    "pack_edit",
+    "pack_frame",
+    "pack_guide",
+    "pack_linear",
+    "pack_memory",
+    "pack_state",
+    "pixels",
+    "pixels_reference",
+    "prepare",
+    "random_parameters",
+    "record",
+    "solver_step",
+    "solver_step_reference",
+    "split_edit",
+    "unit_rgb",
+    "unpack_frame",
+    "unpack_state",
+    "use",
+    "warp_state",
+    "warp_state_reference",
+]
