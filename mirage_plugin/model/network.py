@@ -285,8 +285,11 @@ class MirageNet(nn.Module):
         return self.from_stem(stem, memory, condition)
 
     def from_stem(self, stem: Tensor, memory: MemoryState, condition: Tensor) -> tuple[Edit, Tensor]:
-        """Everything behind the patch projection; `stem` [N, h, w, C0]."""
-        film = self.film(condition)
+        """Everything behind the patch projection; `stem` [N, h, w, C0], `condition` [N, D]."""
+        return self.from_film(stem, memory, self.film(condition))
+
+    def from_film(self, stem: Tensor, memory: MemoryState, film: Tensor) -> tuple[Edit, Tensor]:
+        """As `from_stem`, with what the condition says already worked out: `film` [N, F]."""
         offset = 0
 
         def run(x: Tensor, stage: int) -> Tensor:

@@ -53,6 +53,8 @@ def advect_noise(noise: Tensor, motion: Tensor, visible: Tensor, fresh: Tensor) 
     whether it was to be seen; `fresh` as `noise`: what stands where nothing was.
 
     Values are moved, never mixed (nearest neighbour): interpolation would lower their variance frame by frame.
+    Where the picture is stretched, two neighbours come from one value; the right or lower of them is drawn
+    anew, or an hour of walking forward would blow the grain up to blobs.
     """
     n, _, h, w = noise.shape
     y = torch.arange(h, device=noise.device).view(1, -1, 1) + motion[:, 1] * 0.5
@@ -61,6 +63,10 @@ def advect_noise(noise: Tensor, motion: Tensor, visible: Tensor, fresh: Tensor) 
     iy = torch.where(finite, y, -1.0).round().clamp(-1, h).long()
     ix = torch.where(finite, x, -1.0).round().clamp(-1, w).long()
     inside = (iy >= 0) & (iy < h) & (ix >= 0) & (ix < w) & visible[:, 0]
-    index = (iy.clamp(0, h - 1) * w + ix.clamp(0, w - 1)).view(n, -1)
+    place = torch.where(inside, iy * w + ix, -1)
+    inside = inside.clone()
+    inside[:, :, 1:] &= place[:, :, 1:] != place[:, :, :-1]
+    inside[:, 1:, :] &= place[:, 1:, :] != place[:, :-1, :]
+    index = place.clamp_min(0).view(n, -1)
     moved = noise.view(n, -1).gather(1, index).view(n, 1, h, w)
     return torch.where(inside[:, None], moved, fresh)

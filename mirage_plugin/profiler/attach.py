@@ -30,7 +30,7 @@ def ask(
         raise NoSidecarError(where) from error
     except RequestError as error:
         raise DataError(
-            f"the sidecar at {where} cannot be profiled ({error}): it is of another version, update the older one"
+            f"the sidecar at {where} cannot be profiled ({error}): update the older of the two"
         ) from error
 
 

@@ -20,7 +20,7 @@ from mirage_plugin.errors import DeviceError, MirageError, NoSidecarError
 from mirage_plugin.profiler import attach, client
 from mirage_plugin.profiler.recording import Columns, Pages, Recording
 
-__all__ = ["Workload", "run", "sidecar"]
+__all__ = ["Workload", "play", "run", "sidecar"]
 
 # Compiling for the first time takes a minute or two on a slow machine.
 _READY_S: Final = 600.0
@@ -89,12 +89,16 @@ def run(
     ``watch`` sees the sidecar's frames as they come, ``note`` gets a sentence on what happens.
     """
     with sidecar(workload.tier, workload.device, note) as endpoint:
-        return _play(workload, endpoint, watch, note)
+        return play(workload, endpoint, watch, note)
 
 
-def _play(
-    workload: Workload, endpoint: str, watch: Callable[[Pages], None] | None, note: Callable[[str], None]
+def play(
+    workload: Workload,
+    endpoint: str,
+    watch: Callable[[Pages], None] | None = None,
+    note: Callable[[str], None] = lambda _sentence: None,
 ) -> Recording:
+    """Run the games of a workload against a sidecar that is there already; see `run`."""
     games: list[subprocess.Popen[bytes]] = []
     load: subprocess.Popen[bytes] | None = None
     with tempfile.TemporaryDirectory(prefix="mirage-games-") as scratch:
@@ -128,8 +132,8 @@ def _play(
 def _game(workload: Workload, endpoint: str, number: int, scratch: Path) -> subprocess.Popen[bytes]:
     width, height = workload.size
     options = {
-        "--endpoint": endpoint, "--size": f"{width}x{height}", "--fps": workload.fps, "--frames": workload.frames,
-        "--budget-ms": workload.budget_ms, "--delivery": workload.delivery, "--style": workload.style,
+        "--endpoint": endpoint, "--size": f"{width}x{height}", "--fps": workload.fps,
+        "--frames": workload.frames, "--budget-ms": workload.budget_ms, "--delivery": workload.delivery, "--style": workload.style,
         "--draw-ms": workload.draw_ms, "--game": number, "--out": scratch / f"{number}.npz",
     }  # fmt: skip
     command = [sys.executable, "-m", "mirage_plugin.profiler.client"]

@@ -52,8 +52,8 @@ def presets() -> tuple[Preset, ...]:
 def showcase(width: int, height: int) -> GBuffer:
     """Draw one frame of a street that has everything a style may touch, without its light: T = 1.
 
-    Houses with windows, plants, objects, a lamp, a creature, hills, sky. Raises `MissingDependencyError` where
-    torch is not installed.
+    Houses with windows, plants, objects, a lamp, a creature, hills, sky. Raises `MissingDependencyError`
+    where torch is not installed.
     """
     try:
         import torch
@@ -117,12 +117,14 @@ def _street() -> Scene:
     rotation = torch.stack([right, torch.linalg.cross(forward, right), forward], 1)
     still = torch.zeros
     return Scene(
-        family="town", atlas=Atlas(torch.stack([draw_texture(k, seeded(s)) for k, s in kinds.values()])), smooth=True,
+        family="town", smooth=True,
+        atlas=Atlas(torch.stack([draw_texture(kind, seeded(seed)) for kind, seed in kinds.values()])),
         box_centre=torch.tensor([b[0] for b in boxes]), box_half=torch.tensor([b[1] for b in boxes]),
         box_yaw=torch.tensor([b[2] for b in boxes]), box_texture=torch.tensor([number[b[3]] for b in boxes]),
         box_scale=torch.tensor([b[4] for b in boxes]), box_material=torch.tensor([int(b[5]) for b in boxes]),
         box_velocity=still(len(boxes), 3), box_inverted=torch.zeros(len(boxes), dtype=torch.bool),
-        sphere_centre=torch.tensor([s[0] for s in spheres]), sphere_radius=torch.tensor([s[1] for s in spheres]),
+        sphere_centre=torch.tensor([s[0] for s in spheres]),
+        sphere_radius=torch.tensor([s[1] for s in spheres]),
         sphere_texture=torch.tensor([number[s[2]] for s in spheres]),
         sphere_material=torch.tensor([int(s[3]) for s in spheres]), sphere_velocity=still(len(spheres), 3),
         cards=draw_cards(seeded(4), 1), card_centre=torch.tensor([[-0.9, 0.7, 1.2]]),
@@ -139,7 +141,8 @@ def _street() -> Scene:
 def draw_styles(g: GBuffer, styles: list[Style], seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
     """Draw one frame plainly and in each style, with smoothed edges.
 
-    `g` holds one frame. Returns the source, float32 [3, H, W] in [0, 1], and the styles [len(styles), 3, H, W].
+    `g` holds one frame. Returns the source, float32 [3, H, W] in [0, 1], and the styles [len(styles), 3, H,
+    W].
     """
     import torch
 
@@ -148,8 +151,10 @@ def draw_styles(g: GBuffer, styles: list[Style], seed: int = 0) -> tuple[torch.T
     from mirage_plugin.train.worlds.styles import style_tensor
 
     look = Look(
-        sun=0.62, sun_colour=(1.0, 0.95, 0.85), ambient=0.5, ambient_colour=(0.9, 0.94, 1.0), texture=1.0, lamps=0.5,
-        sky_top=(0.32, 0.54, 0.86), sky_horizon=(0.78, 0.88, 0.96), clouds=0.6, fog=0.0, exposure=0.1, contrast=1.0,
+        sun=0.62, sun_colour=(1.0, 0.95, 0.85), ambient=0.5, ambient_colour=(0.9, 0.94, 1.0), texture=1.0,
+        lamps=0.5,
+        sky_top=(0.32, 0.54, 0.86), sky_horizon=(0.78, 0.88, 0.96), clouds=0.6, fog=0.0, exposure=0.1,
+        contrast=1.0,
         saturation=1.05, temperature=0.05, pixels=1, noise=0.0, levels=0, outline=0.0, blur=False,
     )  # fmt: skip
     _, _, height, width = g.depth.shape
@@ -228,7 +233,8 @@ def show(*, sheet: Path | None = None, json: Path | None = None) -> None:
     if json is not None:
         rows = [
             {
-                "name": p.style.name, "family": p.style.family, "about": p.about, "caption": p.style.caption(),
+                "name": p.style.name, "family": p.style.family, "about": p.about,
+                "caption": p.style.caption(),
                 "parameters": {q.name: p.style.value(q.name) for q in PARAMETERS},
             }
             for p in found

@@ -18,6 +18,7 @@ from statistics import fmean, median
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from rich.progress import Progress
 from torch import Tensor
 from torch.nn import functional
@@ -66,11 +67,16 @@ def loop_clip(seed: int, family: str, frames: int, height: int = HEIGHT, width: 
     scene = draw_scene(seed, 1, family)
     first = scene.cameras[0]
     rng = torch.Generator().manual_seed(seed)
-    radius, sway = 0.4 + float(torch.rand((), generator=rng)), 0.1 + 0.2 * float(torch.rand((), generator=rng))
+    radius, sway = (
+        0.4 + float(torch.rand((), generator=rng)),
+        0.1 + 0.2 * float(torch.rand((), generator=rng)),
+    )
     cameras, times = [], []
     for i in range(frames + 1):
         angle = 2 * math.pi * (i % frames) / frames
-        step = torch.tensor([radius * math.sin(angle), 0.1 * math.sin(2 * angle), radius * (1 - math.cos(angle))])
+        step = torch.tensor(
+            [radius * math.sin(angle), 0.1 * math.sin(2 * angle), radius * (1 - math.cos(angle))]
+        )
         rotation = rotation_y(sway * math.sin(angle)) @ first.rotation
         cameras.append(Camera(first.position + step, rotation, first.focal))
         times.append(angle)
@@ -100,7 +106,9 @@ def _loops(seed: int, lap: int, device: torch.device) -> Batch:
 
 
 class Play:
-    """A batch of clips being played in closed loop, as a sidecar would, frame by frame for as long as asked."""
+    """A batch of clips being played in closed loop, as a sidecar would, frame by frame for as long as
+    asked.
+    """
 
     def __init__(self, net: MirageNet, batch: Batch) -> None:
         """Begin: nothing is known yet."""
@@ -145,16 +153,19 @@ def _per_frame(values: Callable[[Tensor, Tensor], Tensor], answers: Tensor, trut
 
 def _without_motion(batch: Batch) -> Batch:
     return replace(
-        batch, motion=torch.zeros_like(batch.motion), visible=torch.ones_like(batch.visible),
+        batch,
+        motion=torch.zeros_like(batch.motion),
+        visible=torch.ones_like(batch.visible),
         has_motion=torch.zeros_like(batch.has_motion),
-    )  # fmt: skip
+    )
 
 
 def _warping(answers: Tensor, batch: Batch) -> float:
     """Mean warping error over a lap; frame 0 follows the lap's last."""
     lap = answers.shape[0]
     return fmean(
-        float(warping_error(answers[t], answers[t - 1], batch.motion[t], batch.visible[t]).mean()) for t in range(lap)
+        float(warping_error(answers[t], answers[t - 1], batch.motion[t], batch.visible[t]).mean())
+        for t in range(lap)
     )
 
 
@@ -168,20 +179,46 @@ def _memory_rows(net: MirageNet, batch: Batch, tier: str) -> list[Row]:
     big = tier == "base"
     own = max(_warping(batch.truth, batch), 1e-6)
     ratio = {name: _warping(a, batch) / own for name, a in everyone.items()}
-    sharp = {name: float(_per_frame(lambda a, _: gradient_energy(a), a, a).mean())
-             for name, a in ({"closed": closed, "truth": batch.truth, "per frame": alone}).items()}  # fmt: skip
+    sharp = {
+        name: float(_per_frame(lambda a, _: gradient_energy(a), a, a).mean())
+        for name, a in ({"closed": closed, "truth": batch.truth, "per frame": alone}).items()
+    }
     flicker = _warping(closed, batch) / own
     return [
-        Row("memory pays: closed loop over per frame", tier, ours - base, "dB", Bar(0.5 if big else 0.3),
-            {name: value - base for name, value in score.items()}, f"closed loop {ours:.2f} dB"),
-        Row("motion warp pays: with it over without", tier,
-            ours - float(_per_frame(psnr, unwarped, batch.truth).mean()), "dB", Bar(0.0)),
-        Row("warping error over the truth's", tier, flicker, "x", Bar(None, 1.1 if big else 1.3), dict(ratio),
+        Row(
+            "memory pays: closed loop over per frame",
+            tier,
+            ours - base,
+            "dB",
+            Bar(0.5 if big else 0.3),
+            {name: value - base for name, value in score.items()},
+            f"closed loop {ours:.2f} dB",
+        ),
+        Row(
+            "motion warp pays: with it over without",
+            tier,
+            ours - float(_per_frame(psnr, unwarped, batch.truth).mean()),
+            "dB",
+            Bar(0.0),
+        ),
+        Row(
+            "warping error over the truth's",
+            tier,
+            flicker,
+            "x",
+            Bar(None, 1.1 if big else 1.3),
+            dict(ratio),
             f"truth {own:.2f} 8-bit steps; gradient energy against the truth: closed loop "
-            f"{sharp['closed'] / sharp['truth']:.2f}, per frame {sharp['per frame'] / sharp['truth']:.2f}"),
-        Row("warping error over the per-frame model's", tier, flicker / max(ratio["per_frame"], 1e-6), "x",
-            Bar(None, 1.0)),
-    ]  # fmt: skip
+            f"{sharp['closed'] / sharp['truth']:.2f}, per frame {sharp['per frame'] / sharp['truth']:.2f}",
+        ),
+        Row(
+            "warping error over the per-frame model's",
+            tier,
+            flicker / max(ratio["per_frame"], 1e-6),
+            "x",
+            Bar(None, 1.0),
+        ),
+    ]
 
 
 def _long_rows(
@@ -208,24 +245,45 @@ def _long_rows(
     grown_mb = grown / (1 << 20 if sys.platform == "darwin" else 1 << 10)
     # Whole laps, so that every mean is over the same frames.
     laps = curve[: frames // lap * lap].reshape(-1, lap, n).mean(1)
-    early = laps[max(1, 100 // lap) : max(2, min(1000, frames // 3) // lap)].mean(0)
+    first = min(max(1, 100 // lap), max(0, len(laps) - 2))
+    early = laps[first : max(first + 1, min(1000, frames // 3) // lap)].mean(0)
     late = laps[-max(1, 200 // lap) :].mean(0)
     slope, beyond = _worst_slope(laps[1:], lap)
     _plot_curve(out / "long.png", laps, lap, tier)
     settled = slice(frames // 5, frames // 5 + 100)
     big = tier == "base"
     return [
-        Row(f"closed loop at frame {frames:,} against early frames", tier, float((late - early).min()), "dB",
-            Bar(-0.2 if big else -0.3), {}, f"worst of {n} scenes and styles; their mean {float((late - early).mean()):+.3f}"),
-        Row("slope beyond its confidence interval", tier, beyond, "dB/1000", Bar(None, 0.001), {},
-            f"the worst slope is {slope:+.4f} dB per 1,000 frames over {frames:,} frames"),
-        Row("cost of the last frames over early ones", tier,
-            median(times[-100:].tolist()) / median(times[settled].tolist()), "x", Bar(0.98, 1.02), {},
-            f"memory grew by {grown_mb:.1f} MiB from frame {frames // 4:,} on"),
-    ]  # fmt: skip
+        Row(
+            f"closed loop at frame {frames:,} against early frames",
+            tier,
+            float((late - early).min()),
+            "dB",
+            Bar(-0.2 if big else -0.3),
+            {},
+            f"worst of {n} scenes and styles; mean {float((late - early).mean()):+.3f}",
+        ),
+        Row(
+            "slope beyond its confidence interval",
+            tier,
+            beyond,
+            "dB/1000",
+            Bar(None, 0.001),
+            {},
+            f"the worst slope is {slope:+.4f} dB per 1,000 frames over {frames:,} frames",
+        ),
+        Row(
+            "cost of the last frames over early ones",
+            tier,
+            median(times[-100:].tolist()) / median(times[settled].tolist()),
+            "x",
+            Bar(0.98, 1.02),
+            {},
+            f"memory grew by {grown_mb:.1f} MiB from frame {frames // 4:,} on",
+        ),
+    ]
 
 
-def _worst_slope(laps: np.ndarray, lap: int) -> tuple[float, float]:  # type: ignore[type-arg]
+def _worst_slope(laps: NDArray[np.float32], lap: int) -> tuple[float, float]:
     """The steepest fall of PSNR, dB per 1,000 frames, and how far its 95 % interval stays away from zero."""
     x = np.arange(laps.shape[0]) * lap / 1000
     x = x - x.mean()
@@ -239,7 +297,7 @@ def _worst_slope(laps: np.ndarray, lap: int) -> tuple[float, float]:  # type: ig
     return worst
 
 
-def _plot_curve(path: Path, laps: np.ndarray, lap: int, tier: str) -> None:  # type: ignore[type-arg]
+def _plot_curve(path: Path, laps: NDArray[np.float32], lap: int, tier: str) -> None:
     import matplotlib as mpl  # half a second that only drawing needs
 
     mpl.use("Agg")
@@ -248,7 +306,9 @@ def _plot_curve(path: Path, laps: np.ndarray, lap: int, tier: str) -> None:  # t
     figure, axes = plt.subplots(figsize=(8, 4))
     for i, family in enumerate(FAMILIES):
         axes.plot((np.arange(laps.shape[0]) + 0.5) * lap, laps[:, i], label=family)
-    axes.set(xscale="log", xlabel="frame", ylabel="PSNR, dB", title=f"{tier}: closed loop, means over whole laps")
+    axes.set(
+        xscale="log", xlabel="frame", ylabel="PSNR, dB", title=f"{tier}: closed loop, means over whole laps"
+    )
     axes.legend(frameon=False)
     try:
         figure.savefig(path, dpi=110, bbox_inches="tight")
@@ -273,14 +333,21 @@ def _still_rows(net: MirageNet, batch: Batch, length: Length, tier: str) -> list
         previous = answer
     late, early = torch.stack(curve[-20:]).mean(0), torch.stack(curve[30:50]).mean(0)
     return [
-        Row(f"still camera, PSNR at frame {length.still:,} over frame 30", tier, float((late - early).min()), "dB",
-            Bar(-0.1)),
+        Row(
+            f"still camera, PSNR at frame {length.still:,} over frame 30",
+            tier,
+            float((late - early).min()),
+            "dB",
+            Bar(-0.1),
+        ),
         Row("still camera, largest change of any pixel", tier, change, "/255", Bar(None, 1.0)),
-    ]  # fmt: skip
+    ]
 
 
 def _stick_row(net: MirageNet, seed: int, tier: str, device: torch.device) -> Row:
-    """Texture made of noise, followed along the motion: how alike is it after 60 frames, against the truth's."""
+    """Texture made of noise, followed along the motion: how alike is it after 60 frames, against the
+    truth's.
+    """
     number = EVALUATION_SEED + seed * 1_000_003 + 600_000
     lap = 2 * STICK_FRAMES
     g = loop_clip(number, "town", lap)
@@ -298,7 +365,9 @@ def _stick_row(net: MirageNet, seed: int, tier: str, device: torch.device) -> Ro
         natural, _ = style_tensor([style])
         truths.append(restyle(g.frames(t, t + 1), natural, play.noise.cpu(), source[t : t + 1]) * 2 - 1)
     start, stop = 10, 10 + STICK_FRAMES
-    place = torch.stack(torch.meshgrid(torch.arange(HEIGHT), torch.arange(WIDTH), indexing="ij")[::-1]).float()[None]
+    place = torch.stack(
+        torch.meshgrid(torch.arange(HEIGHT), torch.arange(WIDTH), indexing="ij")[::-1]
+    ).float()[None]
     known = torch.ones(1, 1, HEIGHT, WIDTH)
     # From now back to the start: where each pixel's surface was, step by step.
     offset = torch.zeros(1, 2, HEIGHT, WIDTH)
@@ -306,8 +375,10 @@ def _stick_row(net: MirageNet, seed: int, tier: str, device: torch.device) -> Ro
         step = warp_back(g.motion[t : t + 1].float(), offset)
         known = known * (warp_back(g.visible[t : t + 1].float(), offset) > 0.99)
         offset = offset + step
-    inside = ((place + offset) >= 0).all(1, keepdim=True) & ((place + offset)[:, :1] < WIDTH) & (
-        (place + offset)[:, 1:] < HEIGHT
+    inside = (
+        ((place + offset) >= 0).all(1, keepdim=True)
+        & ((place + offset)[:, :1] < WIDTH)
+        & ((place + offset)[:, 1:] < HEIGHT)
     )
     known = (known > 0) & inside & (g.material[stop : stop + 1] != 0)
 
@@ -325,7 +396,9 @@ def _stick_row(net: MirageNet, seed: int, tier: str, device: torch.device) -> Ro
     value = None if math.isnan(ours) or share < 0.05 or own <= 0 else ours / own
     bar = Bar(0.9 if tier == "base" else 0.8)
     note = f"correlation {ours:.2f}, truth {own:.2f}, over {share:.0%} of the frame"
-    return Row(f"texture sticks over {STICK_FRAMES} frames, against the truth's", tier, value, "x", bar, {}, note)
+    return Row(
+        f"texture sticks over {STICK_FRAMES} frames, against the truth's", tier, value, "x", bar, {}, note
+    )
 
 
 def _recovery_rows(net: MirageNet, batch: Batch, tier: str) -> list[Row]:
@@ -338,11 +411,15 @@ def _recovery_rows(net: MirageNet, batch: Batch, tier: str) -> list[Row]:
         return drawn.to(stored)
 
     kinds: dict[str, Callable[[Tensor], Tensor]] = {
-        "noise": noise, "black": torch.zeros_like, "full": lambda s: torch.full_like(s, 127),
+        "noise": noise,
+        "black": torch.zeros_like,
+        "full": lambda s: torch.full_like(s, 127),
         "another clip's": lambda s: s.roll(1, 0),
-    }  # fmt: skip
+    }
     healthy = _curve(net, batch, lap, limit, None)
-    taken = {name: _bad_frames(healthy, _curve(net, batch, lap, limit, spoil)) for name, spoil in kinds.items()}
+    taken = {
+        name: _bad_frames(healthy, _curve(net, batch, lap, limit, spoil)) for name, spoil in kinds.items()
+    }
     spread = ", ".join(f"{name} {count}" for name, count in taken.items())
     bar = Bar(None, 8 if tier == "base" else 15)
     worst = float(max(taken.values()))
@@ -381,7 +458,10 @@ def _bad_frames(healthy: Tensor, curve: Tensor) -> int:
 def _switch_row(net: MirageNet, batch: Batch, tier: str) -> Row:
     """Another style in the middle of a lap: frames until 95 % of the PSNR of one who had it all along."""
     lap, device = batch.source.shape[0], batch.source.device
-    old = replace(batch, parameters=torch.from_numpy(Style.make("plain", {}).vector()).to(device).expand_as(batch.parameters))
+    old = replace(
+        batch,
+        parameters=torch.from_numpy(Style.make("plain", {}).vector()).to(device).expand_as(batch.parameters),
+    )
     play = Play(net, batch)
     for i in range(lap):
         play.step(old, i)
@@ -389,16 +469,32 @@ def _switch_row(net: MirageNet, batch: Batch, tier: str) -> Row:
     final = _curve(net, batch, lap, 40, None)
     late = (~(switched >= 0.95 * final)).any(1).nonzero()
     frames = int(late[-1]) + 1 if late.numel() else 0
-    return Row("style switch: frames until 95 % of the final PSNR", tier, float(frames), "frames",
-               Bar(None, 2 if tier == "base" else 3))  # fmt: skip
+    return Row(
+        "style switch: frames until 95 % of the final PSNR",
+        tier,
+        float(frames),
+        "frames",
+        Bar(None, 2 if tier == "base" else 3),
+    )
 
 
 def _cut_row(net: MirageNet, batch: Batch, tier: str) -> Row:
     """A cut that nobody tells of: how long the last scene shows through the new one."""
     lap = batch.source.shape[0]
-    other = replace(batch, **{name: getattr(batch, name).roll(1, 1) for name in (
-        "source", "truth", "depth", "motion", "visible", "mask",
-    )})  # fmt: skip
+    other = replace(
+        batch,
+        **{
+            name: getattr(batch, name).roll(1, 1)
+            for name in (
+                "source",
+                "truth",
+                "depth",
+                "motion",
+                "visible",
+                "mask",
+            )
+        },
+    )
     # The engine says that everything is where it was.
     unaware = replace(other, motion=torch.zeros_like(other.motion), visible=torch.ones_like(other.visible))
     play = Play(net, batch)
@@ -416,8 +512,15 @@ def _cut_row(net: MirageNet, batch: Batch, tier: str) -> Row:
         new.noise = play.noise
     above = [i for i, share in enumerate(shares) if share > 0.01]
     frames = above[-1] + 1 if above else 0
-    return Row("untold cut: frames with a ghost above 1 %", tier, float(frames), "frames", Bar(None, 1.0), {},
-               f"share of the last picture in the first frame: {shares[0]:.1%}")  # fmt: skip
+    return Row(
+        "untold cut: frames with a ghost above 1 %",
+        tier,
+        float(frames),
+        "frames",
+        Bar(None, 1.0),
+        {},
+        f"share of the last picture in the first frame: {shares[0]:.1%}",
+    )
 
 
 @torch.inference_mode()

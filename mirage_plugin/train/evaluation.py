@@ -79,10 +79,14 @@ def answer_frame(
     """
     v = batch.source[t]
     n, _, height, width = v.shape
-    flags = torch.cat([
-        batch.has_depth[:, None].expand(-1, 17), batch.has_motion[:, None].expand(-1, 3),
-        batch.has_mask[:, None].expand(-1, 4),
-    ], 1)[:, None, None]  # fmt: skip
+    flags = torch.cat(
+        [
+            batch.has_depth[:, None].expand(-1, 17),
+            batch.has_motion[:, None].expand(-1, 3),
+            batch.has_mask[:, None].expand(-1, 4),
+        ],
+        1,
+    )[:, None, None]
     planes = planes_to_cells(batch.planes(t), n, height // 8, width // 8, v) * flags
     seen = functional.avg_pool2d(batch.visible[t], 16) * float(known)
     seen = seen * (~batch.cut[t])[:, None, None, None]
@@ -121,10 +125,19 @@ def pair_batch(pairs: list[tuple[GBuffer, Tensor, Tensor, Tensor, Tensor]], devi
     rows: list[dict[str, Tensor]] = []
     for g, source, truth, noise, parameters in pairs:
         depth, motion, mask = engine_planes(g)
-        rows.append({
-            "source": source, "truth": truth, "noise": noise, "depth": depth, "motion": motion,
-            "visible": g.visible.float(), "mask": mask, "parameters": parameters, "cut": g.cut[:, 0, 0, 0],
-        })  # fmt: skip
+        rows.append(
+            {
+                "source": source,
+                "truth": truth,
+                "noise": noise,
+                "depth": depth,
+                "motion": motion,
+                "visible": g.visible.float(),
+                "mask": mask,
+                "parameters": parameters,
+                "cut": g.cut[:, 0, 0, 0],
+            }
+        )
     given = torch.ones(len(rows), device=device)
     stacked = {name: torch.stack([row[name] for row in rows], 1).to(device) for name in rows[0]}
     return Batch(**stacked, has_depth=given, has_motion=given, has_mask=given)
@@ -134,9 +147,13 @@ def rgb_alone(batch: Batch) -> Batch:
     """The same clips from an engine that gives no planes."""
     none = torch.zeros_like(batch.has_depth)
     return replace(
-        batch, has_depth=none, has_motion=none, has_mask=none, motion=torch.zeros_like(batch.motion),
+        batch,
+        has_depth=none,
+        has_motion=none,
+        has_mask=none,
+        motion=torch.zeros_like(batch.motion),
         visible=torch.ones_like(batch.visible),
-    )  # fmt: skip
+    )
 
 
 def load_judged(tier: str, weights: Path | None) -> MirageNet:
@@ -184,10 +201,14 @@ def _answers(net: MirageNet, batch: Batch) -> dict[str, Tensor]:
     """Everything that is compared, v [T, N, 3, H, W] each."""
     lut = torch.stack([oracle_lut(s, t) for s, t in zip(batch.source, batch.truth, strict=True)])
     return {
-        "identity": batch.source, "oracle_lut": lut, "model": answer_clip(net, batch),
-        "per_frame": answer_clip(net, batch, memory=False), "rgb": answer_clip(net, rgb_alone(batch)),
-        "steps2": answer_clip(net, batch, steps=2), "steps4": answer_clip(net, batch, steps=4),
-    }  # fmt: skip
+        "identity": batch.source,
+        "oracle_lut": lut,
+        "model": answer_clip(net, batch),
+        "per_frame": answer_clip(net, batch, memory=False),
+        "rgb": answer_clip(net, rgb_alone(batch)),
+        "steps2": answer_clip(net, batch, steps=2),
+        "steps4": answer_clip(net, batch, steps=4),
+    }
 
 
 def _measure(batch: Batch, answers: dict[str, Tensor], names: list[tuple[str, bool]]) -> list[Case]:
@@ -195,12 +216,15 @@ def _measure(batch: Batch, answers: dict[str, Tensor], names: list[tuple[str, bo
     for i, (name, is_held_out) in enumerate(names):
         truth = batch.truth[:, i]
         everyone = {who: answer[:, i] for who, answer in answers.items()}
-        cases.append(Case(
-            name, is_held_out,
-            {who: float(psnr(answer, truth).mean()) for who, answer in everyone.items()},
-            {who: float(ssim(answer, truth).mean()) for who, answer in everyone.items()},
-            {who: float(gradient_energy(a).mean()) for who, a in (everyone | {"truth": truth}).items()},
-        ))  # fmt: skip
+        cases.append(
+            Case(
+                name,
+                is_held_out,
+                {who: float(psnr(answer, truth).mean()) for who, answer in everyone.items()},
+                {who: float(ssim(answer, truth).mean()) for who, answer in everyone.items()},
+                {who: float(gradient_energy(a).mean()) for who, a in (everyone | {"truth": truth}).items()},
+            )
+        )
     return cases
 
 
@@ -209,7 +233,9 @@ def _unseen_styles(rng: torch.Generator, scale: Scale) -> list[tuple[Style, bool
     return drawn + [(random_style(rng, only_held_out=True), True) for _ in range(scale.held_out_styles)]
 
 
-def _scenes(seed: int, scale: Scale) -> Iterator[tuple[str, GBuffer, list[tuple[Style, bool]], torch.Generator]]:
+def _scenes(
+    seed: int, scale: Scale
+) -> Iterator[tuple[str, GBuffer, list[tuple[Style, bool]], torch.Generator]]:
     """Unseen scenes of every family, each with its unseen styles and what else is random."""
     for i in range(scale.scenes * len(FAMILIES)):
         number = EVALUATION_SEED + seed * 1_000_003 + i
@@ -261,12 +287,20 @@ def _picture_rows(net: MirageNet, seed: int, scale: Scale, out: Path, device: to
             grids.append(tuple(value / own for value in every_grid))
             if len(shown) < 2 * 2 * len(FAMILIES):
                 for i in (0, len(styles) - 1):
-                    pictures = [batch.source[-1, i], answers["oracle_lut"][-1, i], answers["per_frame"][-1, i],
-                                answers["model"][-1, i], answers["steps4"][-1, i], batch.truth[-1, i]]  # fmt: skip
+                    pictures = [
+                        batch.source[-1, i],
+                        answers["oracle_lut"][-1, i],
+                        answers["per_frame"][-1, i],
+                        answers["model"][-1, i],
+                        answers["steps4"][-1, i],
+                        batch.truth[-1, i],
+                    ]
                     shown.append((f"{found[i].gain('model'):+.1f} dB  {found[i].name}"[:150], pictures))
             progress.advance(task)
         contact_sheet(
-            out / "unseen.png", ["source", "oracle LUT", "per frame", "Mirage, 1 step", "4 steps", "truth"], shown
+            out / "unseen.png",
+            ["source", "oracle LUT", "per frame", "Mirage, 1 step", "4 steps", "truth"],
+            shown,
         )
         game, note = _game_cases(net, seed, scale, out, device, lambda: progress.advance(task))
     _plot_gains(out / "gains.png", cases, net.tier.name)
@@ -276,7 +310,7 @@ def _picture_rows(net: MirageNet, seed: int, scale: Scale, out: Path, device: to
 def _game_cases(
     net: MirageNet, seed: int, scale: Scale, out: Path, device: torch.device, advance: Callable[[], None]
 ) -> tuple[list[Case], str]:
-    """The sample game in unseen styles, and a sheet of it in the presets; the cases, or why there are none."""
+    """The sample game in unseen styles, and a sheet of it in the presets; cases, or why there are none."""
     try:
         clips = game_clips(scale.game_clips, scale.frames, *GAME_SIZE, apart=120)
     except DataError as error:
@@ -289,14 +323,20 @@ def _game_cases(
         styles = _unseen_styles(rng, scale)
         batch = _game_batch(source, g, [s for s, _ in styles], rng, device)
         lut = torch.stack([oracle_lut(s, t) for s, t in zip(batch.source, batch.truth, strict=True)])
-        answers = {"identity": batch.source, "oracle_lut": lut, "model": answer_clip(net, batch),
-                   "per_frame": answer_clip(net, batch, memory=False)}  # fmt: skip
+        answers = {
+            "identity": batch.source,
+            "oracle_lut": lut,
+            "model": answer_clip(net, batch),
+            "per_frame": answer_clip(net, batch, memory=False),
+        }
         cases += _measure(batch, answers, [(s.caption(), held) for s, held in styles])
         if number < 3:
             batch = _game_batch(source, g, presets, rng, device)
             answer = answer_clip(net, batch)
-            shown += [("the game, as Mirage draws it", [source[-1] * 2 - 1, *answer[-1]]),
-                      ("the truth", [source[-1] * 2 - 1, *batch.truth[-1]])]  # fmt: skip
+            shown += [
+                ("the game, as Mirage draws it", [source[-1] * 2 - 1, *answer[-1]]),
+                ("the truth", [source[-1] * 2 - 1, *batch.truth[-1]]),
+            ]
         advance()
     contact_sheet(out / "game.png", ["source", *GAME_STYLES], shown)
     return cases, ""
@@ -321,44 +361,78 @@ def _rows(
     one = fmean(c.psnr["model"] for c in cases)
     rows = [
         over_lut(
-            "PSNR over the oracle LUT", cases, 7 if big else 4,
-            f"{len(cases)} pairs of unseen scene and unseen style, 1 step, planes given; PSNR {one:.2f} dB, oracle "
-            f"LUT {fmean(c.psnr['oracle_lut'] for c in cases):.2f}, identity "
+            "PSNR over the oracle LUT",
+            cases,
+            7 if big else 4,
+            f"{len(cases)} pairs of unseen scene and unseen style, 1 step, planes given; PSNR {one:.2f} dB, "
+            f"oracle LUT {fmean(c.psnr['oracle_lut'] for c in cases):.2f}, identity "
             f"{fmean(c.psnr['identity'] for c in cases):.2f}",
         ),
         over_lut("- random styles alone", [c for c in cases if not c.held_out], None),
         over_lut("- held-out region of styles alone", [c for c in cases if c.held_out], None),
-        over_lut("worst tenth of styles over their LUT", worst, 3 if big else 1,
-                 "worst: " + worst[0].name),
+        over_lut("worst tenth of styles over their LUT", worst, 3 if big else 1, "worst: " + worst[0].name),
         Row(
-            "SSIM over the oracle LUT's", tier,
-            fmean(c.ssim["model"] - c.ssim["oracle_lut"] for c in cases), "", Bar(0.0),
+            "SSIM over the oracle LUT's",
+            tier,
+            fmean(c.ssim["model"] - c.ssim["oracle_lut"] for c in cases),
+            "",
+            Bar(0.0),
             {who: fmean(c.ssim[who] - c.ssim["oracle_lut"] for c in cases) for who in three},
             f"SSIM {fmean(c.ssim['model'] for c in cases):.3f}",
         ),
-    ]  # fmt: skip
+    ]
     for steps in (2, 4):
         who = f"steps{steps}"
-        rows.append(Row(f"{steps} steps over 1, PSNR", tier, fmean(c.psnr[who] for c in cases) - one, "dB", steps_bar))
-        rows.append(Row(
-            f"{steps} steps over 1, sharpness", tier, sharpness(who) / sharpness("model"), "x", Bar(1.0), {},
-            f"gradient energy against the truth: {sharpness(who):.3f}",
-        ))  # fmt: skip
+        rows.append(
+            Row(f"{steps} steps over 1, PSNR", tier, fmean(c.psnr[who] for c in cases) - one, "dB", steps_bar)
+        )
+        rows.append(
+            Row(
+                f"{steps} steps over 1, sharpness",
+                tier,
+                sharpness(who) / sharpness("model"),
+                "x",
+                Bar(1.0),
+                {},
+                f"gradient energy against the truth: {sharpness(who):.3f}",
+            )
+        )
     rows += [
-        Row("sharpness against the truth's", tier, sharpness("model"), "x", Bar(0.9, 1.1) if big else Bar(0.8, 1.2),
-            {who: sharpness(who) for who in three}, "gradient energy, median over the pairs"),
-        Row("grid energy at 8 px against the truth's", tier, fmean(g[0] for g in grids), "x",
+        Row(
+            "sharpness against the truth's",
+            tier,
+            sharpness("model"),
+            "x",
+            Bar(0.9, 1.1) if big else Bar(0.8, 1.2),
+            {who: sharpness(who) for who in three},
+            "gradient energy, median over the pairs",
+        ),
+        Row(
+            "grid energy at 8 px against the truth's",
+            tier,
+            fmean(g[0] for g in grids),
+            "x",
             Bar(None, 1.05 if big else 1.1),
-            {who: fmean(g[i + 1] for g in grids) for i, who in enumerate(three)}),
-        Row("planes given over RGB alone", tier, one - fmean(c.psnr["rgb"] for c in cases), "dB", Bar(0.0),
-            {}, f"RGB alone over the oracle LUT: {fmean(c.gain('rgb') for c in cases):+.2f} dB"),
+            {who: fmean(g[i + 1] for g in grids) for i, who in enumerate(three)},
+        ),
+        Row(
+            "planes given over RGB alone",
+            tier,
+            one - fmean(c.psnr["rgb"] for c in cases),
+            "dB",
+            Bar(0.0),
+            {},
+            f"RGB alone over the oracle LUT: {fmean(c.gain('rgb') for c in cases):+.2f} dB",
+        ),
         over_lut("sample game over the oracle LUT", game, 5 if big else 2, game_note),
-    ]  # fmt: skip
+    ]
     return rows
 
 
 def _plot_gains(path: Path, cases: list[Case], tier: str) -> None:
-    """Every pair's PSNR over its oracle LUT, sorted; where it is below zero, colour grading would have done."""
+    """Every pair's PSNR over its oracle LUT, sorted; where it is below zero, colour grading would have
+    done.
+    """
     import matplotlib as mpl  # half a second that only drawing needs
 
     mpl.use("Agg")
@@ -370,8 +444,11 @@ def _plot_gains(path: Path, cases: list[Case], tier: str) -> None:
     axes.bar(range(len(ordered)), [c.gain("model") for c in ordered], color=colours)
     axes.plot([c.gain("per_frame") for c in ordered], "k.", markersize=4, label="per frame")
     axes.axhline(0, color="black", linewidth=0.8)
-    axes.set(xlabel="unseen scene and style, sorted", ylabel="PSNR over the oracle LUT, dB",
-             title=f"{tier}: blue random styles, orange the held-out region")  # fmt: skip
+    axes.set(
+        xlabel="unseen scene and style, sorted",
+        ylabel="PSNR over the oracle LUT, dB",
+        title=f"{tier}: blue random styles, orange the held-out region",
+    )
     axes.legend(frameon=False)
     try:
         figure.savefig(path, dpi=110, bbox_inches="tight")
@@ -382,16 +459,21 @@ def _plot_gains(path: Path, cases: list[Case], tier: str) -> None:
 
 
 def evaluate(
-    *, tier: str = "auto", seed: int = 0, quick: bool = False, out: Path = Path("out/eval"),
-    json: Path | None = None, weights: Path | None = None, time: bool = False,
+    *,
+    tier: str = "auto",
+    seed: int = 0,
+    quick: bool = False,
+    out: Path = Path("out/eval"),
+    json: Path | None = None,
+    weights: Path | None = None,
+    time: bool = False,
 ) -> None:
     """Measure a model and print each figure beside its bar and its baselines.
 
-    `quick` takes fewer scenes and styles; `time` measures what happens over time instead of the picture. Plots
-    and contact sheets go to the folder `out`; `json` gets `{"rows": [{"row", "tier", "value", "unit",
+    `quick` takes fewer scenes and styles; `time` measures what happens over time instead of the picture.
+    Plots and contact sheets go to the folder `out`; `json` gets `{"rows": [{"row", "tier", "value", "unit",
     "baselines": {"identity", "oracle_lut", "per_frame"}, "bar", "met"}]}`. The same arguments give the same
-    figures. Raises `WeightsError`, `ConfigError` or `OutputError`.
-    """  # fmt: skip
+    figures. Raises `WeightsError`, `ConfigError` or `OutputError`."""
     begun = clock.monotonic()
     console = Console()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -416,8 +498,12 @@ def evaluate(
     print_rows(console, title, rows)
     console.print(f"plots and contact sheets in {out}")
     about = {
-        "tier": net.tier.name, "seed": seed, "quick": quick, "time": time,
-        "weights": str(weights or weights_path(net.tier.name).name), "seconds": round(clock.monotonic() - begun, 1),
-    }  # fmt: skip
+        "tier": net.tier.name,
+        "seed": seed,
+        "quick": quick,
+        "time": time,
+        "weights": str(weights or weights_path(net.tier.name).name),
+        "seconds": round(clock.monotonic() - begun, 1),
+    }
     if json is not None:
         write_rows(json, rows, about)

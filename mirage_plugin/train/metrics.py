@@ -1,7 +1,7 @@
 """What pictures are measured by: one function a metric, with its definition.
 
-Pictures are float32 `[N, 3, H, W]` in [-1, 1] as the network speaks them (`v`); every function takes a batch and
-returns one float32 number a picture, `[N]`, unless it says otherwise.
+Pictures are float32 `[N, 3, H, W]` in [-1, 1] as the network speaks them (`v`); every function takes a
+batch and returns one float32 number a picture, `[N]`, unless it says otherwise.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ def _luma(v: Tensor) -> Tensor:
 
 
 def psnr(answer: Tensor, truth: Tensor) -> Tensor:
-    """Peak signal-to-noise ratio in dB: `10 log10(2^2 / mean((answer - truth)^2))`, over all pixels and channels.
+    """Peak signal-to-noise ratio in dB: `10 log10(2^2 / mean((answer - truth)^2))`, over all pixels and
+    channels.
 
     The answer is clamped to [-1, 1] first, as a screen does. Equal pictures give 100 dB, not infinity.
     """
@@ -41,8 +42,8 @@ def psnr(answer: Tensor, truth: Tensor) -> Tensor:
 def ssim(answer: Tensor, truth: Tensor) -> Tensor:
     """Structural similarity (Wang et al. 2004), mean of the three channels; 1 is equal.
 
-    Gaussian window of 11x11 pixels, sigma 1.5, K1 = 0.01, K2 = 0.03, biased covariances, borders left out: the
-    original's setting. Sides must be at least 11 pixels.
+    Gaussian window of 11x11 pixels, sigma 1.5, K1 = 0.01, K2 = 0.03, biased covariances, borders left out:
+    the original's setting. Sides must be at least 11 pixels.
     """
     x, y = (answer.clamp(-1, 1) + 1) / 2, (truth + 1) / 2
     axis = torch.arange(-5, 6, device=x.device, dtype=x.dtype)
@@ -74,12 +75,14 @@ def gradient_energy(v: Tensor) -> Tensor:
 
 
 def grid_energy(v: Tensor, period: int = 8) -> Tensor:
-    """How much of the gradient energy is locked to a grid of `period` pixels: a ratio, >= 1, for the whole batch.
+    """How much of the gradient energy is locked to a grid of `period` pixels: a ratio, >= 1, for the whole
+    batch.
 
-    The squared steps of brightness are averaged by their place within the period, over all rows, columns and
-    pictures of the batch; the loudest place is divided by the mean of all places, and the two directions are
-    averaged. 1 is a picture that knows no grid; cell borders that stand out by a tenth of the energy give about
-    1.09. Returns a scalar. Compare with the truth's: a pixelated look has a grid of its own.
+    The squared steps of brightness are averaged by their place within the period, over all rows, columns
+    and pictures of the batch; the loudest place is divided by the mean of all places, and the two
+    directions are averaged. 1 is a picture that knows no grid; cell borders that stand out by a tenth of
+    the energy give about 1.09. Returns a scalar. Compare with the truth's: a pixelated look has a grid of
+    its own.
     """
     y = _luma(v.clamp(-1, 1))
     total = torch.zeros((), device=v.device)
@@ -94,22 +97,27 @@ def grid_energy(v: Tensor, period: int = 8) -> Tensor:
 def warp_back(previous: Tensor, motion: Tensor) -> Tensor:
     """Fetch the previous frame's pixels to where their surfaces are now, bilinearly: [N, C, H, W].
 
-    `motion` [N, 2, H, W]: where each pixel was minus where it is now, in pixels (x, y); not finite counts as far
-    outside, which is black.
+    `motion` [N, 2, H, W]: where each pixel was minus where it is now, in pixels (x, y); not finite counts
+    as far outside, which is black.
     """
     _, _, height, width = previous.shape
     motion = torch.nan_to_num(motion.float(), nan=1e6, posinf=1e6, neginf=-1e6)
     x = torch.arange(width, device=motion.device) + motion[:, 0]
     y = torch.arange(height, device=motion.device).view(-1, 1) + motion[:, 1]
     grid = torch.stack([(2 * x + 1) / width - 1, (2 * y + 1) / height - 1], -1).clamp(-4, 4)
-    return functional.grid_sample(previous, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+    out: Tensor = functional.grid_sample(
+        previous, grid, mode="bilinear", padding_mode="zeros", align_corners=False
+    )
+    return out
 
 
 def warping_error(now: Tensor, previous: Tensor, motion: Tensor, visible: Tensor) -> Tensor:
-    """Flicker: root mean square, in 8-bit steps, of `now` minus the previous frame carried along the exact motion.
+    """Flicker: root mean square, in 8-bit steps, of `now` minus the previous frame carried along the exact
+    motion.
 
-    `visible` bool or float [N, 1, H, W]: where the previous frame shows the same surface; nothing else counts.
-    Zero where nothing is visible. Moving truth has an error too (light, resampling): print it beside.
+    `visible` bool or float [N, 1, H, W]: where the previous frame shows the same surface; nothing else
+    counts. Zero where nothing is visible. Moving truth has an error too (light, resampling): print it
+    beside.
     """
     seen = visible.float()
     difference = (now - warp_back(previous, motion)).square().mean(1, keepdim=True) * seen
@@ -130,5 +138,5 @@ def oracle_lut(source: Tensor, truth: Tensor) -> Tensor:
     # A frame of one colour leaves directions open; a little weight keeps the matrix finite there.
     gram = x @ x.transpose(1, 2) + 1e-6 * torch.eye(4, dtype=x.dtype, device=x.device)
     matrix = torch.linalg.solve(gram, x @ y.transpose(1, 2))
-    fitted = (matrix.transpose(1, 2) @ x).view(n, 3, height, width)
-    return fitted.float().clamp(-1, 1)
+    fitted: Tensor = (matrix.transpose(1, 2) @ x).view(n, 3, height, width).float()
+    return fitted.clamp(-1, 1)

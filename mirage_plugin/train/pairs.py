@@ -1,9 +1,10 @@
-"""The dataset folder: recorded frames and their restyled twins, written by `mirage worlds`, read by `mirage train`.
+"""The dataset folder: recorded frames and their restyled twins, written by `mirage worlds`, read by `mirage
+train`.
 
-`docs/DATASETS.md` describes the folder for those who fill one with frames of their own. In short, a folder of
-clips, each with `clip.json`, `source/%05d.png`, `styled/%05d.png` and, where an engine gave them, `depth/%05d.npy`
-(metres), `motion/%05d.npy` (pixels to where the surface was, NaN where it was not to be seen) and
-`mask/%05d.png` (red overlay, green object, blue sky).
+`docs/DATASETS.md` describes the folder for those who fill one with frames of their own. In short, a folder
+of clips, each with `clip.json`, `source/%05d.png`, `styled/%05d.png` and, where an engine gave them,
+`depth/%05d.npy` (metres), `motion/%05d.npy` (pixels to where the surface was, NaN where it was not to be
+seen) and `mask/%05d.png` (red overlay, green object, blue sky).
 """
 
 from __future__ import annotations
@@ -66,7 +67,9 @@ def _open_clip(folder: Path) -> Clip:
     try:
         data: Any = json.loads(about.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise DataError(f"{about} cannot be read ({error}); docs/DATASETS.md says what stands in it") from error
+        raise DataError(
+            f"{about} cannot be read ({error}); docs/DATASETS.md says what stands in it"
+        ) from error
     if not isinstance(data, dict) or data.get("format") != FORMAT:
         found = data.get("format") if isinstance(data, dict) else None
         raise DataError(f'{about}: "format" is {found!r}, this version reads {FORMAT}')
@@ -87,9 +90,18 @@ def _open_clip(folder: Path) -> Clip:
         raise DataError(f'{about}: "seed" must be a whole number from 0 to {2**31 - 1}, not {seed!r}')
     planes = {kind: (folder / kind).is_dir() for kind in ("depth", "motion", "mask")}
     clip = Clip(
-        folder, frames, size[0], size[1], float(fps), _clip_style(about, data.get("style")), frozenset({0, *cuts}),
-        seed, planes["depth"], planes["motion"], planes["mask"],
-    )  # fmt: skip
+        folder,
+        frames,
+        size[0],
+        size[1],
+        float(fps),
+        _clip_style(about, data.get("style")),
+        frozenset({0, *cuts}),
+        seed,
+        planes["depth"],
+        planes["motion"],
+        planes["mask"],
+    )
     for kind in ("source", "styled", *(kind for kind, there in planes.items() if there)):
         _check_files(clip, kind)
     return clip
@@ -103,7 +115,9 @@ def _clip_style(about: Path, name: object) -> Style:
     if name is None:
         return Style.make("plain", {})
     if not isinstance(name, str):
-        raise DataError(f'{about}: "style" must be the name of a style or of a .toml file beside it, not {name!r}')
+        raise DataError(
+            f'{about}: "style" must be the name of a style or of a .toml file beside it, not {name!r}'
+        )
     if name.endswith(".toml"):
         beside = about.parent / name
         if not beside.is_file():
@@ -144,7 +158,11 @@ def _array(path: Path, *, mapped: bool = False) -> np.ndarray[Any, Any]:
         found: np.ndarray[Any, Any] = np.load(path, mmap_mode="r" if mapped else None, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         raise DataError(f"{path} is not a readable NumPy file ({error})") from error
-    if found.dtype.kind != "f" or found.ndim != (3 if channels == 2 else 2) or found.shape[2:] not in ((), (2,)):
+    if (
+        found.dtype.kind != "f"
+        or found.ndim != (3 if channels == 2 else 2)
+        or found.shape[2:] not in ((), (2,))
+    ):
         shape = "[height, width, 2]" if channels == 2 else "[height, width]"
         raise DataError(f"{path} must be float16 or float32 {shape}, not {found.dtype} {list(found.shape)}")
     return found
@@ -171,13 +189,13 @@ class PairFolder:
         """
         folders = sorted(p.parent for p in path.glob("*/clip.json"))
         if not folders:
-            raise DataError(f"{path} holds no clip: `mirage worlds --out DIR` writes an example of such a folder")
+            raise DataError(
+                f"{path} holds no clip: `mirage worlds --out DIR` writes an example of such a folder"
+            )
         self.path = path
         self.clips = tuple(_open_clip(folder) for folder in folders)
 
-    def draw_batch(
-        self, rng: torch.Generator, *, size: int, frames: int, height: int, width: int
-    ) -> Batch:
+    def draw_batch(self, rng: torch.Generator, *, size: int, frames: int, height: int, width: int) -> Batch:
         """Draw `size` pieces of `frames` frames, cropped to `height` x `width`, half of them mirrored.
 
         Clips that are too short or too small for that are passed over. Depth, motion and mask are withheld
@@ -195,18 +213,26 @@ class PairFolder:
             clip = fit[choice(rng, len(fit))]
             for name, value in _draw_piece(clip, rng, frames, height, width).items():
                 columns[name].append(value)
-        return Batch(**{
-            name: torch.stack(values, dim=0 if name.startswith("has_") else 1) for name, values in columns.items()
-        })  # fmt: skip
+        return Batch(
+            **{
+                name: torch.stack(values, dim=0 if name.startswith("has_") else 1)
+                for name, values in columns.items()
+            }
+        )
 
 
 def _draw_piece(clip: Clip, rng: torch.Generator, frames: int, height: int, width: int) -> dict[str, Tensor]:
     start = choice(rng, clip.frames - frames + 1)
     # Even: the noise has one value per 2x2 pixels.
-    top, left = choice(rng, (clip.height - height) // 2 + 1) * 2, choice(rng, (clip.width - width) // 2 + 1) * 2
+    top, left = (
+        choice(rng, (clip.height - height) // 2 + 1) * 2,
+        choice(rng, (clip.width - width) // 2 + 1) * 2,
+    )
     window = (slice(None), slice(None), slice(top, top + height), slice(left, left + width))
     span = range(start, start + frames)
-    source, truth = (torch.stack([_picture(clip.path(kind, i)) for i in span]) for kind in ("source", "styled"))
+    source, truth = (
+        torch.stack([_picture(clip.path(kind, i)) for i in span]) for kind in ("source", "styled")
+    )
     cut = torch.tensor([i == start or i in clip.cuts for i in span])
     has_depth = clip.has_depth and choice(rng, 2) == 0
     has_motion = clip.has_motion and choice(rng, 2) == 0
@@ -230,18 +256,24 @@ def _draw_piece(clip: Clip, rng: torch.Generator, frames: int, height: int, widt
         both = [_motion(clip, i) for i in span]
         motion, visible = torch.cat([b[0] for b in both]), torch.cat([b[1] for b in both]).float()
     row = {
-        "source": source[window] * 2 - 1, "truth": truth[window] * 2 - 1,
+        "source": source[window] * 2 - 1,
+        "truth": truth[window] * 2 - 1,
         "noise": noise[:, :, top // 2 : (top + height) // 2, left // 2 : (left + width) // 2],
-        "depth": depth[window], "motion": motion[window], "visible": visible[window], "mask": mask[window],
-    }  # fmt: skip
+        "depth": depth[window],
+        "motion": motion[window],
+        "visible": visible[window],
+        "mask": mask[window],
+    }
     if choice(rng, 2):
         row = {name: value.flip(-1) for name, value in row.items()}
         row["motion"] = row["motion"] * torch.tensor([-1.0, 1.0]).view(2, 1, 1)
     row |= {
-        "has_depth": torch.tensor(float(has_depth)), "has_motion": torch.tensor(float(has_motion)),
-        "has_mask": torch.tensor(float(has_mask)), "cut": cut,
+        "has_depth": torch.tensor(float(has_depth)),
+        "has_motion": torch.tensor(float(has_motion)),
+        "has_mask": torch.tensor(float(has_mask)),
+        "cut": cut,
         "parameters": torch.from_numpy(clip.style.vector()).float().expand(frames, -1),
-    }  # fmt: skip
+    }
     return row
 
 
@@ -249,7 +281,9 @@ def _depth(path: Path) -> Tensor:
     depth = torch.from_numpy(_array(path).astype(np.float32))
     wrong = int((depth.isnan() | (depth < 0)).sum())
     if wrong:
-        raise DataError(f"{path}: {wrong} pixels are NaN or negative; depth is in metres, and far is large or inf")
+        raise DataError(
+            f"{path}: {wrong} pixels are NaN or negative; depth is in metres, and far is large or inf"
+        )
     return depth.clamp_max(SKY_DEPTH)[None, None]
 
 
@@ -280,7 +314,9 @@ def _noise(clip: Clip, seed: int, span: range) -> Tensor:
 
 
 def style_file(style: Style, about: str = "") -> str:
-    """Write a style down as the text of a `.toml` file that `load_style` reads; only what differs from plain."""
+    """Write a style down as the text of a `.toml` file that `load_style` reads; only what differs from
+    plain.
+    """
     lines = [f"name = {json.dumps(style.name)}", f"family = {json.dumps(style.family)}"]
     if about:
         lines.append(f"about = {json.dumps(about)}")
@@ -298,15 +334,21 @@ def style_file(style: Style, about: str = "") -> str:
 
 
 def write_pairs(
-    *, out: Path, clips: int, frames: int, size: str, seed: int, style: str | None,
+    *,
+    out: Path,
+    clips: int,
+    frames: int,
+    size: str,
+    seed: int,
+    style: str | None,
     progress: Callable[[], None] = lambda: None,
 ) -> None:
     """Draw `clips` paired clips into the folder `out`, in the layout that `PairFolder` reads.
 
-    `size` is `WIDTHxHEIGHT`; `style` names one for all, None draws a random one for each; `progress` is called
-    after each clip. The same arguments write the same files. Raises `ConfigError` for a bad size or an unknown
-    style, and `OutputError` when a clip of that number is there already or the folder cannot be written.
-    """  # fmt: skip
+    `size` is `WIDTHxHEIGHT`; `style` names one for all, None draws a random one for each; `progress` is
+    called after each clip. The same arguments write the same files. Raises `ConfigError` for a bad size or
+    an unknown style, and `OutputError` when a clip of that number is there already or the folder cannot be
+    written."""
     width, height = parse_size(size)
     wanted = load_style(style) if style is not None else None
     taken = next((p for i in range(clips) if (p := out / f"clip-{i:05d}").exists()), None)
@@ -338,18 +380,26 @@ def _write_clip(
         (folder / kind).mkdir(parents=True, exist_ok=True)
     for i in range(source.shape[0]):
         for kind, picture in (("source", (source + 1) / 2), ("styled", (truth + 1) / 2), ("mask", mask)):
-            pixels = (picture[i, :, :height, :width].permute(1, 2, 0).clamp(0, 1) * 255).round().byte().numpy()
+            pixels = (
+                (picture[i, :, :height, :width].permute(1, 2, 0).clamp(0, 1) * 255).round().byte().numpy()
+            )
             Image.fromarray(pixels).save(folder / kind / f"{i:05d}.png")
         np.save(folder / "depth" / f"{i:05d}.npy", depth[i, 0, :height, :width].half().numpy())
-        np.save(folder / "motion" / f"{i:05d}.npy", motion[i, :, :height, :width].permute(1, 2, 0).half().numpy())
+        np.save(
+            folder / "motion" / f"{i:05d}.npy", motion[i, :, :height, :width].permute(1, 2, 0).half().numpy()
+        )
     name = style.name
     if name not in preset_names() or not np.array_equal(load_style(name).values, style.values):
         name = "style.toml"
         (folder / name).write_text(style_file(style, style.caption()), encoding="utf-8")
     about = {
-        "format": FORMAT, "size": [width, height], "frames": source.shape[0], "fps": 30, "style": name,
-        "cuts": [t for t in range(source.shape[0]) if bool(g.cut[t])], "seed": seed,
-    }  # fmt: skip
+        "format": FORMAT,
+        "size": [width, height],
+        "frames": source.shape[0],
+        "fps": 30,
+        "style": name,
+        "cuts": [t for t in range(source.shape[0]) if bool(g.cut[t])],
+        "seed": seed,
+    }
     # Last: a folder without it is not a clip, so a clip that was cut short is never read.
     (folder / "clip.json").write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
-

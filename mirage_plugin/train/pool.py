@@ -23,6 +23,7 @@ __all__ = ["ClipPool", "draw_clip"]
 HEIGHT, WIDTH = 160, 224
 # Held-out scenes for evaluation start here; training never reaches that number.
 EVALUATION_SEED = 1 << 40
+CLIP_TIMEOUT_S = 180.0
 
 
 def draw_clip(seed: int, frames: int, height: int = HEIGHT, width: int = WIDTH, family: str | None = None) -> GBuffer:
@@ -71,7 +72,7 @@ class ClipPool:
         context = multiprocessing.get_context("spawn")
         self._wanted = context.Value("q", self.newest(start_step))
         begin = max(0, self.newest(start_step) - capacity)
-        self._workers = [
+        self._workers: list[multiprocessing.process.BaseProcess] = [
             context.Process(
                 target=_fill, args=(folder, seed, frames, begin + i, workers, 64, self._wanted), daemon=True
             )
@@ -92,12 +93,17 @@ class ClipPool:
         oldest = max(0, newest - self.capacity)
         index = oldest + int(torch.randint(newest - oldest, (), generator=rng))
         path = self.folder / f"{index:07d}.pt"
+        until = time.monotonic() + CLIP_TIMEOUT_S
         while not path.exists():
-            if not any(worker.is_alive() for worker in self._workers):
-                raise RuntimeError(f"the processes that draw clips have died; {path} will not come")
+            if time.monotonic() > until:
+                raise RuntimeError(f"no clip came for {CLIP_TIMEOUT_S:g} s: the process that draws {path} has died")
             time.sleep(0.05)
         (self.folder / f"{oldest - 1:07d}.pt").unlink(missing_ok=True)
         return GBuffer(**torch.load(path, mmap=True, weights_only=True))
+
+    def __getstate__(self) -> dict[str, object]:
+        """What a process that only samples needs."""
+        return self.__dict__ | {"_workers": []}
 
     def close(self) -> None:
         """Stop the processes; what they drew stays for the next run."""

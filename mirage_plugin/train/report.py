@@ -91,9 +91,12 @@ def print_rows(console: Console, title: str, rows: Sequence[Row]) -> None:
     for r in rows:
         met = {True: "[green]yes[/green]", False: "[red]no[/red]", None: "-"}[r.bar.met(_finite(r.value))]
         table.add_row(
-            r.row, f"{_number(r.value)} {r.unit}".strip(), str(r.bar), met,
+            r.row,
+            f"{_number(r.value)} {r.unit}".strip(),
+            str(r.bar),
+            met,
             *(_number(r.baselines.get(name)) for name in BASELINES),
-        )  # fmt: skip
+        )
     console.print(table)
     for r in rows:
         if r.note:
@@ -113,7 +116,8 @@ def write_rows(path: Path, rows: Sequence[Row], about: dict[str, Any]) -> None:
 def contact_sheet(path: Path, columns: Sequence[str], rows: Sequence[tuple[str, Sequence[Tensor]]]) -> None:
     """Write pictures as a labelled grid: `columns` names them from left to right, each row has its own label.
 
-    Pictures are v [3, H, W] in [-1, 1], all of one size. Raises `OutputError` where the file cannot be written.
+    Pictures are v [3, H, W] in [-1, 1], all of one size. Raises `OutputError` where the file cannot be
+    written.
     """
     height, width = rows[0][1][0].shape[-2:]
     bar, gap = 18, 4
@@ -134,5 +138,3 @@ def contact_sheet(path: Path, columns: Sequence[str], rows: Sequence[tuple[str, 
         sheet.save(path)
     except OSError as error:
         raise OutputError.at(path, error) from error
-
-

@@ -1,4 +1,5 @@
-"""The sample game as a paired world: its frames, and what is known of every pixel of them, for evaluation alone.
+"""The sample game as a paired world: its frames, and what is known of every pixel of them, for evaluation
+alone.
 
 It is a world of its own, that no training scene resembles by design. It lies in the checkout's `examples`
 folder and is not part of the package, so it may not be there.
@@ -101,7 +102,9 @@ def _frame(g: Any, camera: Any, kinds: Any, means: Tensor) -> dict[str, Tensor]:
     direct = ((shade - 0.55) / 0.55).clamp(0, 1)
     texture = means[torch.from_numpy(g.material.astype(np.int64))].permute(2, 0, 1)
     flat = torch.where(sky | thing, albedo, texture)
-    cloud = ((albedo.amin(0, keepdim=True) / albedo.amax(0, keepdim=True).clamp_min(0.01) - 0.72) / 0.28).clamp(0, 1)
+    cloud = (
+        (albedo.amin(0, keepdim=True) / albedo.amax(0, keepdim=True).clamp_min(0.01) - 0.72) / 0.28
+    ).clamp(0, 1)
     ident = torch.from_numpy(g.ident.astype(np.int64))[None]
     half = {
         "albedo": albedo, "flat": flat, "direct": torch.where(sky, torch.zeros_like(direct), direct),
@@ -133,14 +136,18 @@ def _material(found: Tensor, normal: Tensor, sky: Tensor, thing: Tensor, kinds: 
 
 def _means(baked: Any) -> Tensor:
     """The mean colour of each of the game's materials over its whole world: float32 [256, 3] in [0, 1]."""
-    albedo = np.ascontiguousarray(baked.albedo.reshape(-1)[::61])[:, None].view(np.uint8)[:, :3].astype(np.float64)
+    albedo = (
+        np.ascontiguousarray(baked.albedo.reshape(-1)[::61])[:, None].view(np.uint8)[:, :3].astype(np.float64)
+    )
     kind = baked.material.reshape(-1)[::61]
     count = np.bincount(kind, minlength=256).clip(1)
     sums = [np.bincount(kind, weights=albedo[:, c], minlength=256) for c in range(3)]
     return torch.from_numpy(np.stack(sums, 1) / count[:, None] / 255).float()
 
 
-def _seen_before(depth: Tensor, before: Tensor, ident: Tensor, ident_before: Tensor, motion: Tensor) -> Tensor:
+def _seen_before(
+    depth: Tensor, before: Tensor, ident: Tensor, ident_before: Tensor, motion: Tensor
+) -> Tensor:
     """Whether the previous frame shows each surface: it stood inside the frame, at about this depth."""
     _, height, width = depth.shape
     y = (torch.arange(height).view(-1, 1) + motion[1]).round()

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import functools
+import itertools
 import json
 import math
 import os
+import signal
 import time
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +20,7 @@ import torch
 from PIL import Image
 from rich.console import Console
 from torch import Tensor
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from mirage_plugin.config import TrainConfig
 from mirage_plugin.errors import DataError, DeviceError, OutputError
@@ -46,14 +50,15 @@ class Recipe:
     capacity: int
     steps_per_clip: int
     workers: int
+    drawers: int
 
 
 def _recipe(tier: str, device: torch.device) -> Recipe:
     if device.type == "cpu":
-        return Recipe(8, 6, 4, 128, 192, 2e-3, 500, 3, 1)
+        return Recipe(16, 6, 3, 96, 128, 3e-3, 500, 4, 1, 1)
     batch = {"nano": 64, "small": 32, "base": 24}[tier]
     workers = max(2, (os.cpu_count() or 4) - 4)
-    return Recipe(batch, 6, 4, 128, 192, {"nano": 3e-3, "small": 1.5e-3, "base": 1e-3}[tier], 2000, 1, workers)
+    return Recipe(batch, 6, 4, 128, 192, {"nano": 3e-3, "small": 1.5e-3, "base": 1e-3}[tier], 2000, 1, workers // 2, workers // 2)
 
 
 class Run:
@@ -107,7 +112,7 @@ class Run:
 
     def update_average(self) -> None:
         """Move the exponential average that ships a little towards the weights."""
-        decay = min(0.999, (1 + self.step) / (20 + self.step))
+        decay = min(0.998, (1 + self.step) / (20 + self.step))
         with torch.no_grad():
             for mean, now in zip(self.average.parameters(), self.net.parameters(), strict=True):
                 mean.lerp_(now, 1 - decay)
@@ -128,12 +133,24 @@ def _device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def _draw(pool: ClipPool, seed: int, step: int, recipe: Recipe) -> Batch:
-    rng = torch.Generator().manual_seed((seed * 1_000_003 + step) & (2**63 - 1))
-    return draw_batch(
-        lambda r: pool.sample(step, r), rng, size=recipe.batch, frames=recipe.frames,
-        height=recipe.height, width=recipe.width,
-    )  # fmt: skip
+class _Batches(IterableDataset[dict[str, Tensor]]):
+    """Batches in the order of steps, drawn in processes of their own: restyling is half of the work of a step."""
+
+    def __init__(self, pool: ClipPool, seed: int, first: int, recipe: Recipe) -> None:
+        self.pool, self.seed, self.first, self.recipe = pool, seed, first, recipe
+
+    def __iter__(self) -> Iterator[dict[str, Tensor]]:
+        torch.set_num_threads(1)
+        worker = get_worker_info()
+        offset, stride = (worker.id, worker.num_workers) if worker else (0, 1)
+        for step in itertools.count(self.first + offset, stride):
+            rng = torch.Generator().manual_seed((self.seed * 1_000_003 + step) & (2**63 - 1))
+            draw = functools.partial(self.pool.sample, step)
+            recipe = self.recipe
+            batch = draw_batch(
+                draw, rng, size=recipe.batch, frames=recipe.frames, height=recipe.height, width=recipe.width
+            )
+            yield {name: getattr(batch, name) for name in Batch.__dataclass_fields__}
 
 
 def train(config: TrainConfig) -> None:
@@ -164,6 +181,9 @@ def train(config: TrainConfig) -> None:
         f"training {config.tier} ({run.net.parameter_count() / 1e6:.2f} M parameters) on {device.type} for "
         f"{config.minutes:g} minutes; Ctrl-C stops and keeps everything"
     )
+    for number in (signal.SIGINT, signal.SIGTERM):
+        # Also where a shell started this in the background, which makes it deaf to Ctrl-C.
+        signal.signal(number, signal.default_int_handler)
     try:
         _loop(config, run, pool, device, folder, console)
     except KeyboardInterrupt:
@@ -183,41 +203,44 @@ def _loop(
     carried: Tensor | None = None
     recent: list[float] = []
     first_step = run.step
-    with ThreadPoolExecutor(1) as executor:
-        ahead: Future[Batch] = executor.submit(_draw, pool, config.seed, run.step, recipe)
-        while (part := (time.monotonic() - begun) / (config.minutes * 60)) < 1:
-            batch = ahead.result()
-            ahead = executor.submit(_draw, pool, config.seed, run.step + 1, recipe)
-            batch = Batch(**{k: getattr(batch, k).to(device) for k in Batch.__dataclass_fields__})
-            rng = torch.Generator().manual_seed(config.seed * 7_919 + run.step)
-            for group in run.optimizer.param_groups:
-                group["lr"] = _learning_rate(recipe, run.step, part)
-            with torch.autocast(device.type, torch.bfloat16):
-                loss, carried = clip_loss(run.net, batch, rng, carried=carried)
-            run.optimizer.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
-            norm = torch.nn.utils.clip_grad_norm_(run.net.parameters(), 1.0)
-            if bool(torch.isfinite(norm)):
-                run.optimizer.step()
-                run.update_average()
-            run.step += 1
-            recent.append(float(loss.detach()))
-            now = time.monotonic()
-            if now - last_line > LINE_EVERY_S:
-                mean = float(np.mean(recent))
-                rate = (run.step - first_step) / (now - begun)
-                run.losses.append((run.step, mean))
-                left = config.minutes - (now - begun) / 60
-                console.print(f"step {run.step:6d}  loss {mean:.4f}  {rate:.2f} steps/s  {left:.0f} min left")
-                recent, last_line = [], now
-            if now - last_save > CHECKPOINT_EVERY_S:
-                run.seconds += now - last_save
-                run.save(checkpoint)
-                last_save = now
-            if now - last_sheet > SHEET_EVERY_S:
-                _sheet(run.average, batch, folder / f"sheet_{run.step:06d}.png")
-                last_sheet = now
-        run.seconds += time.monotonic() - last_save
+    loader = DataLoader(
+        _Batches(pool, config.seed, run.step, recipe), batch_size=None, num_workers=recipe.drawers,
+        prefetch_factor=2, multiprocessing_context="spawn", pin_memory=device.type == "cuda",
+    )  # fmt: skip
+    for drawn in loader:
+        batch = Batch(**{name: value.to(device, non_blocking=True) for name, value in drawn.items()})
+        part = (time.monotonic() - begun) / (config.minutes * 60)
+        if part >= 1:
+            break
+        rng = torch.Generator().manual_seed(config.seed * 7_919 + run.step)
+        for group in run.optimizer.param_groups:
+            group["lr"] = _learning_rate(recipe, run.step, part)
+        with torch.autocast(device.type, torch.bfloat16):
+            loss, carried = clip_loss(run.net, batch, rng, carried=carried)
+        run.optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        norm = torch.nn.utils.clip_grad_norm_(run.net.parameters(), 1.0)
+        if bool(torch.isfinite(norm)):
+            run.optimizer.step()
+            run.update_average()
+        run.step += 1
+        recent.append(float(loss.detach()))
+        now = time.monotonic()
+        if now - last_line > LINE_EVERY_S:
+            mean = float(np.mean(recent))
+            rate = (run.step - first_step) / (now - begun)
+            run.losses.append((run.step, mean))
+            left = config.minutes - (now - begun) / 60
+            console.print(f"step {run.step:6d}  loss {mean:.4f}  {rate:.2f} steps/s  {left:.0f} min left")
+            recent, last_line = [], now
+        if now - last_save > CHECKPOINT_EVERY_S:
+            run.seconds += now - last_save
+            run.save(checkpoint)
+            last_save = now
+        if now - last_sheet > SHEET_EVERY_S:
+            _sheet(run.average, batch, folder / f"sheet_{run.step:06d}.png")
+            last_sheet = now
+    run.seconds += time.monotonic() - last_save
 
 
 def _sheet(net: MirageNet, batch: Batch, path: Path) -> None:

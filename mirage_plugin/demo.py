@@ -1,0 +1,169 @@
+"""`mirage demo`: the sidecar as one process, the sample game as another, and what came of it."""
+
+from __future__ import annotations
+
+import contextlib
+import json as json_format
+import os
+import secrets
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import mirage_bridge
+from PIL import Image, ImageDraw
+from rich.console import Console
+from rich.table import Table
+
+from mirage_plugin.config import parse_size
+from mirage_plugin.errors import MirageError, MissingDependencyError, OutputError
+from mirage_plugin.styles.parameters import load_style
+
+__all__ = ["demo"]
+
+_STYLES = ("snow", "ink", "cel", "neon")
+_READY_TIMEOUT_S = 600.0
+
+
+def demo(
+    *, headless: bool, frames: int, size: str, seed: int, out: Path, tier: str, device: str, style: str | None,
+    json: Path | None,
+) -> None:
+    """Start a sidecar and the sample game, play or film it, and print the frame budget.
+
+    Headless, the game plays itself for `frames` frames and `out` gets `before_after.png` (four styles, source
+    beside answer) and `demo.mp4`. Raises `MirageError` for whatever keeps it from running.
+    """  # fmt: skip
+    width, height = parse_size(size)
+    console = Console()
+    game = _game_file()
+    styles = [style] if style else list(_STYLES)
+    for name in styles:
+        load_style(name)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError.at(out, error) from error
+    with tempfile.TemporaryDirectory(prefix="mirage-demo-") as scratch:
+        endpoint = f"ipc://{scratch}/sidecar-{secrets.token_hex(4)}"
+        figures, pairs = Path(scratch) / "game.json", Path(scratch) / "pairs"
+        with _sidecar(endpoint, tier, device, styles[0], console):
+            status = mirage_bridge.request(endpoint, "status", {}, timeout_s=5.0)
+            command = [sys.executable, str(game), "--endpoint", endpoint, "--size", f"{width}x{height}",
+                       "--seed", str(seed), "--wait-s", "10", "--json", str(figures)]  # fmt: skip
+            if headless:
+                cycle = max(1, frames // len(styles))
+                command += ["--headless", "--frames", str(frames), "--styles", ",".join(styles), "--style", styles[0],
+                            "--style-cycle", str(cycle), "--record", str(out / "demo.mp4"),
+                            "--dump", str(pairs), "--dump-every", str(max(1, cycle // 2))]  # fmt: skip
+            else:
+                command += ["--style", styles[0]] + (["--frames", str(frames)] if frames else [])
+            finished = subprocess.run(command, check=False)
+        if finished.returncode != 0 or not figures.is_file():
+            raise MirageError(f"the sample game ended with code {finished.returncode}; its own lines above say why")
+        played: dict[str, Any] = json_format.loads(figures.read_text(encoding="utf-8"))
+        report = {
+            "frames": played["frames"], "answered": played["answered"], "service_ms": played["service_ms"],
+            "fps": played["fps"], "size": f"{width}x{height}", "tier": status["tier"], "device": status["device"],
+            "style": ",".join(styles), **{k: v for k, v in played.items() if k not in ("style", "size")},
+        }  # fmt: skip
+        if headless and pairs.is_dir():
+            _contact_sheet(pairs, styles, out / "before_after.png")
+    _print(report, console)
+    if headless:
+        console.print(f"pictures: {out / 'before_after.png'}")
+    if json:
+        try:
+            json.parent.mkdir(parents=True, exist_ok=True)
+            json.write_text(json_format.dumps(report, indent=1), encoding="utf-8")
+        except OSError as error:
+            raise OutputError.at(json, error) from error
+
+
+def _game_file() -> Path:
+    game = Path(__file__).parents[1] / "examples" / "game.py"
+    if not game.is_file():
+        raise MirageError("the sample game is not in the wheel: run the demo from a checkout of the repository")
+    try:
+        import pygame  # noqa: F401, PLC0415
+    except ImportError as error:
+        raise MissingDependencyError("pygame", "game") from error
+    return game
+
+
+@contextlib.contextmanager
+def _sidecar(endpoint: str, tier: str, device: str, style: str, console: Console) -> Iterator[None]:
+    """Run `mirage serve` until it is ready, and stop it in the end, whatever happened."""
+    command = [sys.executable, "-m", "mirage_plugin", "serve", "--bind", endpoint, "--tier", tier,
+               "--device", device, "--style", style]  # fmt: skip
+    process = subprocess.Popen(command, start_new_session=os.name == "posix")
+    try:
+        with console.status("the sidecar loads and warms up; the first time compiles for a minute or two"):
+            until = time.monotonic() + _READY_TIMEOUT_S
+            while True:
+                if process.poll() is not None:
+                    raise MirageError("the sidecar stopped before it was ready; its own lines above say why")
+                with contextlib.suppress(mirage_bridge.BridgeError):
+                    mirage_bridge.request(endpoint, "status", {}, timeout_s=1.0)
+                    break
+                if time.monotonic() > until:
+                    raise MirageError(f"the sidecar was not ready after {_READY_TIMEOUT_S:.0f} s; run `mirage serve` to see why")
+                time.sleep(0.1)
+        yield
+    finally:
+        if process.poll() is None:
+            process.send_signal(signal.SIGTERM)
+            try:
+                process.wait(10)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+def _contact_sheet(pairs: Path, styles: list[str], path: Path) -> None:
+    """The last pair of each style that was restyled: source on the left, answer on the right."""
+    index = json_format.loads((pairs / "index.json").read_text(encoding="utf-8"))
+    rows: list[tuple[str, Image.Image, Image.Image]] = []
+    for style in styles:
+        entries = [e for e in index if e["style"] == style and e["kind"] == "styled"]
+        if entries:
+            entry = entries[-1]
+            source, answer = (Image.open(pairs / entry[key]).convert("RGB") for key in ("source", "answer"))
+            rows.append((style, source, answer))
+    if not rows:
+        return
+    width, height = rows[0][1].size
+    sheet = Image.new("RGB", (2 * width + 12, len(rows) * (height + 28) + 4), (18, 18, 20))
+    draw = ImageDraw.Draw(sheet)
+    for i, (style, source, answer) in enumerate(rows):
+        top = i * (height + 28) + 24
+        draw.text((6, top - 18), "the game", fill=(200, 200, 200))
+        draw.text((width + 14, top - 18), style, fill=(255, 255, 255))
+        sheet.paste(source, (4, top))
+        sheet.paste(answer, (width + 8, top))
+    try:
+        sheet.save(path)
+    except OSError as error:
+        raise OutputError.at(path, error) from error
+
+
+def _print(report: dict[str, Any], console: Console) -> None:
+    table = Table(title=f"frame budget: {report['size']}, {report['tier']} on {report['device']}")
+    for name in ("", "p50", "p95", "p99", "max"):
+        table.add_column(name, justify="right" if name else "left")
+    rows = (("service", "service_ms"), ("the game's own frame", "game_ms"), ("the game's wait", "wait_ms"),
+            ("motion to photon", "motion_to_photon_ms"))  # fmt: skip
+    for title, key in rows:
+        if isinstance(report.get(key), dict):
+            table.add_row(title, *(f"{report[key].get(q) or 0:.1f} ms" for q in ("p50", "p95", "p99", "max")))
+    console.print(table)
+    answered = report["answered"]
+    console.print(
+        f"{report['frames']} frames at {report['fps']:.1f} a second: {answered['styled']} styled, "
+        f"{answered['reprojected']} reprojected, {answered['source']} shown as the game drew them"
+    )

@@ -1,0 +1,375 @@
+"""The model on a device: from a frame's bytes to an answer's bytes.
+
+An `Engine` is loaded once. Each game has a `Canvas`: its memory, its noise, its last edit, and nothing of any
+other game's. The working frame is the display's, scaled down (never up) and padded into one of a few fixed
+grids of cells, so that a game of any size is served at once by what was compiled before "ready".
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from mirage_plugin.config import ServeConfig, choose_tier, weights_directory
+from mirage_plugin.errors import DeviceError
+from mirage_plugin.model.checkpoint import load_network
+from mirage_plugin.model.core import Core, CoreInput, CoreOutput
+from mirage_plugin.model.cpu_pixels import cells_from_pixels, compose_pixels, move_noise, plane_cells, warp_edit
+from mirage_plugin.model.network import PLANE_CHANNELS
+from mirage_plugin.model.sampling import levels
+from mirage_plugin.styles.parameters import Style
+
+__all__ = ["GRIDS", "Canvas", "Engine", "FramePlanes"]
+
+Bytes = NDArray[np.uint8]
+Floats = NDArray[np.float32]
+
+GRIDS: tuple[tuple[int, int], ...] = ((48, 80), (36, 64), (28, 48))
+"""Grids of cells (rows, columns) that the network is compiled for, largest first: 640x384, 512x288, 384x224."""
+
+
+@dataclass(frozen=True)
+class FramePlanes:
+    """An engine's planes in the model's conventions, at the display's size; None where it gives none.
+
+    `depth` float32 [H, W], metres; `motion` [H, W, 2] any float, display pixels to where it was, NaN for
+    unknown; `mask` uint8 [H, W].
+    """
+
+    depth: NDArray[Any] | None = None
+    motion: NDArray[Any] | None = None
+    mask: Bytes | None = None
+
+
+@dataclass(frozen=True)
+class Fit:
+    """How a display frame lies in a working grid."""
+
+    grid: int
+    rows: int
+    columns: int
+    content: tuple[int, int]
+    """(height, width) of the working pixels that show the frame; the rest of the grid repeats its edge."""
+
+    @staticmethod
+    def of(height: int, width: int, grid: int) -> Fit:
+        """Fit a display of `height` x `width` into `GRIDS[grid]`, keeping its aspect, never enlarging it."""
+        rows, columns = GRIDS[grid]
+        scale = min(1.0, rows * 8 / height, columns * 8 / width)
+        return Fit(grid, rows, columns, (max(1, round(height * scale)), max(1, round(width * scale))))
+
+
+class Canvas:
+    """What the engine keeps of one game between frames."""
+
+    def __init__(self, height: int, width: int, state_channels: int, seed: int, grid: int = 0) -> None:
+        """Begin with an empty memory, for a display of `height` x `width` pixels."""
+        self.height, self.width, self.seed = height, width, seed
+        self.state_channels = state_channels
+        self.frame = 0
+        self.film: Tensor | None = None
+        self.guide_bias: Floats = np.zeros(6, np.float32)
+        self.resets = 0
+        self.fit_to(grid)
+
+    def fit_to(self, grid: int) -> None:
+        """Work on `GRIDS[grid]` from the next frame on; the memory begins anew."""
+        self.fit = Fit.of(self.height, self.width, grid)
+        h, w = self.fit.rows, self.fit.columns
+        self.cells: Bytes = np.zeros((h, w, 192), np.uint8)
+        self.planes: Floats = np.zeros((h, w, PLANE_CHANNELS), np.float32)
+        self.noise: list[Floats] = [np.zeros((h * 4, w * 4), np.float32) for _ in range(2)]
+        self.noise_cells: Floats = np.zeros((h, w, 16), np.float32)
+        self.stored: NDArray[np.int8] = np.zeros((1, h // 2, w // 2, self.state_channels), np.int8)
+        self.motion: Floats = np.zeros((1, 2, h // 2, w // 2), np.float32)
+        self.seen: Floats = np.zeros((1, 1, h // 2, w // 2), np.float32)
+        self.half_motion: Floats = np.zeros((1, 1, 2), np.float32)
+        self.has_motion = False
+        content_h, content_w = self.fit.content
+        self._rows = np.minimum(((np.arange(0, content_h, 2) + 0.5) * self.height / content_h).astype(int), self.height - 1)
+        self._columns = np.minimum(((np.arange(0, content_w, 2) + 0.5) * self.width / content_w).astype(int), self.width - 1)
+        self.edit: tuple[Floats, Floats] | None = None
+        self.edit_age = 0
+        self.fresh = True
+
+    def reset(self) -> None:
+        """Forget: the next frame is a first one."""
+        self.fresh = True
+        self.edit = None
+        self.resets += 1
+
+    def half(self, plane: NDArray[Any]) -> NDArray[Any]:
+        """A display plane at one entry per 2x2 working pixels."""
+        if self.fit.content == (self.height, self.width):
+            return plane[::2, ::2]
+        return plane[self._rows][:, self._columns]
+
+
+class Engine:
+    """A tier's network on a device, warmed up."""
+
+    def __init__(self, config: ServeConfig, tell: Callable[[str], None] = lambda _: None) -> None:
+        """Load, compile and warm up; `tell` gets a sentence for whatever degrades.
+
+        Raises `WeightsError`, `DeviceError` or `ConfigError`.
+        """
+        self.device = _device(config.device)
+        available = {p.stem for p in weights_directory().glob("*.safetensors")}
+        self.tier = config.tier if config.tier != "auto" else _auto_tier(available, self.device)
+        self.steps = config.steps
+        if self.device.type == "cpu":
+            torch.set_num_threads(config.threads)
+        net = load_network(self.tier)
+        self.dtype = _best_dtype(self.device)
+        guide = net.guide
+        self._look: Floats = guide.look.weight.detach().permute(0, 2, 3, 1).reshape(6, 27).contiguous().numpy()
+        self._weigh: Floats = guide.weigh.weight.detach().reshape(4, 6).contiguous().numpy()
+        self._weigh_bias: Floats = guide.weigh.bias.detach().numpy().copy()
+        self._look_bias: Floats = guide.look.bias.detach().numpy().copy()
+        self.state_channels = net.tier.state
+        self._style_net = load_network(self.tier).style_encoder
+        self._core = Core(net, self.dtype).to(self.device)
+        self._forward: Callable[[CoreInput], CoreOutput] = self._core
+        self._tell = tell
+        self._costs_ns = [0] * len(GRIDS)
+        self.reuse_ns = self.compose_ns = 0
+        self._compile()
+
+    def _compile(self) -> None:
+        """Compile for every grid, or say once why not and go on without."""
+        canvas = self.open(GRIDS[0][0] * 8, GRIDS[0][1] * 8, 0)
+        self.set_style(canvas, Style.make("plain", {}))
+        if self.device.type == "cpu":
+            os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(_cache_directory()))
+            import torch._inductor.config as inductor  # noqa: PLC0415  (a second of import that a GPU host need not pay)
+
+            inductor.freezing = True
+            compiled = torch.compile(self._core, dynamic=False)
+            try:
+                with torch.inference_mode():
+                    for grid in range(len(GRIDS)):
+                        self._tell(f"compiling for {GRIDS[grid][1] * 8}x{GRIDS[grid][0] * 8}; kept for the next start")
+                        canvas.fit_to(grid)
+                        compiled(self._input(canvas))
+                self._forward = compiled
+            except Exception as error:  # whatever the compiler trips over, the uncompiled network still serves
+                first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+                self._tell(f"serving uncompiled, slower: torch.compile failed here ({first[:160]})")
+                torch._dynamo.reset()
+        self._measure()
+
+    def _measure(self) -> None:
+        """Run every path, so that nothing is compiled in the first frame, and keep what each costs."""
+        generator = np.random.default_rng(0)
+        frame = generator.integers(0, 256, (360, 640, 4), np.uint8)
+        out = np.empty_like(frame)
+        planes = FramePlanes(
+            np.ones((360, 640), np.float32), np.zeros((360, 640, 2), np.float16), np.ones((360, 640), np.uint8)
+        )
+        order = np.array([0, 1, 2])
+        canvas = self.open(360, 640, 0)
+        self.set_style(canvas, Style.make("plain", {}))
+        for given in (FramePlanes(), planes):
+            for grid in range(len(GRIDS)):
+                canvas.fit_to(grid)
+                whole, reuse, compose = [], [], []
+                for _ in range(7):
+                    start = time.monotonic_ns()
+                    self.read(canvas, frame, order, given, False)
+                    read = time.monotonic_ns()
+                    self.denoise(canvas)
+                    if self.steps > 1:
+                        self.refine(canvas)
+                    before = time.monotonic_ns()
+                    self.compose(canvas, frame, out, order, given.mask, 1.0)
+                    end = time.monotonic_ns()
+                    self.reuse(canvas)
+                    whole.append(end - start)
+                    compose.append(end - before)
+                    reuse.append(time.monotonic_ns() - end + end - before + read - start)
+                self._costs_ns[grid] = sorted(whole)[3]
+                self.reuse_ns, self.compose_ns = sorted(reuse)[3], sorted(compose)[3]
+
+    def cost_ns(self, grid: int) -> int:
+        """What a whole 640x360 frame took on `GRIDS[grid]` at warm-up."""
+        return self._costs_ns[grid]
+
+    def open(self, height: int, width: int, seed: int, grid: int = 0) -> Canvas:
+        """Make a canvas for a game's frames."""
+        return Canvas(height, width, self.state_channels, seed, grid)
+
+    @torch.inference_mode()
+    def set_style(self, canvas: Canvas, style: Style) -> None:
+        """Paint in a style from the next frame on."""
+        raw = self._style_net(torch.from_numpy(style.vector().astype(np.float32))[None])
+        vector = raw * torch.rsqrt(raw.square().mean(-1, keepdim=True) + 1e-6)
+        film, bias = self._core.film(vector.to(self.device), 1.0, 1.0)
+        canvas.film = film
+        canvas.guide_bias = bias.cpu().numpy() + self._look_bias
+
+    def read(self, canvas: Canvas, pixels: Bytes, order: NDArray[np.int64], planes: FramePlanes, cut: bool) -> None:
+        """Preprocess: bring a frame and its planes onto the cell grid.
+
+        `pixels` uint8 [H, W, C] with red, green and blue at `order`.
+        """
+        if cut:
+            canvas.reset()
+        content_h, content_w = canvas.fit.content
+        if canvas.fit.content != pixels.shape[:2]:
+            pixels = cv2.resize(pixels, (content_w, content_h), interpolation=cv2.INTER_AREA)
+        cells_from_pixels(pixels, order, canvas.cells)
+        nothing = np.zeros((1, 1), np.float32)
+        depth = mask = motion = None
+        if planes.depth is not None:
+            depth = np.ascontiguousarray(canvas.half(planes.depth), np.float32)
+        if planes.mask is not None:
+            mask = np.ascontiguousarray(canvas.half(planes.mask))
+        if planes.motion is not None:
+            motion = canvas.half(planes.motion).astype(np.float32)
+            if content_w != canvas.width or content_h != canvas.height:
+                motion *= np.array([content_w / canvas.width, content_h / canvas.height], np.float32)
+        canvas.has_motion = motion is not None
+        canvas.half_motion = motion if motion is not None else np.zeros((1, 1, 2), np.float32)
+        plane_cells(
+            depth if depth is not None else nothing, canvas.half_motion,
+            mask if mask is not None else nothing.astype(np.uint8),
+            depth is not None, canvas.has_motion, mask is not None, canvas.planes,
+        )  # fmt: skip
+        before, after = canvas.noise
+        move_noise(
+            before, after, canvas.half_motion, canvas.has_motion, canvas.fresh, canvas.seed, canvas.frame, canvas.noise_cells
+        )
+        canvas.noise = [after, before]
+        self._place_memory(canvas)
+        canvas.frame += 1
+
+    def _place_memory(self, canvas: Canvas) -> None:
+        """Where each entry of the memory was, and whether it was to be seen."""
+        h2, w2 = canvas.seen.shape[2:]
+        if canvas.fresh:
+            canvas.seen.fill(0.0)
+            canvas.motion.fill(0.0)
+            return
+        canvas.seen.fill(1.0)
+        if not canvas.has_motion:
+            canvas.motion.fill(0.0)
+            return
+        rows = np.minimum(np.arange(h2) * 8 + 4, canvas.half_motion.shape[0] - 1)
+        columns = np.minimum(np.arange(w2) * 8 + 4, canvas.half_motion.shape[1] - 1)
+        canvas.motion[0] = canvas.half_motion[rows][:, columns].transpose(2, 0, 1)
+
+    def _input(self, canvas: Canvas) -> CoreInput:
+        assert canvas.film is not None, "set_style comes before the first frame"
+        # Wrapped anew each time, so that the compiler always sees tensors of one kind and compiles once a grid.
+        arrays = (canvas.cells[None], canvas.noise_cells[None], canvas.planes[None], canvas.stored, canvas.motion)
+        tensors = [torch.from_numpy(array).to(self.device) for array in (*arrays, canvas.seen)]
+        return CoreInput(*tensors, canvas.film)
+
+    @torch.inference_mode()
+    def denoise(self, canvas: Canvas) -> bool:
+        """Predict the edit of the frame that was read. False where the result was not finite: nothing is kept."""
+        given = self._input(canvas)
+        out = self._forward(given)
+        health = out.health.cpu()
+        if not bool(torch.isfinite(health).all()):
+            canvas.reset()
+            return False
+        canvas.stored = out.stored.cpu().numpy()
+        canvas.edit = (out.edit.matrices[0].cpu().numpy(), out.edit.detail[0].cpu().numpy())
+        canvas.edit_age = 0
+        canvas.fresh = False
+        return True
+
+    @torch.inference_mode()
+    def refine(self, canvas: Canvas) -> None:
+        """The further steps of a several-step sampler, each from the 8-bit answer of the one before."""
+        given = self._input(canvas)
+        h, w = canvas.fit.rows, canvas.fit.columns
+        source = _image_of(canvas.cells)
+        order = np.array([0, 1, 2])
+        for k in levels(self.steps)[1:]:
+            assert canvas.edit is not None
+            answer = np.empty_like(source)
+            self._compose(canvas, source, answer, order, None, 1.0, (h * 8, w * 8))
+            cells: Bytes = np.empty_like(canvas.cells)
+            cells_from_pixels(answer, order, cells)
+            out = self._core.refine(given, torch.from_numpy(cells)[None].to(self.device), torch.tensor(k))
+            if bool(torch.isfinite(out.health).all()):
+                canvas.edit = (out.edit.matrices[0].cpu().numpy(), out.edit.detail[0].cpu().numpy())
+
+    def reuse(self, canvas: Canvas) -> bool:
+        """Carry the last edit along the motion onto the frame that was read. False where there is none."""
+        if canvas.edit is None or canvas.fresh:
+            return False
+        matrices, detail = np.empty_like(canvas.edit[0]), np.empty_like(canvas.edit[1])
+        warp_edit(*canvas.edit, canvas.half_motion, canvas.has_motion, matrices, detail)
+        canvas.edit = (matrices, detail)
+        canvas.edit_age += 1
+        # The memory has to follow as well, or it would lie where the picture was.
+        return True
+
+    def compose(
+        self, canvas: Canvas, pixels: Bytes, out: Bytes, order: NDArray[np.int64], mask: Bytes | None, strength: float
+    ) -> None:
+        """Apply the canvas' edit to the full-resolution frame; `mask` 0 keeps the source."""
+        self._compose(canvas, pixels, out, order, mask, strength, canvas.fit.content)
+
+    def _compose(
+        self, canvas: Canvas, pixels: Bytes, out: Bytes, order: NDArray[np.int64], mask: Bytes | None,
+        strength: float, content: tuple[int, int],
+    ) -> None:  # fmt: skip
+        assert canvas.edit is not None
+        matrices, detail = canvas.edit
+        compose_pixels(
+            pixels, out, order, matrices, detail, self._look, canvas.guide_bias, self._weigh, self._weigh_bias,
+            mask if mask is not None else np.zeros((1, 1), np.uint8), mask is not None, strength, *content,
+        )  # fmt: skip
+
+
+def _image_of(cells: Bytes) -> Bytes:
+    h, w, _ = cells.shape
+    return np.ascontiguousarray(cells.reshape(h, w, 8, 8, 3).transpose(0, 2, 1, 3, 4).reshape(h * 8, w * 8, 3))
+
+
+def _device(name: str) -> torch.device:
+    if name == "cuda" and not torch.cuda.is_available():
+        raise DeviceError.no_cuda()
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(name)
+
+
+def _auto_tier(available: set[str], device: torch.device) -> str:
+    if device.type != "cuda":
+        return choose_tier(available)
+    properties = torch.cuda.get_device_properties(device)
+    return choose_tier(
+        available, multiprocessors=properties.multi_processor_count, memory_bytes=properties.total_memory
+    )
+
+
+def _best_dtype(device: torch.device) -> torch.dtype:
+    """bf16 where the processor multiplies in it; elsewhere it would be emulated, slower than fp32."""
+    if device.type == "cuda":
+        return torch.bfloat16
+    if platform.machine() in ("x86_64", "AMD64") and torch.cpu._is_avx512_bf16_supported():
+        return torch.bfloat16
+    return torch.float32
+
+
+def _cache_directory() -> Path:
+    base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    return Path(base) / "mirage" / "inductor"
+
+

@@ -1,0 +1,101 @@
+"""The network as it is served: one step from a frame's bytes to its edit, with everything foldable folded.
+
+`Core` computes what `MirageNet` does at noise level 1 (and, through `refine`, at lower ones), reading 8-bit
+cells as they stand in the frame: normalisation, the sum of the two patch projections and the noise's lift are
+folded into three matrices. A test holds it against `MirageNet`.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from mirage_plugin.model.memory import dequantise, quantise, warp_state
+from mirage_plugin.model.network import SIGMA, Edit, MirageNet
+
+__all__ = ["Core", "CoreInput", "CoreOutput"]
+
+
+class CoreInput(NamedTuple):
+    """One working frame of h x w cells (multiples of 4).
+
+    `cells` uint8 [1, h, w, 192]; `noise` float32 [1, h, w, 16]; `planes` float32 [1, h, w, 24]; `stored` int8
+    [1, h/2, w/2, S]; `motion` float32 [1, 2, h/2, w/2] working pixels; `seen` float32 [1, 1, h/2, w/2]; `film`
+    [1, F] from `Core.film`.
+    """
+
+    cells: Tensor
+    noise: Tensor
+    planes: Tensor
+    stored: Tensor
+    motion: Tensor
+    seen: Tensor
+    film: Tensor
+
+
+class CoreOutput(NamedTuple):
+    """`edit` float32; `stored` int8, the next state; `health` float32 [4]: mean square of the colour transforms,
+    of the detail and of the state, and one that is NaN if any of them is not finite."""
+
+    edit: Edit
+    stored: Tensor
+    health: Tensor
+
+
+class Core(nn.Module):
+    """`MirageNet` folded for serving, in `dtype`."""
+
+    def __init__(self, net: MirageNet, dtype: torch.dtype) -> None:
+        """Fold a trained network; it is not changed."""
+        super().__init__()
+        self.dtype = dtype
+        source, noisy = net.stem_source.weight.detach().float(), net.stem_noisy.weight.detach().float()
+        bias = net.stem_source.bias.detach().float()
+        # v = cell * 2 / 255 - 1, so W v + b = (W * 2 / 255) cell + (b - W 1).
+        self.register_buffer("byte_source", (source * (2 / 255)).to(dtype))
+        self.register_buffer("byte_noisy", (noisy * (2 / 255)).to(dtype))
+        self.register_buffer("bias_source", bias - source.sum(1))
+        self.register_buffer("bias_noisy", -noisy.sum(1))
+        # One noise value falls on 2x2 pixels and three channels.
+        lift = noisy.view(-1, 4, 2, 4, 2, 3).sum((2, 4, 5)).reshape(-1, 16) * SIGMA
+        self.register_buffer("lift", lift.to(dtype))
+        self.register_buffer("byte_both", ((source + noisy) * (2 / 255)).to(dtype))
+        self.register_buffer("bias_both", (bias - source.sum(1) - noisy.sum(1)).to(dtype))
+        self.register_buffer("planes_weight", net.stem_planes.weight.detach().to(dtype))
+        self.net = net.to(dtype).eval().requires_grad_(False)
+
+    def forward(self, x: CoreInput) -> CoreOutput:
+        """Predict y0 at noise level 1."""
+        stem = nn.functional.linear(x.cells.to(self.dtype), self.byte_both, self.bias_both)
+        stem = stem + nn.functional.linear(x.noise.to(self.dtype), self.lift)
+        return self._rest(stem, x)
+
+    def refine(self, x: CoreInput, answer: Tensor, k: Tensor) -> CoreOutput:
+        """Predict y0 again from an 8-bit `answer` uint8 [1, h, w, 192], re-noised to level `k` (a scalar)."""
+        k = k.to(self.dtype)
+        weight = self.byte_source + k * self.byte_noisy
+        bias = (self.bias_source + self.bias_noisy).to(self.dtype)
+        stem = nn.functional.linear(x.cells.to(self.dtype), weight, bias)
+        stem = stem + nn.functional.linear(answer.to(self.dtype), self.byte_noisy * (1 - k))
+        stem = stem + nn.functional.linear(x.noise.to(self.dtype), self.lift * k)
+        return self._rest(stem, x)
+
+    def _rest(self, stem: Tensor, x: CoreInput) -> CoreOutput:
+        stem = stem + nn.functional.linear(x.planes.to(self.dtype), self.planes_weight)
+        memory = warp_state(dequantise(x.stored, self.dtype), x.motion, x.seen)
+        edit, state = self.net.from_film(stem, memory, x.film)
+        matrices, detail = edit.matrices.float(), edit.detail.float()
+        health = torch.stack([matrices.square().mean(), detail.square().mean(), state.float().square().mean()])
+        return CoreOutput(Edit(matrices, detail), quantise(state), torch.cat([health, health.sum()[None] * 0]))
+
+    @torch.inference_mode()
+    def film(self, style: Tensor, k: float, trust: float) -> tuple[Tensor, Tensor]:
+        """Everything that depends on style, noise level and trust, once per change: (film [1, F], guide bias [6]).
+
+        `style` float32 [1, 64].
+        """
+        level, believed = torch.full((1,), k), torch.full((1,), trust)
+        condition = self.net.condition(style.to(self.dtype), level, believed)
+        return self.net.film(condition), self.net.guide.bias(condition)[0].float()

@@ -1,0 +1,398 @@
+"""The pixel ends of the CPU path, compiled by numba: the slot's bytes in, the slot's bytes out, one pass each.
+
+The same operations as `pixels_to_cells`, `planes_to_cells`, `advect_noise`, `Guide` and `compose`, which define
+them; a test compares. They exist because whole-frame tensor conversions cost more than the network does.
+Pixels are uint8 [H, W, C] views with any row pitch; `order` gives the positions of red, green and blue.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numba import njit
+
+__all__ = ["cells_from_pixels", "compose_pixels", "move_noise", "plane_cells", "warp_edit"]
+
+# Not `fastmath=True`: it lets the compiler assume that no NaN comes, and engines do send NaN.
+_jit = njit(cache=True, fastmath={"contract", "reassoc", "arcp", "nsz"}, nogil=True)
+
+
+@_jit  # type: ignore[untyped-decorator]
+def cells_from_pixels(pixels: Any, order: Any, cells: Any) -> None:
+    """Cut uint8 pixels [H, W, C] into uint8 cells [h, w, 192]; beyond the frame its edge is repeated."""
+    height, width, _ = pixels.shape
+    h, w, _ = cells.shape
+    red, green, blue = order[0], order[1], order[2]
+    for cy in range(h):
+        for row in range(8):
+            y = min(cy * 8 + row, height - 1)
+            for cx in range(w):
+                base = row * 24
+                if cx * 8 + 8 <= width:
+                    for column in range(8):
+                        x = cx * 8 + column
+                        cells[cy, cx, base + column * 3] = pixels[y, x, red]
+                        cells[cy, cx, base + column * 3 + 1] = pixels[y, x, green]
+                        cells[cy, cx, base + column * 3 + 2] = pixels[y, x, blue]
+                else:
+                    for column in range(8):
+                        x = min(cx * 8 + column, width - 1)
+                        cells[cy, cx, base + column * 3] = pixels[y, x, red]
+                        cells[cy, cx, base + column * 3 + 1] = pixels[y, x, green]
+                        cells[cy, cx, base + column * 3 + 2] = pixels[y, x, blue]
+
+
+@_jit  # type: ignore[untyped-decorator]
+def plane_cells(
+    depth: Any, motion: Any, mask: Any, has_depth: bool, has_motion: bool, has_mask: bool, cells: Any
+) -> None:
+    """Reduce an engine's planes to float32 [h, w, 24], as `planes_to_cells`.
+
+    All planes have one entry per 2x2 pixels of the working frame's content, [H2, W2]: `depth` float32 metres;
+    `motion` float32 [H2, W2, 2], working pixels to where it was; `mask` uint8 (0 overlay, 2 object, 3 sky).
+    Beyond the content its edge is repeated.
+    """
+    h, w, _ = cells.shape
+    height, width = depth.shape
+    sixteenth = np.float32(1.0 / 16.0)
+    for cy in range(h):
+        for cx in range(w):
+            for c in range(24):
+                cells[cy, cx, c] = 0.0
+            overlay, thing, sky = 0, 0, 0
+            for j in range(4):
+                y = min(cy * 4 + j, height - 1)
+                for i in range(4):
+                    x = min(cx * 4 + i, width - 1)
+                    if has_depth:
+                        d = depth[y, x]
+                        near = np.float32(0.0)
+                        if d < 1e30:
+                            near = np.float32(1.0) / (np.float32(1.0) + max(d, np.float32(0.0)) * np.float32(0.25))
+                        cells[cy, cx, j * 4 + i] = near
+                    if has_mask:
+                        value = mask[y, x]
+                        overlay += value == 0
+                        thing += value == 2
+                        sky += value == 3
+            if has_depth:
+                cells[cy, cx, 16] = 1.0
+            if has_motion:
+                y, x = min(cy * 4 + 2, height - 1), min(cx * 4 + 2, width - 1)
+                for c in range(2):
+                    m = motion[y, x, c]
+                    if not (m > -1e30 and m < 1e30):
+                        m = np.float32(0.0)
+                    cells[cy, cx, 17 + c] = np.float32(math.tanh(m * sixteenth))
+                cells[cy, cx, 19] = 1.0
+            if has_mask:
+                cells[cy, cx, 20] = overlay * sixteenth
+                cells[cy, cx, 21] = thing * sixteenth
+                cells[cy, cx, 22] = sky * sixteenth
+                cells[cy, cx, 23] = 1.0
+
+
+@_jit  # type: ignore[untyped-decorator]
+def _mix(x: Any) -> Any:
+    x = np.uint64(x) & np.uint64(0xFFFFFFFF)
+    x ^= x >> np.uint64(16)
+    x = (x * np.uint64(0x7FEB352D)) & np.uint64(0xFFFFFFFF)
+    x ^= x >> np.uint64(15)
+    x = (x * np.uint64(0x846CA68B)) & np.uint64(0xFFFFFFFF)
+    return x ^ (x >> np.uint64(16))
+
+
+@_jit  # type: ignore[untyped-decorator]
+def move_noise(
+    before: Any, after: Any, motion: Any, has_motion: bool, fresh_all: bool, seed: int, frame: int, cells: Any
+) -> None:
+    """Carry the noise field along the motion and write it as cells, as `fresh_noise` and `advect_noise`.
+
+    `before`, `after` float32 [H/2, W/2] of the working frame; `motion` as in `plane_cells`; `cells` float32
+    [h, w, 16].
+    """
+    h2, w2 = after.shape
+    key = _mix(np.uint64(seed) * np.uint64(0x9E3779B1) + np.uint64(frame) * np.uint64(0x85EBCA77) + np.uint64(0x165667B1))
+    other = _mix(key + np.uint64(0x27D4EB2F))
+    height, width = motion.shape[0], motion.shape[1]
+    half = np.float32(0.5)
+    above = np.full(w2, -1, np.int64)
+    for y in range(h2):
+        left = np.int64(-1)
+        row = min(y, height - 1)
+        for x in range(w2):
+            place = np.int64(-2)
+            if not fresh_all:
+                mx, my = np.float32(0.0), np.float32(0.0)
+                if has_motion:
+                    column = min(x, width - 1)
+                    mx, my = motion[row, column, 0], motion[row, column, 1]
+                if mx > -1e6 and mx < 1e6 and my > -1e6 and my < 1e6:
+                    iy, ix = int(np.rint(np.float32(y) + my * half)), int(np.rint(np.float32(x) + mx * half))
+                    if 0 <= iy < h2 and 0 <= ix < w2:
+                        place = np.int64(iy * w2 + ix)
+            if place >= 0 and place != left and place != above[x]:
+                value = before[place // w2, place % w2]
+            else:
+                counter = (np.uint64(y) << np.uint64(16) | np.uint64(x)) * np.uint64(2)
+                a = np.float32(_mix(counter ^ key))
+                b = np.float32(_mix((counter + np.uint64(1)) ^ other))
+                u = (a + np.float32(1.0)) * np.float32(1.0 / 4294967808.0)
+                angle = b * np.float32(2 * math.pi / 4294967296.0)
+                value = np.float32(math.sqrt(np.float32(-2.0) * math.log(u)) * math.cos(angle))
+            left = place
+            above[x] = place
+            after[y, x] = value
+            cells[y // 4, x // 4, (y % 4) * 4 + x % 4] = value
+
+
+# The helpers below are one plain loop over one row each: that is what LLVM turns into full-width vectors.
+
+
+@_jit  # type: ignore[untyped-decorator]
+def _load_row(pixels: Any, y: int, channel: int, out: Any) -> None:
+    """One channel of a row as v, with one pixel of repeated edge on both sides."""
+    width = pixels.shape[1]
+    scale, one = np.float32(2.0 / 255.0), np.float32(1.0)
+    for x in range(width):
+        out[x + 1] = np.float32(pixels[y, x, channel]) * scale - one
+    out[0] = out[1]
+    out[width + 1] = out[width]
+
+
+@_jit  # type: ignore[untyped-decorator]
+def _look_row(r0: Any, g0: Any, b0: Any, r1: Any, g1: Any, b1: Any, r2: Any, g2: Any, b2: Any, k: Any, bias: Any, out: Any) -> None:
+    """One output channel of the guide's 3x3 layer for a row, with its ReLU."""
+    zero = np.float32(0.0)
+    for x in range(out.shape[0]):
+        t = bias
+        t += k[0] * r0[x] + k[1] * g0[x] + k[2] * b0[x] + k[3] * r0[x + 1] + k[4] * g0[x + 1] + k[5] * b0[x + 1]
+        t += k[6] * r0[x + 2] + k[7] * g0[x + 2] + k[8] * b0[x + 2]
+        t += k[9] * r1[x] + k[10] * g1[x] + k[11] * b1[x] + k[12] * r1[x + 1] + k[13] * g1[x + 1] + k[14] * b1[x + 1]
+        t += k[15] * r1[x + 2] + k[16] * g1[x + 2] + k[17] * b1[x + 2]
+        t += k[18] * r2[x] + k[19] * g2[x] + k[20] * b2[x] + k[21] * r2[x + 1] + k[22] * g2[x + 1] + k[23] * b2[x + 1]
+        t += k[24] * r2[x + 2] + k[25] * g2[x + 2] + k[26] * b2[x + 2]
+        out[x] = max(t, zero)
+
+
+@_jit  # type: ignore[untyped-decorator]
+def _weigh_row(s0: Any, s1: Any, s2: Any, s3: Any, s4: Any, s5: Any, k: Any, bias: Any, out: Any) -> None:
+    """One bin of the guide's 1x1 layer for a row, not yet normalised."""
+    zero, floor = np.float32(0.0), np.float32(0.02)
+    for x in range(out.shape[0]):
+        t = bias + k[0] * s0[x] + k[1] * s1[x] + k[2] * s2[x] + k[3] * s3[x] + k[4] * s4[x] + k[5] * s5[x]
+        out[x] = max(t, zero) + floor
+
+
+@_jit  # type: ignore[untyped-decorator]
+def _normalise_rows(w0: Any, w1: Any, w2: Any, w3: Any) -> None:
+    one = np.float32(1.0)
+    for x in range(w0.shape[0]):
+        total = one / (w0[x] + w1[x] + w2[x] + w3[x])
+        w0[x] *= total
+        w1[x] *= total
+        w2[x] *= total
+        w3[x] *= total
+
+
+@_jit  # type: ignore[untyped-decorator]
+def _mix_rows(top: Any, bottom: Any, f: Any, out: Any) -> None:
+    """Two rows of cells [w, 48] to one, channel-major [48, w + 1]; the last cell is repeated."""
+    w = top.shape[0]
+    for x in range(w):
+        for c in range(48):
+            out[c, x] = top[x, c] + (bottom[x, c] - top[x, c]) * f
+    for c in range(48):
+        out[c, w] = out[c, w - 1]
+
+
+@_jit  # type: ignore[untyped-decorator]
+def _spread_row(cells: Any, ramp: Any, out: Any) -> None:
+    """One coefficient of a row of cells [w + 1] to its pixels where a cell is eight pixels: out [8 w]."""
+    w = cells.shape[0] - 1
+    for t in range(4):
+        out[t] = cells[0]
+    for x in range(w - 1):
+        a, d = cells[x], cells[x + 1] - cells[x]
+        for t in range(8):
+            out[x * 8 + 4 + t] = a + d * ramp[t]
+    for t in range(4):
+        out[w * 8 - 4 + t] = cells[w - 1]
+
+
+@_jit  # type: ignore[untyped-decorator]
+def _gather_row(cells: Any, left: Any, part: Any, out: Any) -> None:
+    """As `_spread_row` for any scale."""
+    for x in range(part.shape[0]):
+        a = cells[left[x]]
+        out[x] = a + (cells[left[x] + 1] - a) * part[x]
+
+
+@_jit  # type: ignore[untyped-decorator]
+def _blend_row(w0: Any, w1: Any, w2: Any, w3: Any, c0: Any, c1: Any, c2: Any, c3: Any, v: Any, out: Any) -> None:
+    """`out += v * sum_b w_b c_b` along a row: one entry of the blended colour transform, applied."""
+    for x in range(w0.shape[0]):
+        out[x] += v[x] * (w0[x] * c0[x] + w1[x] * c1[x] + w2[x] * c2[x] + w3[x] * c3[x])
+
+
+@_jit  # type: ignore[untyped-decorator]
+def _store_row(v: Any, change: Any, strength: Any, out: Any, y: int, channel: int) -> None:
+    """`v + strength * change` as bytes."""
+    one, scale, half = np.float32(1.0), np.float32(127.5), np.float32(0.5)
+    low, high = np.float32(0.0), np.float32(255.0)
+    for x in range(change.shape[0]):
+        value = (v[x] + strength * change[x] + one) * scale + half
+        out[y, x, channel] = np.uint8(min(max(value, low), high))
+
+
+@_jit  # type: ignore[untyped-decorator]
+def compose_pixels(
+    pixels: Any, out: Any, order: Any, matrices: Any, detail: Any, look: Any, look_bias: Any, weigh: Any,
+    weigh_bias: Any, mask: Any, has_mask: bool, strength: float, content_h: int, content_w: int,
+) -> None:
+    """Apply an edit to a frame's bytes: guide, slice, detail, strength and mask in one pass over the rows.
+
+    `pixels`, `out` uint8 [H, W, C]; `matrices` float32 [h, w, 48]; `detail` float32 [h, w, 192]; the guide's
+    weights `look` [6, 27] (row, column, channel), `look_bias` [6] (with the style's), `weigh` [4, 6],
+    `weigh_bias` [4]; `mask` uint8 [H, W], 0 keeps the source. Alpha and unused channels are copied.
+    """  # fmt: skip
+    height, width, channels = pixels.shape
+    h, w, _ = matrices.shape
+    scale_y, scale_x = content_h / height, content_w / width
+    same = content_h == height and content_w == width
+    amount = np.float32(strength)
+    rows = np.empty((3, 3, width + 2), np.float32)
+    seen = np.empty((6, width), np.float32)
+    weights = np.empty((4, width), np.float32)
+    cells = np.empty((48, w + 1), np.float32)
+    spread = np.empty((4, w * 8 if same else width), np.float32)
+    change = np.empty((3, width), np.float32)
+    ones = np.ones(width, np.float32)
+    left = np.empty(width, np.int64)
+    part = np.empty(width, np.float32)
+    ramp = np.empty(8, np.float32)
+    for t in range(8):
+        ramp[t] = (t + 0.5) / 8.0
+    for x in range(width):
+        at = max((x + 0.5) * scale_x / 8.0 - 0.5, 0.0)
+        left[x] = min(int(at), w - 1)
+        part[x] = min(at - left[x], 1.0)
+    for c in range(3):
+        _load_row(pixels, 0, order[c], rows[0, c])
+        rows[2, c, :] = rows[0, c]
+    for y in range(height):
+        following = (y + 1) % 3
+        for c in range(3):
+            _load_row(pixels, min(y + 1, height - 1), order[c], rows[following, c])
+        before, now = rows[(y + 2) % 3], rows[y % 3]
+        after = rows[following]
+        for j in range(6):
+            _look_row(before[0], before[1], before[2], now[0], now[1], now[2], after[0], after[1], after[2],
+                      look[j], look_bias[j], seen[j])
+        for b in range(4):
+            _weigh_row(seen[0], seen[1], seen[2], seen[3], seen[4], seen[5], weigh[b], weigh_bias[b], weights[b])
+        _normalise_rows(weights[0], weights[1], weights[2], weights[3])
+        at = max((y + 0.5) * scale_y / 8.0 - 0.5, 0.0)
+        top = min(int(at), h - 1)
+        _mix_rows(matrices[top], matrices[min(top + 1, h - 1)], np.float32(min(at - top, 1.0)), cells)
+        if same:
+            cy, base = y // 8, (y % 8) * 24
+            for x in range(width):
+                at_x = base + (x % 8) * 3
+                for c in range(3):
+                    change[c, x] = detail[cy, x // 8, at_x + c]
+        else:
+            _resample_detail(detail, y, scale_y, scale_x, change)
+        for c in range(3):
+            for j in range(4):
+                for b in range(4):
+                    if same:
+                        _spread_row(cells[b * 12 + c * 4 + j], ramp, spread[b])
+                    else:
+                        _gather_row(cells[b * 12 + c * 4 + j], left, part, spread[b])
+                v = ones if j == 3 else now[j, 1 : width + 1]
+                _blend_row(weights[0], weights[1], weights[2], weights[3], spread[0], spread[1], spread[2], spread[3],
+                           v, change[c])
+            _store_row(now[c, 1 : width + 1], change[c], amount, out, y, order[c])
+        if channels == 4:
+            for x in range(width):
+                out[y, x, 3] = pixels[y, x, 3]
+        if has_mask:
+            for x in range(width):
+                if mask[y, x] == 0:
+                    for c in range(3):
+                        out[y, x, c] = pixels[y, x, c]
+
+
+@_jit  # type: ignore[untyped-decorator]
+def _resample_detail(detail: Any, y: int, scale_y: float, scale_x: float, out: Any) -> None:
+    """One display row of the detail, bilinear: out float32 [3, W]."""
+    h, w, _ = detail.shape
+    v = min(max((y + 0.5) * scale_y - 0.5, 0.0), h * 8 - 1.0)
+    y0 = int(v)
+    y1 = min(y0 + 1, h * 8 - 1)
+    gy = np.float32(v - y0)
+    for x in range(out.shape[1]):
+        u = min(max((x + 0.5) * scale_x - 0.5, 0.0), w * 8 - 1.0)
+        x0 = int(u)
+        x1 = min(x0 + 1, w * 8 - 1)
+        gx = np.float32(u - x0)
+        a, b = ((y0 % 8) * 8 + x0 % 8) * 3, ((y0 % 8) * 8 + x1 % 8) * 3
+        d, e = ((y1 % 8) * 8 + x0 % 8) * 3, ((y1 % 8) * 8 + x1 % 8) * 3
+        for c in range(3):
+            p, q = detail[y0 // 8, x0 // 8, a + c], detail[y0 // 8, x1 // 8, b + c]
+            r, s = detail[y1 // 8, x0 // 8, d + c], detail[y1 // 8, x1 // 8, e + c]
+            upper, lower = p + (q - p) * gx, r + (s - r) * gx
+            out[c, x] = upper + (lower - upper) * gy
+
+
+@_jit  # type: ignore[untyped-decorator]
+def warp_edit(matrices: Any, detail: Any, motion: Any, has_motion: bool, new_matrices: Any, new_detail: Any) -> None:
+    """Carry an edit to the next frame along its motion: the colour transforms by cell, the detail by pixel.
+
+    `matrices` float32 [h, w, 48], `detail` float32 [h, w, 192]; `motion` as in `plane_cells`. Where a pixel was
+    not in the last frame its detail is zero: the source's own detail, graded by the nearest transform, stands
+    there.
+    """
+    h, w, _ = matrices.shape
+    height, width = motion.shape[0], motion.shape[1]
+    one, eighth = np.float32(1.0), np.float32(0.125)
+    for cy in range(h):
+        for cx in range(w):
+            mx, my = np.float32(0.0), np.float32(0.0)
+            if has_motion:
+                py, px = min(cy * 4 + 2, height - 1), min(cx * 4 + 2, width - 1)
+                mx, my = motion[py, px, 0], motion[py, px, 1]
+            if not (mx > -1e6 and mx < 1e6 and my > -1e6 and my < 1e6):
+                mx, my = np.float32(0.0), np.float32(0.0)
+            fy = min(max(np.float32(cy) + my * eighth, np.float32(0.0)), np.float32(h - 1))
+            fx = min(max(np.float32(cx) + mx * eighth, np.float32(0.0)), np.float32(w - 1))
+            y0, x0 = int(fy), int(fx)
+            y1, x1 = min(y0 + 1, h - 1), min(x0 + 1, w - 1)
+            ay, ax = fy - np.float32(y0), fx - np.float32(x0)
+            a, b, d, e = (one - ay) * (one - ax), (one - ay) * ax, ay * (one - ax), ay * ax
+            for c in range(48):
+                new_matrices[cy, cx, c] = (
+                    matrices[y0, x0, c] * a + matrices[y0, x1, c] * b
+                    + matrices[y1, x0, c] * d + matrices[y1, x1, c] * e
+                )  # fmt: skip
+            for ry in range(8):
+                y = cy * 8 + ry
+                py = min(y // 2, height - 1)
+                for rx in range(8):
+                    x = cx * 8 + rx
+                    iy, ix, known = y, x, True
+                    if has_motion:
+                        px = min(x // 2, width - 1)
+                        ux, uy = motion[py, px, 0], motion[py, px, 1]
+                        known = ux > -1e6 and ux < 1e6 and uy > -1e6 and uy < 1e6
+                        if known:
+                            iy, ix = int(np.rint(np.float32(y) + uy)), int(np.rint(np.float32(x) + ux))
+                            known = 0 <= iy < h * 8 and 0 <= ix < w * 8
+                    for c in range(3):
+                        value = np.float32(0.0)
+                        if known:
+                            value = detail[iy // 8, ix // 8, ((iy % 8) * 8 + ix % 8) * 3 + c]
+                        new_detail[cy, cx, (ry * 8 + rx) * 3 + c] = value

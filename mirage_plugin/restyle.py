@@ -1,0 +1,373 @@
+"""`mirage restyle`: redraw recorded frames or a video, as if it were being played.
+
+The same closed loop as in a game: one step a frame, a memory that is carried along the motion. A recording
+has no motion vectors, so they are estimated; where that fails, the memory is not trusted.
+"""
+
+from __future__ import annotations
+
+import json as json_format
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+from rich.console import Console
+from rich.progress import Progress
+from torch import Tensor
+from torch.nn import functional
+
+from mirage_plugin.config import MAX_SIDE_PX
+from mirage_plugin.errors import ConfigError, DataError, DeviceError, MissingDependencyError, OutputError
+from mirage_plugin.model.memory import MemoryState, dequantise, quantise, warp_state
+from mirage_plugin.model.network import MirageNet, Planes, compose, planes_to_cells
+from mirage_plugin.model.noise import advect_noise, fresh_noise
+from mirage_plugin.model.sampling import sample
+from mirage_plugin.styles.parameters import Style, load_style
+from mirage_plugin.train.evaluation import empty_state, load_judged
+
+__all__ = ["Redrawer", "estimate_motion", "restyle"]
+
+PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
+VIDEOS = (".mp4", ".mkv", ".mov", ".webm", ".avi", ".m4v")
+MAX_PIXELS = 1 << 26
+"""Largest frame that is redrawn: 8192x8192, about 5 GB of memory."""
+WORKING_PIXELS = 1280 * 736
+"""The network works on at most so many pixels; the edit of a larger frame is applied at its full size."""
+FLOW_SIDE = 320
+MULTIPLE = 32
+
+Pixels = NDArray[np.uint8]
+
+
+def estimate_motion(now: Pixels, before: Pixels) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """Estimate where each pixel was, and whether that can be believed.
+
+    `now`, `before` uint8 [H, W, 3] of one size. Returns motion float32 [H, W, 2], pixels from here to where
+    it was, and bool [H, W]: the way there and back agree, and it was inside the frame. Dense inverse search
+    (Kroeger et al. 2016) at no more than 320 pixels a side; frames below 16 pixels a side are taken as
+    still.
+    """
+    height, width = now.shape[:2]
+    if min(height, width) < 16:
+        return np.zeros((height, width, 2), np.float32), np.ones((height, width), np.bool_)
+    scale = min(1.0, FLOW_SIDE / max(height, width))
+    small = (max(16, round(width * scale)), max(16, round(height * scale)))
+    grey = [
+        cv2.cvtColor(cv2.resize(x, small, interpolation=cv2.INTER_AREA), cv2.COLOR_RGB2GRAY)
+        for x in (now, before)
+    ]
+    search = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+    back = search.calc(grey[0], grey[1], np.zeros((*grey[0].shape, 2), np.float32))
+    forth = search.calc(grey[1], grey[0], np.zeros((*grey[0].shape, 2), np.float32))
+    rows, columns = np.indices(grey[0].shape, dtype=np.float32)
+    x, y = columns + back[..., 0], rows + back[..., 1]
+    returned = cv2.remap(forth, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    off = np.linalg.norm(back + returned, axis=2)
+    inside = (x > -0.5) & (y > -0.5) & (x < small[0] - 0.5) & (y < small[1] - 0.5)
+    believed = inside & (off < 0.75 + 0.05 * np.linalg.norm(back, axis=2))
+    motion = cv2.resize(back, (width, height), interpolation=cv2.INTER_LINEAR)
+    motion *= np.array([width / small[0], height / small[1]], np.float32)
+    seen = cv2.resize(believed.astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST)
+    return motion.astype(np.float32), seen > 0
+
+
+@dataclass
+class Redrawer:
+    """Redraws frame after frame of one recording in one style; the memory is kept between calls.
+
+    `strength` 0 to 1; `seed` fixes the noise. A frame of another size, or a cut, begins anew.
+    """
+
+    net: MirageNet
+    style: Style
+    strength: float = 1.0
+    seed: int = 0
+    cuts: int = 0
+    """How often the memory was emptied because the picture had changed as a whole."""
+    _frame: int = field(default=0, init=False)
+    _before: Pixels | None = field(default=None, init=False)
+    _stored: Tensor | None = field(default=None, init=False)
+    _noise: Tensor | None = field(default=None, init=False)
+
+    @torch.inference_mode()
+    def __call__(self, pixels: Pixels) -> Pixels:
+        """Redraw one frame, uint8 [H, W, 3] RGB of any size."""
+        height, width = pixels.shape[:2]
+        device = next(self.net.parameters()).device
+        divisor = max(1, math.ceil(math.sqrt(height * width / WORKING_PIXELS)))
+        step = MULTIPLE * divisor
+        v = (
+            torch.from_numpy(np.ascontiguousarray(pixels)).to(device).permute(2, 0, 1)[None].float() / 127.5
+            - 1
+        )
+        full = functional.pad(v, (0, -width % step, 0, -height % step), mode="replicate")
+        working = full if divisor == 1 else functional.avg_pool2d(full, divisor)
+        h, w = working.shape[-2:]
+        motion, visible = self._motion(pixels, (h, w), divisor, device)
+
+        key, when = (torch.tensor([n], device=device) for n in (self.seed, self._frame))
+        fresh = fresh_noise(key, when, h // 2, w // 2)
+        if visible is None or motion is None or self._noise is None or self._stored is None:
+            motion, seen = (
+                torch.zeros(1, 2, h, w, device=device),
+                torch.zeros(1, 1, h // 16, w // 16, device=device),
+            )
+            self._noise, self._stored = fresh, empty_state(self.net, 1, h, w, device)
+            planes = Planes()
+        else:
+            self._noise = advect_noise(self._noise, motion[..., ::2, ::2], visible[..., ::2, ::2] > 0, fresh)
+            seen = functional.avg_pool2d(visible, 16)
+            planes = Planes(motion=motion)
+        memory: MemoryState = warp_state(dequantise(self._stored), motion[..., 8::16, 8::16], seen)
+        trust = torch.ones(1, device=device)
+        code = self.net.style(torch.from_numpy(self.style.vector()).to(device)[None])
+        cells = planes_to_cells(planes, 1, h // 8, w // 8, working)
+        answer, edit, state = sample(self.net, working, self._noise, cells, memory, code, trust)
+        if divisor > 1:
+            condition = self.net.condition(code, torch.ones_like(trust), trust)
+            answer = compose(full, edit, self.net.guide(full, condition)).clamp(-1, 1)
+        self._stored = quantise(state)
+        self._before, self._frame = pixels, self._frame + 1
+        mixed = torch.lerp(full, answer, self.strength)[0, :, :height, :width]
+        out: Pixels = ((mixed + 1) * 127.5).round().clamp(0, 255).byte().permute(1, 2, 0).cpu().numpy()
+        return out
+
+    def _motion(
+        self, pixels: Pixels, size: tuple[int, int], divisor: int, device: torch.device
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """Motion [1, 2, h, w] in working pixels and where it holds [1, 1, h, w]; None where this frame
+        begins anew.
+        """
+        if self._before is None:
+            return None, None
+        if self._before.shape != pixels.shape:
+            return None, None
+        found, seen = estimate_motion(pixels, self._before)
+        if seen.mean() < 0.35:
+            self.cuts += 1
+            return None, None
+        height, width = (side * divisor for side in size)
+        pad = (0, width - pixels.shape[1], 0, height - pixels.shape[0])
+        motion = functional.pad(torch.from_numpy(found).permute(2, 0, 1)[None], pad, mode="replicate")
+        visible = functional.pad(torch.from_numpy(seen)[None, None].float(), pad, mode="replicate")
+        if divisor > 1:
+            motion, visible = (
+                functional.avg_pool2d(motion, divisor) / divisor,
+                functional.avg_pool2d(visible, divisor),
+            )
+        return motion.to(device), visible.to(device)
+
+
+def read_picture(path: Path) -> Pixels:
+    """Read a picture as uint8 [H, W, 3] RGB, upright.
+
+    Raises `DataError` for what is not a picture, is cut short, or is larger than `MAX_PIXELS`.
+    """
+    try:
+        with Image.open(path) as picture:
+            _check_size(path, *picture.size)
+            if picture.mode.startswith(("I", "F")):
+                deep = np.asarray(picture, np.float64)
+                grey = (deep / max(255.0, 65535.0 if deep.max(initial=0) > 255 else 255.0) * 255).astype(
+                    np.uint8
+                )
+                return np.repeat(grey[..., None], 3, 2)
+            upright = ImageOps.exif_transpose(picture)
+            return np.array(upright.convert("RGB"))
+    except Image.DecompressionBombError as error:
+        raise DataError(f"{path} is too large to be read: {error}") from error
+    except (UnidentifiedImageError, OSError, ValueError, SyntaxError) as error:
+        raise DataError(
+            f"{path} cannot be read as a picture ({error}): restore it, or take it out"
+        ) from error
+
+
+def _check_size(path: Path, width: int, height: int) -> None:
+    if max(width, height) > MAX_SIDE_PX or width * height > MAX_PIXELS:
+        raise DataError(
+            f"{path} has {width}x{height} pixels; at most {MAX_SIDE_PX} a side and "
+            f"{MAX_PIXELS / 1e6:.0f} million in all can be redrawn: scale it down first"
+        )
+
+
+@dataclass(frozen=True)
+class Recording:
+    """What is to be redrawn: its frames, each with a name for its file, how many (None: unknown) and their
+    rate.
+    """
+
+    frames: Iterator[tuple[str, Pixels]]
+    count: int | None
+    rate: Fraction
+
+
+def open_recording(path: Path) -> Recording:
+    """Open a folder of pictures, a picture, or a video. Raises `DataError` for what is none of these."""
+    if path.is_dir():
+        files = sorted(p for p in path.iterdir() if p.suffix.lower() in PICTURES)
+        if not files:
+            raise DataError(f"{path} holds no pictures ({', '.join(PICTURES)})")
+        return Recording(((p.stem, read_picture(p)) for p in files), len(files), Fraction(30))
+    if path.suffix.lower() in PICTURES:
+        return Recording(iter([(path.stem, read_picture(path))]), 1, Fraction(30))
+    av = _av()
+    try:
+        container: Any = av.open(str(path))
+    except (av.FFmpegError, OSError, ValueError) as error:
+        raise DataError(f"{path} cannot be opened as a video ({error})") from error
+    if not container.streams.video:
+        container.close()
+        raise DataError(f"{path} has no picture in it, only {len(container.streams)} other streams")
+    stream = container.streams.video[0]
+    _check_size(path, stream.width, stream.height)
+
+    def decoded() -> Iterator[tuple[str, Pixels]]:
+        with container:
+            try:
+                for i, frame in enumerate(container.decode(stream)):
+                    yield f"{i:05d}", frame.to_ndarray(format="rgb24")
+            except (av.FFmpegError, ValueError) as error:
+                raise DataError(f"{path} cannot be decoded to its end ({error})") from error
+
+    return Recording(decoded(), stream.frames or None, Fraction(stream.average_rate or 30))
+
+
+def _av() -> Any:
+    try:
+        import av  # a folder of pictures needs no codec
+    except ImportError as error:
+        raise MissingDependencyError("av") from error
+    return av
+
+
+@contextmanager
+def _writer(out: Path, rate: Fraction) -> Iterator[Callable[[str, Pixels], None]]:
+    """What takes (name, frame) and writes it: PNGs into a folder, or a video, whole or not at all."""
+    if out.suffix.lower() not in VIDEOS:
+        out.mkdir(parents=True, exist_ok=True)
+
+        def write_picture(name: str, pixels: Pixels) -> None:
+            Image.fromarray(pixels).save(out / f"{name}.png")
+
+        yield write_picture
+        return
+    av = _av()
+    out.parent.mkdir(parents=True, exist_ok=True)
+    part = out.with_name(f".{out.stem}.part{out.suffix}")
+    container: Any = av.open(str(part), "w")
+    codec = "libvpx-vp9" if out.suffix.lower() == ".webm" else "libx264"
+    stream: Any = None
+    size = (0, 0)
+
+    def write_frame(_: str, pixels: Pixels) -> None:
+        nonlocal stream, size
+        if stream is None:
+            # Chroma is stored at half the size: a video's sides are even.
+            size = (pixels.shape[1] + pixels.shape[1] % 2, pixels.shape[0] + pixels.shape[0] % 2)
+            stream = container.add_stream(codec, rate=rate)
+            stream.width, stream.height, stream.pix_fmt = *size, "yuv420p"
+            stream.options = {"crf": "16"}
+        if pixels.shape[1::-1] != size:
+            pad = (max(0, size[1] - pixels.shape[0]), max(0, size[0] - pixels.shape[1]))
+            pixels = np.pad(pixels, ((0, pad[0]), (0, pad[1]), (0, 0)), mode="edge")[: size[1], : size[0]]
+        frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24")
+        for packet in stream.encode(frame):
+            container.mux(packet)
+
+    try:
+        yield write_frame
+        if stream is not None:
+            for packet in stream.encode():
+                container.mux(packet)
+        container.close()
+        part.replace(out)
+    finally:
+        container.close()
+        part.unlink(missing_ok=True)
+
+
+def _choose_device(name: str) -> torch.device:
+    if name == "cuda" and not torch.cuda.is_available():
+        raise DeviceError.no_cuda()
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(name)
+
+
+def restyle(
+    *,
+    frames: Path,
+    style: str,
+    out: Path,
+    strength: float = 1.0,
+    tier: str = "auto",
+    device: str = "auto",
+    seed: int = 0,
+    json: Path | None = None,
+    weights: Path | None = None,
+) -> None:
+    """Redraw a folder of pictures or a video into a folder or a video, with a progress bar.
+
+    `style` is a preset or a style file; `out` with a video's suffix becomes a video, else a folder of PNGs
+    with the names of the source's. `json` gets `{"frames", "size", "seconds", "fps", "cuts", "tier",
+    "device", "style"}`. Raises `ConfigError`, `DataError`, `DeviceError`, `OutputError` or `WeightsError`.
+    """
+    if not (math.isfinite(strength) and 0 <= strength <= 1):
+        raise ConfigError(f"strength must be from 0, untouched, to 1, not {strength}")
+    if Path(style).suffix.lower() in PICTURES:
+        raise ConfigError(
+            f"{style} is a picture, and these weights know no style by picture yet: "
+            "name one of `mirage styles` or a style file"
+        )
+    chosen = load_style(style)
+    if out.resolve() == frames.resolve():
+        raise ConfigError(f"--out is the source itself ({out}): choose another place")
+    recording = open_recording(frames)
+    where = _choose_device(device)
+    if where.type == "cpu":
+        torch.set_num_threads(1)
+    redraw = Redrawer(load_judged(tier, weights).to(where), chosen, strength, seed)
+    console = Console()
+    begun, count, size = time.monotonic(), 0, (0, 0)
+    try:
+        with Progress() as progress, _writer(out, recording.rate) as write:
+            task = progress.add_task(f"redrawing in {chosen.name}", total=recording.count)
+            for name, pixels in recording.frames:
+                write(name, redraw(pixels))
+                count, size = count + 1, (pixels.shape[1], pixels.shape[0])
+                progress.advance(task)
+    except OSError as error:
+        raise OutputError.at(out, error) from error
+    seconds = time.monotonic() - begun
+    if count == 0:
+        raise DataError(f"{frames} has no frames")
+    console.print(
+        f"{count} frames of {size[0]}x{size[1]} in {chosen.name}, {seconds:.1f} s "
+        f"({count / seconds:.1f} a second): {out}"
+    )
+    if json is not None:
+        report = {
+            "frames": count,
+            "size": list(size),
+            "seconds": round(seconds, 3),
+            "fps": round(count / seconds, 3),
+            "cuts": redraw.cuts,
+            "tier": redraw.net.tier.name,
+            "device": where.type,
+            "style": chosen.name,
+        }
+        try:
+            json.parent.mkdir(parents=True, exist_ok=True)
+            json.write_text(json_format.dumps(report, indent=1) + "\n", encoding="utf-8")
+        except OSError as error:
+            raise OutputError.at(json, error) from error

@@ -1,0 +1,187 @@
+"""The sidecar's life: start, warm up, serve, drain, stop."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from collections.abc import Mapping
+from types import FrameType
+from typing import Any
+
+import mirage_bridge
+from mirage_bridge import Admission, Capabilities, Host, HostSession, Offer, StyleError
+from rich.console import Console
+
+from mirage_plugin import __version__, pacing
+from mirage_plugin.config import ServeConfig
+from mirage_plugin.engine import Engine
+from mirage_plugin.errors import MirageError, OutputError
+from mirage_plugin.frame_path import Stream, rungs_for
+from mirage_plugin.profiler import Recorder, activate
+from mirage_plugin.style_input import resolve_style
+from mirage_plugin.styles.parameters import preset_names
+
+__all__ = ["Sidecar", "serve"]
+
+_MAX_SESSIONS = 8
+
+
+def serve(config: ServeConfig) -> None:
+    """Serve games until SIGINT or SIGTERM; the last line before the first frame says "ready"."""
+    console = Console(stderr=True)
+    with Sidecar(config, console) as sidecar:
+        sidecar.run()
+
+
+class Sidecar:
+    """One engine, one address, several games."""
+
+    def __init__(self, config: ServeConfig, console: Console) -> None:
+        """Take the address, then load and warm up; raises whatever makes serving impossible."""
+        self._config = config
+        self._console = console
+        self._stopping = False
+        self._streams: dict[int, Stream] = {}
+        self._answered = {"styled": 0, "reprojected": 0, "source": 0}
+        self._service_ns: list[int] = []
+        self._default_style = config.style or "snow"
+        resolve_style(self._default_style)
+        # The address first: who starts a second sidecar by mistake hears of it at once, not after the warm-up.
+        self._host = Host(
+            bind=config.bind,
+            capabilities=Capabilities(pixel_formats=("RGBA8", "BGRA8", "RGB8", "RGB10A2", "RGBA16F"),
+                                      min_size=(1, 1), max_sessions=_MAX_SESSIONS),
+            admit=self._admit, check_style=_check_style,
+        )  # fmt: skip
+        try:
+            console.print(f"mirage {__version__}: loading and warming up; the first time takes a minute or two")
+            began = time.monotonic()
+            self._engine = Engine(config, lambda sentence: console.print(f"note: {sentence}"))
+            engine = self._engine
+            self._recorder = Recorder(
+                info={"tier": engine.tier, "device": engine.device.type, "version": __version__, "steps": config.steps}
+            )
+        except BaseException:
+            self._host.close()
+            raise
+        activate(self._recorder)
+        self._host.handle("profile", self._recorder.page)
+        self._host.handle("status", self._status)
+        self._host.handle("shutdown", self._shutdown)
+        precision = str(engine.dtype).removeprefix("torch.")
+        console.print(
+            f"ready at {self._host.endpoint}: {engine.tier} on {engine.device.type} in {precision}, "
+            f"640x360 in {engine.cost_ns(0) / 1e6:.1f} ms, warm after {time.monotonic() - began:.0f} s"
+        )
+
+    def __enter__(self) -> Sidecar:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._host.close()
+        self._recorder.close()
+
+    def run(self) -> None:
+        """Serve until told to stop."""
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._on_signal)
+        while not self._stopping:
+            for event in self._host.poll(0.5):
+                self._heed(event)
+            self._serve_waiting()
+        self._report()
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        self._stopping = True
+        self._host.wake()
+
+    def _serve_waiting(self) -> None:
+        """One frame of each game that has one, the nearest deadline first."""
+        jobs = []
+        for session in tuple(self._host.sessions.values()):
+            stream = self._streams.get(session.id)
+            job = session.take_newest() if stream else None
+            if stream and job:
+                jobs.append((job.deadline_ns, session.id, stream, job))
+        for _, identity, stream, job in sorted(jobs, key=lambda each: each[:2]):
+            others = [other.pace for key, other in self._streams.items() if key != identity]
+            try:
+                served = stream.serve(job, others)
+            except (MirageError, mirage_bridge.BridgeError) as error:
+                # This frame is lost; the game shows its own. The next one begins with an empty memory.
+                self._console.print(f"note: a frame of game {identity} was not answered: {error}")
+                stream.canvas.reset()
+                job.release()
+                continue
+            self._answered[served.kind] += 1
+            if len(self._service_ns) < 1_000_000:
+                self._service_ns.append(served.service_ns)
+
+    def _heed(self, event: mirage_bridge.Event) -> None:
+        session: HostSession = event.session
+        match event:
+            case mirage_bridge.SessionOpened():
+                self._streams[session.id] = Stream(self._engine, session, self._recorder, self._default_style)
+                self._console.print(f"game {session.id}: {session.offer.size[0]}x{session.offer.size[1]}")
+            case mirage_bridge.SessionClosed():
+                self._streams.pop(session.id, None)
+                self._console.print(f"game {session.id}: {event.reason}")
+            case mirage_bridge.Resized():
+                if session.id in self._streams:
+                    self._streams[session.id].begin(session.offer)
+            case mirage_bridge.Resumed():
+                # What was on the screen before a pause says little about what comes after it.
+                if session.id in self._streams:
+                    self._streams[session.id].canvas.reset()
+
+    def _admit(self, offer: Offer) -> Admission | str:
+        rungs = rungs_for(self._engine, offer.size)
+        paces = [stream.pace for stream in self._streams.values()]
+        verdict = pacing.admit(paces, rungs, offer.budget_ns, offer.delivery, time.monotonic_ns())
+        info = {
+            "tier": self._engine.tier, "device": self._engine.device.type, "version": __version__,
+            "styles": list(preset_names()), "working_size": list(verdict.size), "note": verdict.sentence,
+        }  # fmt: skip
+        if not verdict.ok and paces:
+            return verdict.sentence
+        # A lone game is never turned away: what the net cannot do in its budget, reuse and source do.
+        return Admission(info=info)
+
+    def _status(self, _: Mapping[str, Any]) -> Mapping[str, Any]:
+        return {
+            "version": __version__, "tier": self._engine.tier, "device": self._engine.device.type,
+            "pid": os.getpid(), "games": len(self._streams), "answered": dict(self._answered),
+        }  # fmt: skip
+
+    def _shutdown(self, _: Mapping[str, Any]) -> Mapping[str, Any]:
+        self._stopping = True
+        return {"stopping": True}
+
+    def _report(self) -> None:
+        service = sorted(self._service_ns) or [0]
+
+        def at(share: float) -> float:
+            return service[min(len(service) - 1, int(share * len(service)))] / 1e6
+
+        report = {
+            "answered": self._answered, "tier": self._engine.tier, "device": self._engine.device.type,
+            "service_ms": {"p50": at(0.5), "p95": at(0.95), "p99": at(0.99), "max": service[-1] / 1e6},
+        }  # fmt: skip
+        styled = ", ".join(f"{count} {kind}" for kind, count in self._answered.items())
+        self._console.print(f"stopped: {styled}; service p50 {at(0.5):.1f} ms, p99 {at(0.99):.1f} ms")
+        if self._config.json:
+            try:
+                self._config.json.write_text(json.dumps(report, indent=1), encoding="utf-8")
+            except OSError as error:
+                raise OutputError.at(self._config.json, error) from error
+
+
+def _check_style(style: str | Mapping[str, Any]) -> None:
+    if style == "":
+        return
+    try:
+        resolve_style(style)
+    except MirageError as error:
+        raise StyleError(str(error)) from error

@@ -1,0 +1,164 @@
+"""The CPU's pixel code against the tensors that define it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from mirage_plugin.model.core import Core, CoreInput
+from mirage_plugin.model.cpu_pixels import cells_from_pixels, compose_pixels, move_noise, plane_cells, warp_edit
+from mirage_plugin.model.memory import dequantise, quantise, warp_state
+from mirage_plugin.model.network import (
+    SIGMA,
+    TIERS,
+    Edit,
+    MirageNet,
+    Planes,
+    compose,
+    noise_to_cells,
+    pixels_to_cells,
+    planes_to_cells,
+)
+from mirage_plugin.model.noise import advect_noise, fresh_noise
+from mirage_plugin.model.sampling import lift_noise
+
+
+def rng(seed: int = 0) -> np.random.Generator:
+    return np.random.default_rng(seed)
+
+
+def random_net(seed: int = 0) -> MirageNet:
+    torch.manual_seed(seed)
+    net = MirageNet(TIERS["nano"]).eval()
+    with torch.no_grad():
+        for layer in (net.head_matrices, net.head_detail):
+            layer.weight.normal_(0, 0.05)
+    return net
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0)])
+@pytest.mark.parametrize(("height", "width"), [(64, 96), (61, 90), (1, 1), (8, 7)])
+def test_cells_are_those_of_the_definition(height: int, width: int, order: tuple[int, int, int]) -> None:
+    pixels = rng().integers(0, 256, (height, width, 4), np.uint8)
+    h, w = (height + 31) // 32 * 4, (width + 31) // 32 * 4
+    cells = np.zeros((h, w, 192), np.uint8)
+    cells_from_pixels(pixels, np.array(order), cells)
+    padded = np.pad(pixels[..., list(order)], ((0, h * 8 - height), (0, w * 8 - width), (0, 0)), mode="edge")
+    image = torch.from_numpy(padded.copy()).permute(2, 0, 1)[None]
+    assert torch.equal(torch.from_numpy(cells)[None], pixels_to_cells(image))
+
+
+def test_planes_are_those_of_the_definition() -> None:
+    height, width = 64, 96
+    depth = rng(1).random((height, width)).astype(np.float32) * 50
+    depth[3, 3], depth[5, 7] = np.inf, -2.0
+    motion = rng(2).normal(0, 9, (height, width, 2)).astype(np.float32)
+    motion[4, 4] = np.nan
+    mask = rng(3).integers(0, 4, (height // 2, width // 2)).astype(np.uint8).repeat(2, 0).repeat(2, 1)
+    cells = np.empty((8, 12, 24), np.float32)
+    plane_cells(
+        np.ascontiguousarray(depth[::2, ::2]), np.ascontiguousarray(motion[::2, ::2]),
+        np.ascontiguousarray(mask[::2, ::2]), True, True, True, cells,
+    )  # fmt: skip
+    kinds = np.stack([mask == 0, mask == 2, mask == 3]).astype(np.float32)
+    planes = Planes(
+        torch.from_numpy(depth)[None, None], torch.from_numpy(motion).permute(2, 0, 1)[None], torch.from_numpy(kinds)[None]
+    )
+    expected = planes_to_cells(planes, 1, 8, 12, torch.zeros(1))[0].numpy()
+    np.testing.assert_allclose(cells, expected, atol=2e-6)
+
+
+def test_noise_is_carried_as_defined() -> None:
+    h2, w2, seed = 32, 48, 1234
+    key, zero = torch.tensor([seed]), torch.tensor([0])
+    first = fresh_noise(key, zero, h2, w2)
+    before, after = np.zeros((h2, w2), np.float32), np.zeros((h2, w2), np.float32)
+    cells = np.empty((h2 // 4, w2 // 4, 16), np.float32)
+    motion = (rng(4).normal(0, 6, (1, 1, 2)) + np.zeros((h2, w2, 2))).astype(np.float32)
+    motion[5:9, 5:9] = np.nan
+    motion[20:, 30:] *= 0.6
+    move_noise(before, after, motion, True, True, seed, 0, cells)
+    np.testing.assert_allclose(after, first[0, 0].numpy(), atol=2e-5)
+    np.testing.assert_allclose(cells, noise_to_cells(first)[0].numpy(), atol=2e-5)
+    moved = np.empty_like(after)
+    move_noise(after, moved, motion, True, False, seed, 1, cells)
+    fresh = fresh_noise(key, torch.tensor([1]), h2, w2)
+    visible = torch.ones(1, 1, h2, w2, dtype=torch.bool)
+    expected = advect_noise(first, torch.from_numpy(motion).permute(2, 0, 1)[None], visible, fresh)
+    np.testing.assert_allclose(moved, expected[0, 0].numpy(), atol=2e-5)
+
+
+def guide_arrays(net: MirageNet, condition: torch.Tensor) -> tuple[np.ndarray, ...]:
+    guide = net.guide
+    look = guide.look.weight.detach().permute(0, 2, 3, 1).reshape(6, 27).contiguous().numpy()
+    bias = (guide.look.bias + guide.bias(condition)[0]).detach().numpy()
+    return look, bias, guide.weigh.weight.detach().reshape(4, 6).numpy(), guide.weigh.bias.detach().numpy()
+
+
+@pytest.mark.parametrize("scale", [1, 2])
+def test_composed_bytes_are_those_of_the_definition(scale: int) -> None:
+    net = random_net()
+    h, w = 8, 12
+    height, width = h * 8 * scale, w * 8 * scale
+    pixels = rng(5).integers(0, 256, (height, width, 4), np.uint8)
+    matrices = rng(6).normal(0, 0.2, (h, w, 48)).astype(np.float32)
+    detail = rng(7).normal(0, 0.1, (h, w, 192)).astype(np.float32)
+    condition = net.condition(torch.randn(1, 64), torch.ones(1), torch.ones(1))
+    mask = np.ones((height, width), np.uint8)
+    mask[:10, :10] = 0
+    out = np.empty_like(pixels)
+    compose_pixels(
+        pixels, out, np.array([0, 1, 2]), matrices, detail, *guide_arrays(net, condition), mask, True, 0.7, h * 8, w * 8
+    )
+    v = torch.from_numpy(pixels[..., :3].copy()).permute(2, 0, 1)[None].float() * (2 / 255) - 1
+    with torch.inference_mode():
+        full = compose(v, Edit(torch.from_numpy(matrices)[None], torch.from_numpy(detail)[None]), net.guide(v, condition))
+    answer = (v + 0.7 * (full - v)).clamp(-1, 1)[0].permute(1, 2, 0).numpy() * 127.5 + 127.5
+    expected = np.where(mask[..., None] == 0, pixels[..., :3], answer)
+    # Half a step of rounding, and one of floating point.
+    assert np.abs(out[..., :3] - expected).max() <= 0.51
+    assert np.array_equal(out[..., 3], pixels[..., 3])
+
+
+def test_an_edit_carried_by_no_motion_stays() -> None:
+    matrices = rng(8).normal(size=(4, 8, 48)).astype(np.float32)
+    detail = rng(9).normal(size=(4, 8, 192)).astype(np.float32)
+    still = np.zeros((16, 32, 2), np.float32)
+    moved, drawn = np.empty_like(matrices), np.empty_like(detail)
+    warp_edit(matrices, detail, still, True, moved, drawn)
+    np.testing.assert_allclose(moved, matrices, atol=1e-6)
+    np.testing.assert_array_equal(drawn, detail)
+    still[...] = np.nan
+    warp_edit(matrices, detail, still, True, moved, drawn)
+    assert np.isfinite(moved).all()
+    assert not drawn.any()
+
+
+def test_the_folded_core_is_the_network() -> None:
+    net, folded = random_net(3), random_net(3)
+    core = Core(folded, torch.float32)
+    h, w = 8, 12
+    cells = rng(10).integers(0, 256, (1, h, w, 192), np.uint8)
+    v_cells = torch.from_numpy(cells).float() * (2 / 255) - 1
+    noise = torch.randn(1, 1, h * 4, w * 4)
+    planes = torch.rand(1, h, w, 24)
+    stored = quantise(torch.rand(1, h // 2, w // 2, 48) * 2 - 1)
+    motion, seen = torch.randn(1, 2, h // 2, w // 2) * 9, torch.rand(1, 1, h // 2, w // 2)
+    style = torch.nn.functional.normalize(torch.randn(1, 64), dim=-1) * 8
+    with torch.inference_mode():
+        film, _ = core.film(style, 1.0, 1.0)
+        given = CoreInput(torch.from_numpy(cells), noise_to_cells(noise), planes, stored, motion, seen, film)
+        out = core(given)
+        condition = net.condition(style, torch.ones(1), torch.ones(1))
+        noisy = v_cells + SIGMA * pixels_to_cells(lift_noise(noise).expand(1, 3, h * 8, w * 8))
+        edit, state = net(v_cells, noisy, planes, warp_state(dequantise(stored), motion, seen), condition)
+        torch.testing.assert_close(out.edit.matrices, edit.matrices, atol=2e-4, rtol=1e-4)
+        torch.testing.assert_close(out.edit.detail, edit.detail, atol=2e-4, rtol=1e-4)
+        assert (out.stored.int() - quantise(state).int()).abs().max() <= 1
+        answer = torch.from_numpy(rng(11).integers(0, 256, (1, h, w, 192), np.uint8))
+        refined = core.refine(given, answer, torch.tensor(0.5))
+        half = net.condition(style, torch.ones(1), torch.ones(1))
+        mixed = 0.5 * (answer.float() * (2 / 255) - 1) + 0.5 * noisy
+        expected, _ = net(v_cells, mixed, planes, warp_state(dequantise(stored), motion, seen), half)
+        torch.testing.assert_close(refined.edit.detail, expected.detail, atol=2e-4, rtol=1e-4)
+    assert torch.isfinite(out.health).all()
