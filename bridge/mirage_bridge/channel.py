@@ -85,7 +85,7 @@ class GameRing:
     def flush(self, sock: zmq.Socket[bytes]) -> None:
         """Ring the doorbell of what was published; never blocks."""
         record, self._doorbell = self._doorbell, b""
-        if record:
+        if record and self.words.peer_asleep():
             # The slot is the truth: a doorbell that finds no room leaves others before it to wake the host.
             with contextlib.suppress(zmq.ZMQError):
                 sock.send_multipart([TAG_DOORBELL, record], zmq.NOBLOCK)
@@ -203,8 +203,8 @@ class HostRing:
             raise ProtocolError("a message of an unknown tag")
 
     def publish(self, slot: int, record: AnswerRecord) -> list[Any]:
-        """Publish an answer and return its doorbell as a message."""
+        """Publish an answer and return its doorbell as a message; empty where nobody sleeps."""
         data = record.at(slot, self._answers.next_sequence(), self.generation).pack()
         self._answers.publish(slot, data)
         self.words.advance()
-        return [TAG_DOORBELL, data]
+        return [TAG_DOORBELL, data] if self.words.peer_asleep() else []

@@ -37,6 +37,7 @@ from .protocol import (
     take,
     unpack_control,
 )
+from .ring import fence
 from .stream import HostStream, compressions
 from .views import Lease, View, guarded
 
@@ -554,7 +555,16 @@ class Host:
         return False
 
     def _sleep(self, timeout_ms: int) -> None:
-        for fd, _ in self._poller.poll(timeout_ms):
+        rings = [session._ring for session in self.sessions.values() if session._ring is not None]
+        for ring in rings:
+            ring.words.set_asleep(True)
+        fence()  # asleep is out before we look a last time
+        if any(session._waiting() for session in self.sessions.values()):
+            timeout_ms = 0
+        ready = self._poller.poll(timeout_ms)
+        for ring in rings:
+            ring.words.set_asleep(False)
+        for fd, _ in ready:
             if fd == self._wake_read:
                 with contextlib.suppress(BlockingIOError):
                     os.read(self._wake_read, 4096)

@@ -107,6 +107,7 @@ RECORD_BYTES: Final = 128
 WORD_PROGRESS: Final = 0
 WORD_NEWEST: Final = 1
 WORD_PIN: Final = 2
+WORD_ASLEEP: Final = 4
 PINS: Final = 2
 FRAME_SLOTS: Final = 4
 ANSWER_SLOTS: Final = 5

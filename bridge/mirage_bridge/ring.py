@@ -26,6 +26,7 @@ from .protocol import (
     STATE_PINNED,
     STATE_READY,
     STATE_WRITING,
+    WORD_ASLEEP,
     WORD_NEWEST,
     WORD_PIN,
     WORD_PROGRESS,
@@ -72,6 +73,14 @@ class Words:
 
     def peer_progress(self) -> int:
         return self._page[self._peer + WORD_PROGRESS]
+
+    def set_asleep(self, asleep: bool) -> None:
+        """Ask for doorbells, or for none.  Look once more at what the peer published after a `fence`."""
+        self._page[self._own + WORD_ASLEEP] = asleep
+
+    def peer_asleep(self) -> bool:
+        """Whether the peer needs a doorbell to see what was published before the last `fence`."""
+        return self._page[self._peer + WORD_ASLEEP] != 0
 
     def set_newest(self, word: int) -> None:
         self._page[self._own + WORD_NEWEST] = word
@@ -130,6 +139,7 @@ class LaneWriter:
         self._writing.discard(slot)
         self._newest = slot
         self._words.set_newest(self.sequence << 8 | slot)
+        fence()  # W6: announced before we look whether the reader sleeps
 
     def state(self, slot: int) -> int:
         """`STATE_FREE`, `STATE_WRITING`, `STATE_READY` or `STATE_PINNED`, as this side sees it."""

@@ -35,6 +35,7 @@ from .protocol import (
     take,
     unpack_control,
 )
+from .ring import fence
 from .stream import GameStream, compressions
 from .views import Lease, View, guarded
 
@@ -463,9 +464,8 @@ class Session:
                 continue
             if left_ns < 2_000_000:
                 time.sleep(min(_NAP_S, left_ns / 1e9))
-            elif self._poller is not None:
-                packing = self._ring is not None and self._ring.packing()
-                self._poller.poll(1 if packing else min(_LOOK_UP_MS, left_ns // 1_000_000 - 1))
+            else:
+                self._doze(min(_LOOK_UP_MS, left_ns // 1_000_000 - 1))
             self._pump()
             reason = self._why_no_wait(now_ns)
 
@@ -599,6 +599,17 @@ class Session:
         if sets[0]["pixels"] is self._source:
             sets.rotate()
         return sets[0]
+
+    def _doze(self, timeout_ms: int) -> None:
+        """Sleep until a doorbell, the host's death or the time."""
+        ring = self._ring
+        if ring is None or self._poller is None:
+            return
+        ring.words.set_asleep(True)
+        fence()  # asleep is out before we look a last time
+        if not ring.waiting():
+            self._poller.poll(1 if ring.packing() else timeout_ms)
+        ring.words.set_asleep(False)
 
     def _take_newest(self) -> None:
         ring = self._ring

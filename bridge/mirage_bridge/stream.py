@@ -99,6 +99,9 @@ class _Progress:
     def advance(self) -> None:
         """Nothing to do: messages show this side's progress."""
 
+    def set_asleep(self, asleep: bool) -> None:
+        """Nothing to do: a message wakes by itself."""
+
     def peer_progress(self) -> int:
         return self.heard
 

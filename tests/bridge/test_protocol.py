@@ -247,6 +247,7 @@ def test_the_document_names_what_the_code_does() -> None:
         "newest": protocol.WORD_NEWEST,
         "pin0": protocol.WORD_PIN,
         "pin1": protocol.WORD_PIN + 1,
+        "asleep": protocol.WORD_ASLEEP,
     }
     assert table("4.3") == [(0, 8, "state"), (protocol.SLOT_RECORD_OFFSET, protocol.RECORD_BYTES, "record")]
     assert f"control page: the game's line at {protocol.CONTROL_OFFSET + protocol.GAME_LINE}" in DOCUMENT

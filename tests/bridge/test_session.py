@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import signal
@@ -190,6 +191,7 @@ def test_nothing_leaks_over_resizes_and_sessions(endpoint: str, spawn: Spawn, me
     names = shm_names()
 
     def state() -> tuple[int, ...]:
+        gc.collect()
         pids = (os.getpid(), host.process.pid)
         maps = [Path(f"/proc/{pid}/maps").read_text() for pid in pids]
         shared = [text.count("memfd:mirage") + text.count("/dev/shm/mirage-") for text in maps]
@@ -209,7 +211,9 @@ def test_nothing_leaks_over_resizes_and_sessions(endpoint: str, spawn: Spawn, me
     after = state()
     # A socket's last descriptor may take ZeroMQ's reaper a moment: a leak would be eight of them.
     assert all(now <= then + 2 for now, then in zip(after, before, strict=True)), (before, after)
-    assert after[:2] == (0, 0)
+    # This process may hold segments of earlier tests; the host's is its own.
+    assert after[0] <= before[0]
+    assert after[1] == 0
     assert shm_names() == names
 
 

@@ -57,8 +57,9 @@ typedef struct mirage_line {
     _Atomic uint64_t newest;
     _Atomic uint64_t pin0;
     _Atomic uint64_t pin1;
+    _Atomic uint64_t asleep;
 } mirage_line;
-_Static_assert(sizeof(mirage_line) == 32, "PROTOCOL 4.2");
+_Static_assert(sizeof(mirage_line) == 40, "PROTOCOL 4.2");
 
 /* 6.1 */
 typedef struct mirage_frame_record {

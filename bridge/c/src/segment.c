@@ -221,6 +221,16 @@ void mirage_ring_publish(mirage_ring *ring, int slot, const mirage_frame_record 
     ring->newest = slot;
     store(&ring->own->newest, ring->sequence << 8 | (uint64_t)slot);                         /* W6 */
     mirage_ring_advance(ring);
+    fence(); /* W6: announced before anybody looks whether the reader sleeps */
+}
+
+int mirage_ring_peer_asleep(const mirage_ring *ring) {
+    return load(&ring->peer->asleep) != 0;
+}
+
+void mirage_ring_set_asleep(mirage_ring *ring, int asleep) {
+    store(&ring->own->asleep, (uint64_t)asleep);
+    fence(); /* out before a last look at what the peer published */
 }
 
 void mirage_ring_advance(mirage_ring *ring) {

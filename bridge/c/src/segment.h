@@ -45,6 +45,9 @@ void mirage_ring_cancel(mirage_ring *ring, int slot);
 void mirage_ring_publish(mirage_ring *ring, int slot, const mirage_frame_record *record);
 void mirage_ring_advance(mirage_ring *ring);
 uint64_t mirage_ring_peer_progress(const mirage_ring *ring);
+/* Whether the host needs a doorbell for what was published last; ask for doorbells, then look a last time. */
+int mirage_ring_peer_asleep(const mirage_ring *ring);
+void mirage_ring_set_asleep(mirage_ring *ring, int asleep);
 int mirage_ring_waiting(const mirage_ring *ring);
 /* Pins the newest answer if it is new and sound: index into `held`, or -1. */
 int mirage_ring_take(mirage_ring *ring);

@@ -725,7 +725,7 @@ int mirage_end_frame(mirage_session *session, mirage_frame *frame, uint64_t *fra
         if (s->unmoved_since_ns == 0) s->unmoved_since_ns = now;
         s->stats.frames++;
         /* The slot is the truth: a doorbell that finds no room leaves others before it to wake the host. */
-        send_parts(s, "D", &record, sizeof record);
+        if (mirage_ring_peer_asleep(s->ring)) send_parts(s, "D", &record, sizeof record);
     } else {
         s->stats.frames_offline++;
     }
@@ -884,7 +884,11 @@ int mirage_wait_answer(mirage_session *session, uint64_t frame_id, uint64_t time
         } else {
             zmq_pollitem_t items[2] = {{s->socket, 0, ZMQ_POLLIN, 0}, {NULL, s->pidfd, ZMQ_POLLIN, 0}};
             long wait_ms = (long)((end - now) / MS) - 1;
-            zmq_poll(items, s->pidfd >= 0 ? 2 : 1, wait_ms < LOOK_UP_MS ? wait_ms : LOOK_UP_MS);
+            mirage_ring_set_asleep(s->ring, 1);
+            if (!mirage_ring_waiting(s->ring)) {
+                zmq_poll(items, s->pidfd >= 0 ? 2 : 1, wait_ms < LOOK_UP_MS ? wait_ms : LOOK_UP_MS);
+            }
+            mirage_ring_set_asleep(s->ring, 0);
         }
         pump(s);
         reason = why_no_wait(s, now);
