@@ -245,8 +245,8 @@ def _overhead(out: Console, json: Path | None) -> int:
     found: Overhead = measure()
     out.print(
         f"recording a frame takes {found.frame_p50_us:.1f} µs (p99 {found.frame_p99_us:.1f}), which is "
-        f"{100 * found.share:.3f} % of {found.budget_ms:g} ms; one stage {found.stage_us:.2f} µs, a page for a "
-        f"watcher {found.page_us:.0f} µs"
+        f"{100 * found.share:.3f} % of {found.budget_ms:g} ms; one stage {found.stage_us:.2f} µs, "
+        f"a page for a watcher {found.page_us:.0f} µs"
     )
     out.print("GPU stages are timed by events that are read when they are past: nothing waits for the GPU")
     if not found.within:

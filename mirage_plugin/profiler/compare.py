@@ -170,13 +170,13 @@ def _interval(values: Values) -> tuple[float, float]:
 
 def _missed(recording: Recording) -> Values:
     if recording.game_frames:
-        return (recording.games["kind"] == GAME_KINDS.index("unanswered")).astype(np.float64)
+        return np.asarray(recording.games["kind"] == GAME_KINDS.index("unanswered"), np.float64)
     return misses(recording).astype(np.float64)
 
 
 def _styled(recording: Recording) -> Values:
     kinds = recording.games["kind"] if recording.game_frames else recording.frames["kind"]
-    return (kinds == KINDS.index("styled")).astype(np.float64)
+    return np.asarray(kinds == KINDS.index("styled"), np.float64)
 
 
 def _remarks(a: Recording, b: Recording) -> list[str]:

@@ -132,10 +132,17 @@ def play(
 def _game(workload: Workload, endpoint: str, number: int, scratch: Path) -> subprocess.Popen[bytes]:
     width, height = workload.size
     options = {
-        "--endpoint": endpoint, "--size": f"{width}x{height}", "--fps": workload.fps,
-        "--frames": workload.frames, "--budget-ms": workload.budget_ms, "--delivery": workload.delivery, "--style": workload.style,
-        "--draw-ms": workload.draw_ms, "--game": number, "--out": scratch / f"{number}.npz",
-    }  # fmt: skip
+        "--endpoint": endpoint,
+        "--size": f"{width}x{height}",
+        "--fps": workload.fps,
+        "--frames": workload.frames,
+        "--budget-ms": workload.budget_ms,
+        "--delivery": workload.delivery,
+        "--style": workload.style,
+        "--draw-ms": workload.draw_ms,
+        "--game": number,
+        "--out": scratch / f"{number}.npz",
+    }
     command = [sys.executable, "-m", "mirage_plugin.profiler.client"]
     for name, value in options.items():
         command += [name, str(value)]

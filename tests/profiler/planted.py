@@ -46,8 +46,8 @@ class Planted:
     """
 
     stall: Stall = lambda _frame: {}
-    drop: Callable[[int], str] = lambda _frame: ""
     frames: int = 400
+    drop: Callable[[int], str] = lambda _frame: ""
     told: bool = True
     seed: int = 0
     session: int = 11

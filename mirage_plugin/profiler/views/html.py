@@ -204,6 +204,14 @@ def _seconds(recording: Recording) -> np.ndarray[Any, np.dtype[np.float64]]:
     return seconds
 
 
+def _until_ns(recording: Recording) -> np.ndarray[Any, np.dtype[np.int64]]:
+    """From the game's publish to the answer, as far as it is known."""
+    frames = recording.frames
+    until = np.where(frames["delivered_ns"] > 0, frames["delivered_ns"], frames["answered_ns"])
+    took: np.ndarray[Any, np.dtype[np.int64]] = until - frames["published_ns"]
+    return took
+
+
 def _budget_line(axes: Axes, budget: float, upright: bool = False) -> None:
     draw = axes.axvline if upright else axes.axhline
     draw(budget, color=_MISS, linewidth=1, linestyle=(0, (4, 2)))
@@ -225,8 +233,7 @@ def _strip(figure: Figure, recording: Recording) -> bool:
     axes = figure.subplots()
     frames = recording.frames
     seconds = _seconds(recording)
-    until = np.where(frames["delivered_ns"] > 0, frames["delivered_ns"], frames["answered_ns"])
-    took = (until - frames["published_ns"]) / 1e6
+    took = _until_ns(recording) / 1e6
     late = misses(recording)
     flat = len(recording) > _VECTOR_POINTS
     for index, kind in enumerate(KINDS):
@@ -279,7 +286,8 @@ def _spread(figure: Figure, recording: Recording) -> bool:
         drawstyle="steps-post",
         rasterized=took.size > _VECTOR_POINTS,
     )
-    right.set(xscale="log", xlabel="share of frames that took longer", ylabel="ms", ylim=(0, None))
+    right.set(xscale="log", xlabel="share of frames that took longer", ylabel="ms")
+    right.set_ylim(0, 1.15 * max(budget, float(ranked[-1])))
     right.set_xlim(1, max(0.5 / ranked.size, 1e-6))
     right.set_xticks([each for each in (1, 0.5, 0.1, 0.01, 0.001, 0.0001) if each >= 0.5 / ranked.size])
     right.xaxis.set_major_formatter(lambda share, _: f"{100 * share:g} %")
@@ -348,9 +356,9 @@ def _waterfall(figure: Figure, recording: Recording) -> bool:
     axes.set_yticks(range(len(rows)), [f"frame {int(frames['frame_id'][row])}" for row in rows])
     axes.invert_yaxis()
     axes.set(xlabel="ms since the game's publish")
-    axes.margins(x=0.12)
-    axes.set_xlim(left=0)
-    _budget_line(axes, budget_ms(recording), upright=True)
+    budget, longest = budget_ms(recording), float(_until_ns(recording)[rows].max()) / 1e6
+    axes.set_xlim(0, 1.15 * max(budget, longest))
+    _budget_line(axes, budget, upright=True)
     from matplotlib.patches import Patch
 
     axes.legend(
