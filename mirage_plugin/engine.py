@@ -138,7 +138,7 @@ class Engine:
         self._weigh_bias: Floats = guide.weigh.bias.detach().numpy().copy()
         self._look_bias: Floats = guide.look.bias.detach().numpy().copy()
         self.state_channels = net.tier.state
-        self._style_net = load_network(self.tier).style_encoder
+        self._style_encoder = load_network(self.tier).style_encoder
         self._core = Core(net, self.dtype).to(self.device)
         self._forward: Callable[[CoreInput], CoreOutput] = self._core
         self._tell = tell
@@ -212,8 +212,7 @@ class Engine:
     @torch.inference_mode()
     def set_style(self, canvas: Canvas, style: Style) -> None:
         """Paint in a style from the next frame on."""
-        raw = self._style_net(torch.from_numpy(style.vector().astype(np.float32))[None])
-        vector = raw * torch.rsqrt(raw.square().mean(-1, keepdim=True) + 1e-6)
+        vector = self._style_encoder(torch.from_numpy(style.vector().astype(np.float32))[None])
         film, bias = self._core.film(vector.to(self.device), 1.0, 1.0)
         canvas.film = film
         canvas.guide_bias = bias.cpu().numpy() + self._look_bias

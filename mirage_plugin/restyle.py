@@ -106,10 +106,7 @@ class Redrawer:
         device = next(self.net.parameters()).device
         divisor = max(1, math.ceil(math.sqrt(height * width / WORKING_PIXELS)))
         step = MULTIPLE * divisor
-        v = (
-            torch.from_numpy(np.ascontiguousarray(pixels)).to(device).permute(2, 0, 1)[None].float() / 127.5
-            - 1
-        )
+        v = torch.from_numpy(np.array(pixels)).to(device).permute(2, 0, 1)[None].float() / 127.5 - 1
         full = functional.pad(v, (0, -width % step, 0, -height % step), mode="replicate")
         working = full if divisor == 1 else functional.avg_pool2d(full, divisor)
         h, w = working.shape[-2:]

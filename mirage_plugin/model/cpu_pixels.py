@@ -152,27 +152,40 @@ def move_noise(
 
 
 @_jit  # type: ignore[untyped-decorator]
-def _load_row(pixels: Any, y: int, channel: int, out: Any) -> None:
-    """One channel of a row as v, with one pixel of repeated edge on both sides."""
+def _load_row(pixels: Any, y: int, order: Any, out: Any) -> None:
+    """A row as v [3, W + 2], with one pixel of repeated edge on both sides."""
     width = pixels.shape[1]
     scale, one = np.float32(2.0 / 255.0), np.float32(1.0)
+    red, green, blue = order[0], order[1], order[2]
     for x in range(width):
-        out[x + 1] = np.float32(pixels[y, x, channel]) * scale - one
-    out[0] = out[1]
-    out[width + 1] = out[width]
+        out[0, x + 1] = np.float32(pixels[y, x, red]) * scale - one
+        out[1, x + 1] = np.float32(pixels[y, x, green]) * scale - one
+        out[2, x + 1] = np.float32(pixels[y, x, blue]) * scale - one
+    for c in range(3):
+        out[c, 0] = out[c, 1]
+        out[c, width + 1] = out[c, width]
 
 
 @_jit  # type: ignore[untyped-decorator]
-def _look_row(r0: Any, g0: Any, b0: Any, r1: Any, g1: Any, b1: Any, r2: Any, g2: Any, b2: Any, k: Any, bias: Any, out: Any) -> None:
-    """One output channel of the guide's 3x3 layer for a row, with its ReLU."""
+def _look_row(
+    r0: Any, g0: Any, b0: Any, r1: Any, g1: Any, b1: Any, r2: Any, g2: Any, b2: Any, k: Any, bias: Any, out: Any
+) -> None:
+    """One output channel of the guide's 3x3 layer for a row, with its ReLU.
+
+    Written out, and one channel at a time, because LLVM turns exactly this into vectors: 0.9 us a row of 640,
+    against 19 for three channels in one loop.
+    """
     zero = np.float32(0.0)
     for x in range(out.shape[0]):
         t = bias
-        t += k[0] * r0[x] + k[1] * g0[x] + k[2] * b0[x] + k[3] * r0[x + 1] + k[4] * g0[x + 1] + k[5] * b0[x + 1]
+        t += k[0] * r0[x] + k[1] * g0[x] + k[2] * b0[x]
+        t += k[3] * r0[x + 1] + k[4] * g0[x + 1] + k[5] * b0[x + 1]
         t += k[6] * r0[x + 2] + k[7] * g0[x + 2] + k[8] * b0[x + 2]
-        t += k[9] * r1[x] + k[10] * g1[x] + k[11] * b1[x] + k[12] * r1[x + 1] + k[13] * g1[x + 1] + k[14] * b1[x + 1]
+        t += k[9] * r1[x] + k[10] * g1[x] + k[11] * b1[x]
+        t += k[12] * r1[x + 1] + k[13] * g1[x + 1] + k[14] * b1[x + 1]
         t += k[15] * r1[x + 2] + k[16] * g1[x + 2] + k[17] * b1[x + 2]
-        t += k[18] * r2[x] + k[19] * g2[x] + k[20] * b2[x] + k[21] * r2[x + 1] + k[22] * g2[x + 1] + k[23] * b2[x + 1]
+        t += k[18] * r2[x] + k[19] * g2[x] + k[20] * b2[x]
+        t += k[21] * r2[x + 1] + k[22] * g2[x + 1] + k[23] * b2[x + 1]
         t += k[24] * r2[x + 2] + k[25] * g2[x + 2] + k[26] * b2[x + 2]
         out[x] = max(t, zero)
 
@@ -198,14 +211,23 @@ def _normalise_rows(w0: Any, w1: Any, w2: Any, w3: Any) -> None:
 
 
 @_jit  # type: ignore[untyped-decorator]
-def _mix_rows(top: Any, bottom: Any, f: Any, out: Any) -> None:
-    """Two rows of cells [w, 48] to one, channel-major [48, w + 1]; the last cell is repeated."""
-    w = top.shape[0]
-    for x in range(w):
+def _by_coefficient(matrices: Any) -> Any:
+    """[h, w, 48] -> [h, 48, w + 1]: a row of one coefficient lies together; the last cell is repeated."""
+    h, w, _ = matrices.shape
+    out = np.empty((h, 48, w + 1), np.float32)
+    for y in range(h):
         for c in range(48):
-            out[c, x] = top[x, c] + (bottom[x, c] - top[x, c]) * f
-    for c in range(48):
-        out[c, w] = out[c, w - 1]
+            for x in range(w):
+                out[y, c, x] = matrices[y, x, c]
+            out[y, c, w] = matrices[y, w - 1, c]
+    return out
+
+
+@_jit  # type: ignore[untyped-decorator]
+def _mix_rows(top: Any, bottom: Any, f: Any, out: Any) -> None:
+    """Between two rows of coefficients, flat."""
+    for i in range(out.shape[0]):
+        out[i] = top[i] + (bottom[i] - top[i]) * f
 
 
 @_jit  # type: ignore[untyped-decorator]
@@ -266,7 +288,9 @@ def compose_pixels(
     rows = np.empty((3, 3, width + 2), np.float32)
     seen = np.empty((6, width), np.float32)
     weights = np.empty((4, width), np.float32)
+    grid = _by_coefficient(matrices)
     cells = np.empty((48, w + 1), np.float32)
+    flat_cells = cells.reshape(-1)
     spread = np.empty((4, w * 8 if same else width), np.float32)
     change = np.empty((3, width), np.float32)
     ones = np.ones(width, np.float32)
@@ -279,13 +303,11 @@ def compose_pixels(
         at = max((x + 0.5) * scale_x / 8.0 - 0.5, 0.0)
         left[x] = min(int(at), w - 1)
         part[x] = min(at - left[x], 1.0)
-    for c in range(3):
-        _load_row(pixels, 0, order[c], rows[0, c])
-        rows[2, c, :] = rows[0, c]
+    _load_row(pixels, 0, order, rows[0])
+    rows[2] = rows[0]
     for y in range(height):
         following = (y + 1) % 3
-        for c in range(3):
-            _load_row(pixels, min(y + 1, height - 1), order[c], rows[following, c])
+        _load_row(pixels, min(y + 1, height - 1), order, rows[following])
         before, now = rows[(y + 2) % 3], rows[y % 3]
         after = rows[following]
         for j in range(6):
@@ -296,13 +318,10 @@ def compose_pixels(
         _normalise_rows(weights[0], weights[1], weights[2], weights[3])
         at = max((y + 0.5) * scale_y / 8.0 - 0.5, 0.0)
         top = min(int(at), h - 1)
-        _mix_rows(matrices[top], matrices[min(top + 1, h - 1)], np.float32(min(at - top, 1.0)), cells)
+        part_y = np.float32(min(at - top, 1.0))
+        _mix_rows(grid[top].reshape(-1), grid[min(top + 1, h - 1)].reshape(-1), part_y, flat_cells)
         if same:
-            cy, base = y // 8, (y % 8) * 24
-            for x in range(width):
-                at_x = base + (x % 8) * 3
-                for c in range(3):
-                    change[c, x] = detail[cy, x // 8, at_x + c]
+            _detail_row(detail[y // 8], (y % 8) * 24, change)
         else:
             _resample_detail(detail, y, scale_y, scale_x, change)
         for c in range(3):
@@ -324,6 +343,17 @@ def compose_pixels(
                 if mask[y, x] == 0:
                     for c in range(3):
                         out[y, x, c] = pixels[y, x, c]
+
+
+@_jit  # type: ignore[untyped-decorator]
+def _detail_row(cells: Any, base: int, out: Any) -> None:
+    """One row of the detail where working and display pixels are the same: out [3, W]."""
+    width = out.shape[1]
+    for cx in range(cells.shape[0]):
+        for t in range(min(8, width - cx * 8)):
+            out[0, cx * 8 + t] = cells[cx, base + t * 3]
+            out[1, cx * 8 + t] = cells[cx, base + t * 3 + 1]
+            out[2, cx * 8 + t] = cells[cx, base + t * 3 + 2]
 
 
 @_jit  # type: ignore[untyped-decorator]

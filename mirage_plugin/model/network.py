@@ -19,7 +19,7 @@ from torch.nn import functional
 
 from mirage_plugin.model.memory import Memory, MemoryState
 from mirage_plugin.model.slicing import SliceMatrices
-from mirage_plugin.styles.parameters import VECTOR_SIZE
+from mirage_plugin.styles.parameters import PARAMETERS, VECTOR_SIZE
 
 __all__ = ["CELL", "SIGMA", "TIERS", "Edit", "Guide", "MirageNet", "Planes", "Tier", "compose", "pixels_to_cells"]
 
@@ -169,6 +169,58 @@ def depth_to_space(x: Tensor) -> Tensor:
     return x.view(n, h, w, 2, 2, c // 4).permute(0, 1, 3, 2, 4, 5).reshape(n, 2 * h, 2 * w, c // 4)
 
 
+class StyleEncoder(nn.Module):
+    """Parameters of a style in [-1, 1], [N, VECTOR_SIZE] -> the style vector, unit RMS, [N, STYLE_SIZE].
+
+    Each colour is also seen multiplied by the amount it comes with (a colour without its amount means nothing),
+    and all are standardised by what random styles have: most amounts are zero most of the time, and a vector that hardly
+    changes from style to style teaches nothing.
+    """
+
+    mean: Tensor
+    spread: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        names = [p.name for p in PARAMETERS]
+        offsets = [sum(p.size for p in PARAMETERS[:i]) for i in range(len(names))]
+        self._pairs: list[tuple[int, int]] = []
+        for i, p in enumerate(PARAMETERS):
+            if p.size == 3:
+                # The amount a colour belongs to is the nearest number before it that is not one itself.
+                amount = next(j for j in range(i - 1, -1, -1) if PARAMETERS[j].size == 1)
+                amount = names.index(_AMOUNT_OF.get(p.name, names[amount]))
+                self._pairs.append((offsets[amount], offsets[i]))
+        size = VECTOR_SIZE + 3 * len(self._pairs)
+        self.register_buffer("mean", torch.zeros(size))
+        self.register_buffer("spread", torch.ones(size))
+        self.layers = nn.Sequential(
+            nn.Linear(size, 256), nn.SiLU(), nn.Linear(256, 128), nn.SiLU(), nn.Linear(128, STYLE_SIZE)
+        )
+
+    def features(self, parameters: Tensor) -> Tensor:
+        """Parameters and their products, not yet standardised."""
+        unit = (parameters + 1) / 2
+        products = [unit[:, a : a + 1] * unit[:, c : c + 3] for a, c in self._pairs]
+        return torch.cat([parameters, *products], -1)
+
+    def standardise(self, parameters: Tensor) -> None:
+        """Take mean and spread from a sample of styles [many, VECTOR_SIZE]."""
+        features = self.features(parameters)
+        self.mean.copy_(features.mean(0))
+        self.spread.copy_(features.std(0).clamp_min(0.05))
+
+    def forward(self, parameters: Tensor) -> Tensor:
+        """See the class."""
+        raw = self.layers((self.features(parameters) - self.mean) / self.spread)
+        out: Tensor = raw * torch.rsqrt(raw.square().mean(-1, keepdim=True) + 1e-6)
+        return out
+
+
+# Colours whose amount is not the number just before them.
+_AMOUNT_OF = {"ink_colour": "ink", "sky_horizon": "sky", "tone_light": "tone"}
+
+
 class Guide(nn.Module):
     """A per-pixel look at the source that says which of a cell's colour transforms holds where.
 
@@ -229,7 +281,7 @@ class MirageNet(nn.Module):
         self.tier = tier
         c0, c1, c2 = tier.widths
         d = tier.condition
-        self.style_encoder = nn.Sequential(nn.Linear(VECTOR_SIZE, 192), nn.SiLU(), nn.Linear(192, STYLE_SIZE))
+        self.style_encoder = StyleEncoder()
         self.level = nn.Sequential(nn.Linear(STYLE_SIZE + 4, d), nn.SiLU(), nn.Linear(d, d), nn.SiLU())
         self.stem_source = nn.Linear(CELL * CELL * 3, c0)
         self.stem_noisy = nn.Linear(CELL * CELL * 3, c0, bias=False)
@@ -262,8 +314,7 @@ class MirageNet(nn.Module):
 
     def style(self, parameters: Tensor) -> Tensor:
         """Parameters in [-1, 1], [N, VECTOR_SIZE] -> the style vector, unit RMS, [N, STYLE_SIZE]."""
-        raw = self.style_encoder(parameters)
-        out: Tensor = raw * torch.rsqrt(raw.square().mean(-1, keepdim=True) + 1e-6)
+        out: Tensor = self.style_encoder(parameters)
         return out
 
     def condition(self, style: Tensor, k: Tensor, trust: Tensor) -> Tensor:

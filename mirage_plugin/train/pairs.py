@@ -35,6 +35,8 @@ __all__ = ["FORMAT", "Clip", "PairFolder", "style_file", "write_pairs"]
 
 FORMAT = 1
 """Version of the folder's layout, as `clip.json` says it."""
+OVERLAY = (24, 96)
+"""Lines and columns that the largest element of a drawn overlay takes up."""
 
 
 @dataclass(frozen=True)
@@ -357,9 +359,10 @@ def write_pairs(
     for i in range(clips):
         rng = torch.Generator().manual_seed((seed * 1_000_003 + i) & (2**63 - 1))
         clip_seed = int(torch.randint(1 << 31, (), generator=rng))
-        # The noise has one value per 2x2 pixels: odd sizes are drawn a pixel larger.
-        window = Window(height, width, 0, 0, height + height % 2, width + width % 2)
-        g = cast_clip(draw_scene(clip_seed, frames), window, clip_seed)
+        # The noise has one value per 2x2 pixels: odd sizes are drawn a pixel larger. An overlay needs room.
+        even = height + height % 2, width + width % 2
+        window = Window(height, width, 0, 0, max(even[0], OVERLAY[0]), max(even[1], OVERLAY[1]))
+        g = cast_clip(draw_scene(clip_seed, frames), window, clip_seed).crop(0, 0, *even)
         chosen = wanted if wanted is not None else random_style(rng)
         source, truth, _ = render_pair(g, [chosen] * frames, clip_noise(g, clip_seed), rng)
         folder = out / f"clip-{i:05d}"

@@ -29,6 +29,7 @@ from mirage_plugin.model.network import TIERS, MirageNet
 from mirage_plugin.train.batch import Batch, draw_batch
 from mirage_plugin.train.objective import clip_loss
 from mirage_plugin.train.pool import ClipPool
+from mirage_plugin.train.worlds.styles import random_style, style_tensor
 
 __all__ = ["train"]
 
@@ -51,14 +52,15 @@ class Recipe:
     steps_per_clip: int
     workers: int
     drawers: int
+    second_pass: float
 
 
 def _recipe(tier: str, device: torch.device) -> Recipe:
     if device.type == "cpu":
-        return Recipe(16, 6, 3, 96, 128, 3e-3, 500, 4, 1, 1)
+        return Recipe(16, 6, 3, 96, 128, 3e-3, 500, 4, 1, 1, 0.2)
     batch = {"nano": 64, "small": 32, "base": 24}[tier]
     workers = max(2, (os.cpu_count() or 4) - 4)
-    return Recipe(batch, 6, 4, 128, 192, {"nano": 3e-3, "small": 1.5e-3, "base": 1e-3}[tier], 2000, 1, workers // 2, workers // 2)
+    return Recipe(batch, 6, 4, 128, 192, {"nano": 3e-3, "small": 1.5e-3, "base": 1e-3}[tier], 2000, 1, workers // 2, workers // 2, 0.35)
 
 
 class Run:
@@ -68,7 +70,10 @@ class Run:
         """Start from nothing."""
         torch.manual_seed(config.seed)
         self.recipe = _recipe(config.tier, device)
-        self.net = MirageNet(TIERS[config.tier]).to(device)
+        net = MirageNet(TIERS[config.tier])
+        rng = torch.Generator().manual_seed(config.seed)
+        net.style_encoder.standardise(style_tensor([random_style(rng) for _ in range(2048)])[1])
+        self.net = net.to(device)
         self.average = deepcopy(self.net).eval().requires_grad_(False)
         decayed = [p for p in self.net.parameters() if p.dim() > 1]
         plain = [p for p in self.net.parameters() if p.dim() <= 1]
@@ -216,7 +221,7 @@ def _loop(
         for group in run.optimizer.param_groups:
             group["lr"] = _learning_rate(recipe, run.step, part)
         with torch.autocast(device.type, torch.bfloat16):
-            loss, carried = clip_loss(run.net, batch, rng, carried=carried)
+            loss, carried = clip_loss(run.net, batch, rng, second_pass=recipe.second_pass, carried=carried)
         run.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         norm = torch.nn.utils.clip_grad_norm_(run.net.parameters(), 1.0)

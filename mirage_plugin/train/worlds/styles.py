@@ -26,8 +26,12 @@ def held_out(style: Style) -> bool:
     return cover > 0.45 and ink > 0.45
 
 
+# High-frequency effects hide everything else: half as often.
+_RARE = ("hatch", "wash", "grain", "posterize", "pixels", "ink_detail")
+
+
 def _random(rng: torch.Generator) -> Style:
-    density = (0.12, 0.25, 0.4)[choice(rng, 3)]
+    density = (0.2, 0.3, 0.45)[choice(rng, 3)]
     settings: dict[str, float | list[float]] = {}
     for p in PARAMETERS:
         if p.size == 3:
@@ -41,21 +45,22 @@ def _random(rng: torch.Generator) -> Style:
                 colour = 1 - (1 - colour) * uniform(rng, 0, 0.5)
             settings[p.name] = colour.tolist()
         elif p.name in _EFFECTS:
-            settings[p.name] = uniform(rng, 0.15, p.high) if uniform(rng, 0, 1) < density else 0.0
+            likely = density * (0.5 if p.name in _RARE else 1.0)
+            settings[p.name] = uniform(rng, 0.25, p.high) if uniform(rng, 0, 1) < likely else 0.0
         else:
-            spread = (p.high - p.low) * 0.22 * float(torch.randn((), generator=rng))
+            spread = (p.high - p.low) * 0.15 * float(torch.randn((), generator=rng))
             settings[p.name] = float(np.clip(p.default[0] + spread, p.low, p.high))
     return Style.make("random", settings)
 
 
 def random_style(rng: torch.Generator, *, only_held_out: bool = False) -> Style:
-    """Draw a style: sparse random effects, a shaken preset, or a mix; never a held-out one unless asked."""
+    """Draw a style: random effects, a shaken preset, or a mix; never a held-out one unless asked."""
     names = preset_names()
     while True:
         kind = choice(rng, 5)
-        if kind <= 2:
+        if kind <= 1:
             style = _random(rng)
-        elif kind == 3:
+        elif kind <= 3:
             preset, shaken = load_style(names[choice(rng, len(names))]), _random(rng)
             style = preset.mixed(shaken, uniform(rng, 0.0, 0.3))
         else:
