@@ -29,9 +29,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from mirage_kernels.launch import Launch, record, triton
+from mirage_kernels.launch import triton
 
-from mirage_kernels import network
+import mirage_kernels as kernels
+from mirage_kernels import Launch, record
 
 __all__ = ["compile_launch", "launches", "main", "problems"]
 
@@ -83,11 +84,111 @@ def _key(launch: Launch) -> str:
     return repr((launch.name, signature, constants, sorted(facts), launch.warps, launch.stages))
 
 
+def _empty(*shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    return torch.empty(shape, dtype=dtype, device="meta")
+
+
+def _read(
+    weights: kernels.NetworkWeights, layout: kernels.FrameLayout, rows: int, columns: int, *, n: int = 1, what: str
+) -> torch.Tensor:
+    """Read frames: with `what` in "noise", "planes" (noise and all planes) or "step" (a later step)."""
+    h, w = kernels.grid_size(rows, columns)
+    frames = _empty(n, layout.size_bytes, dtype=torch.uint8)
+    optional: dict[str, torch.Tensor] = {"noise": _empty(n, 1, 4 * h, 4 * w)}
+    if what == "planes":
+        optional["depth"] = _empty(n, 1, rows, columns)
+        optional["motion"] = _empty(n, 2, rows, columns)
+        optional["mask"] = _empty(n, 3, rows, columns)
+    if what == "step":
+        optional["answer"], optional["k"] = _empty(n, h, w, 192, dtype=weights.dtype), _empty(n)
+    return kernels.pixels(frames, layout, weights.stem(layout, 0.25), rows=rows, columns=columns, **optional)
+
+
+def _compose(
+    weights: kernels.NetworkWeights, layout: kernels.FrameLayout, rows: int, columns: int, *, n: int = 1, **which: bool
+) -> None:
+    h, w = kernels.grid_size(rows, columns)
+    optional: dict[str, torch.Tensor] = {}
+    if which.get("mask"):
+        optional["mask"] = _empty(n, 1, layout.height, layout.width)
+    if which.get("dither"):
+        optional["dither"] = _empty(n, dtype=torch.int64)
+    if which.get("late"):
+        optional["motion"], optional["visible"] = _empty(n, 2, h, w), _empty(n, 1, h, w)
+    frames = _empty(n, layout.size_bytes, dtype=torch.uint8)
+    edit = _empty(n, h, w, 240, dtype=weights.dtype)
+    kernels.compose(
+        frames, layout, edit, weights.guide, _empty(n, 8), _empty(n), rows=rows, columns=columns, **optional
+    )
+
+
+def _frame(sizes: kernels.NetworkSizes, dtype: torch.dtype, size: tuple[int, int], n: int, fp8: bool) -> None:
+    """What one frame (or a batch of several games') launches, from bytes to bytes."""
+    weights = kernels.prepare(kernels.random_parameters(sizes, "meta"), dtype, fp8=fp8)
+    height, width = size
+    layout = kernels.FrameLayout("bgra8", height, width, 4 * width)
+    stem = _read(weights, layout, height, width, n=n, what="noise")
+    _, h, w, _ = stem.shape
+    stored = _empty(n, h // 2, w // 2, sizes.state, dtype=torch.int8)
+    motion, visible = _empty(n, 2, h // 2, w // 2), _empty(n, 1, h // 2, w // 2)
+    state, valid = kernels.warp_state(stored, motion, visible, dtype)
+    edit, stored = kernels.forward(weights, stem, state, valid, _empty(n, sizes.condition))
+    seed = _empty(n, dtype=torch.int64)
+    kernels.fresh_noise(seed, seed, 4 * h, 4 * w)
+    seen = _empty(n, 1, 4 * h, 4 * w, dtype=torch.bool)
+    kernels.advect_noise(_empty(n, 1, 4 * h, 4 * w), _empty(n, 2, 4 * h, 4 * w), seen, seed, seed)
+    kernels.drift_statistics(stored, 8, scale=1 / 127)
+    kernels.drift_statistics(edit, 5)
+    _compose(weights, layout, height, width, n=n, dither=True)
+    _compose(weights, layout, height, width, n=n, late=True)
+
+
+def rehearse(short: bool, target: int) -> None:
+    """Call the ops as a session would, in all the ways a session can differ."""
+    sizes = {"360p": (360, 640), "720p": (720, 1280), "1080p": (1080, 1920), "4K": (2160, 3840)}
+    if short:
+        for tier in ("base", "nano"):
+            _frame(kernels.SIZES[tier], torch.bfloat16, sizes["1080p"], 1, False)
+        if target >= 89:
+            weights = kernels.pack_linear(_empty(384, 768), _empty(384), torch.bfloat16, fp8=True)
+            kernels.linear(_empty(1, 136, 240, 192, dtype=torch.bfloat16), weights, "down")
+        return
+    for tier in kernels.SIZES.values():
+        for dtype in (torch.bfloat16, torch.float16):
+            for size in sizes.values():
+                for n in (1, 4) if size == sizes["1080p"] else (1,):
+                    _frame(tier, dtype, size, n, False)
+        if target >= 89:
+            for size in sizes.values():
+                _frame(tier, torch.bfloat16, size, 1, True)
+        # fp32 is for telling where a difference comes from: one size will do.
+        _frame(tier, torch.float32, sizes["720p"], 1, False)
+        weights = kernels.prepare(kernels.random_parameters(tier, "meta"), torch.bfloat16)
+        plain = kernels.FrameLayout("rgba8", 1080, 1920, 4 * 1920)
+        for what in ("planes", "step"):
+            _read(weights, plain, 1080, 1920, what=what)
+    h, w = kernels.grid_size(1080, 1920)
+    cells = _empty(1, h, w, 192, dtype=torch.bfloat16)
+    kernels.solver_step(cells, cells, _empty(1, 1, 4 * h, 4 * w), _empty(1), 0.25)
+    weights = kernels.prepare(kernels.random_parameters(kernels.SIZES["base"], "meta"), torch.bfloat16)
+    for name in kernels.FORMATS:
+        for linear in (False, True):
+            bytes_per_pixel = {"rgb8": 3, "rgba16f": 8}.get(name, 4)
+            layout = kernels.FrameLayout(name, 2160, 3840, 3840 * bytes_per_pixel, linear=linear)
+            _read(weights, layout, 2160, 3840, what="noise")
+            # 4K shown, 1080p worked on; and a ratio that is no whole number.
+            _read(weights, layout, 1080, 1920, what="noise")
+            _read(weights, layout, 1440, 2560, what="noise")
+            _compose(weights, layout, 2160, 3840, mask=True, dither=True)
+            _compose(weights, layout, 1080, 1920, dither=True)
+            _compose(weights, layout, 1080, 1920, late=True, dither=True)
+
+
 def launches(target: int, short: bool) -> Iterator[Launch]:
     """Every distinct launch for a chip, in the order in which a frame meets them."""
     seen: set[str] = set()
     with record(target) as found:
-        network.rehearse(short=short)
+        rehearse(short, target)
         for launch in found:
             key = _key(launch)
             if key not in seen:
@@ -178,7 +279,7 @@ def main(arguments: list[str] | None = None) -> int:
             rows.append(row)
             found = problems(row)
             wrong += bool(found)
-            sizes = " ".join(f"{k}={v:d}" for k, v in launch.constants.items())
+            sizes = " ".join(f"{k}={int(v)}" for k, v in launch.constants.items())
             print(
                 f"{row['target']:7} {row['name']:22} regs {row['registers']:3} spill {row['spill_bytes']:4} "
                 f"shared {row['shared_bytes']:6} warps {row['warps']} {row['tensor_core']:7} {sizes} "

@@ -154,7 +154,7 @@ def memory_write_reference(
 
 
 @jit
-def _warp_kernel(
+def _warp_state_kernel(
     state_ptr,  # [N, h, w, S] int8 or float
     motion_ptr,  # [N, 2, h, w] fp32
     visible_ptr,  # [N, 1, h, w] fp32
@@ -209,7 +209,7 @@ def _warp_kernel(
 
 
 @jit
-def _read_kernel(
+def _memory_read_kernel(
     f_ptr,  # [M, C]
     s_ptr,  # [M, S]
     valid_ptr,  # [M]
@@ -254,7 +254,7 @@ def _read_kernel(
 
 
 @jit
-def _write_kernel(
+def _memory_write_kernel(
     f_ptr,  # [M, C]
     s_ptr,  # [M, S]
     valid_ptr,  # [M]
@@ -326,7 +326,7 @@ def warp_state_triton(
         "w": w,
     }
     constants = {"S": s, "SP": max(16, 1 << (s - 1).bit_length()), "PACKED": state.dtype == torch.int8}
-    launch(_warp_kernel, (-(-h * w // _WARP.sizes["BM"]), n), args, constants, _WARP)
+    launch(_warp_state_kernel, (-(-h * w // _WARP.sizes["BM"]), n), args, constants, _WARP)
     return out, valid
 
 
@@ -354,7 +354,7 @@ def memory_read_triton(features: Tensor, state: Tensor, valid: Tensor, weights: 
     }
     config = _gate_config(features)
     constants = {"C": c, "S": s, "SP": weights.trust_s.shape[0], "EXACT": features.dtype == torch.float32}
-    launch(_read_kernel, (-(-cells // config.sizes["BM"]),), args, constants, config)
+    launch(_memory_read_kernel, (-(-cells // config.sizes["BM"]),), args, constants, config)
     return out
 
 
@@ -386,7 +386,7 @@ def memory_write_triton(
         "EXACT": features.dtype == torch.float32,
         "PACKED": packed,
     }
-    launch(_write_kernel, (-(-cells // config.sizes["BM"]),), args, constants, config)
+    launch(_memory_write_kernel, (-(-cells // config.sizes["BM"]),), args, constants, config)
     return out
 
 

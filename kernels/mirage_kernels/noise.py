@@ -8,7 +8,7 @@ drawing what comes into view is one pass.
 
 `solver_step` makes `y_k = (1 - k) y0 + k (x + sigma lift(eps))` with a noise level per frame, on cells.
 
-Floors: `advect_noise` 4 + 8 + 1 + 4 bytes a value (fresh alone 4) and about 60 operations; `solver_step`
+Floors: `advect_noise` 4 + 8 + 1 + 4 bytes a value (fresh alone 4) and about 120 operations; `solver_step`
 3 * 192 * 2 bytes a cell in bf16, and 4 * 16 of noise.
 """
 
@@ -62,7 +62,10 @@ def fresh_noise_reference(seed: Tensor, frame: Tensor, height: int, width: int) 
 def advect_noise_reference(
     noise: Tensor, motion: Tensor, visible: Tensor, seed: Tensor, frame: Tensor
 ) -> Tensor:
-    """The definition of `advect_noise`: nearest neighbour, so that the variance stays what it is."""
+    """The definition of `advect_noise`: nearest neighbour, so that the variance stays what it is.
+
+    Where the picture is stretched, two neighbours come from one value: the right or lower of them is fresh.
+    """
     n, _, h, w = noise.shape
     y = torch.arange(h, device=noise.device).view(1, -1, 1) + motion[:, 1] * 0.5
     x = torch.arange(w, device=noise.device).view(1, 1, -1) + motion[:, 0] * 0.5
@@ -70,8 +73,11 @@ def advect_noise_reference(
     iy = torch.where(finite, y, -1.0).round().clamp(-1, h).long()
     ix = torch.where(finite, x, -1.0).round().clamp(-1, w).long()
     inside = (iy >= 0) & (iy < h) & (ix >= 0) & (ix < w) & visible[:, 0]
-    index = (iy.clamp(0, h - 1) * w + ix.clamp(0, w - 1)).view(n, -1)
-    moved = noise.view(n, -1).gather(1, index).view(n, 1, h, w)
+    place = torch.where(inside, iy * w + ix, -1)
+    inside = inside.clone()
+    inside[:, :, 1:] &= place[:, :, 1:] != place[:, :, :-1]
+    inside[:, 1:, :] &= place[:, 1:, :] != place[:, :-1, :]
+    moved = noise.view(n, -1).gather(1, place.clamp_min(0).view(n, -1)).view(n, 1, h, w)
     return torch.where(inside[:, None], moved, fresh_noise_reference(seed, frame, h, w))
 
 
@@ -105,6 +111,20 @@ def _normal(key, y, x):
 
 
 @jit
+def _place(motion_ptr, visible_ptr, i, y, x, h, w, mask):
+    """Which entry the value at (y, x), entry i of the field, was; -1 where it was outside or hidden."""
+    from_y = y.to(tl.float32) + tl.load(motion_ptr + h * w + i, mask=mask, other=0.0) * 0.5
+    from_x = x.to(tl.float32) + tl.load(motion_ptr + i, mask=mask, other=0.0) * 0.5
+    finite = (tl.abs(from_y) < float("inf")) & (tl.abs(from_x) < float("inf"))
+    # Bounded first: a position beyond 2**31 has no whole number.
+    iy = rint(tl.minimum(tl.maximum(tl.where(finite, from_y, -1.0), -1.0), h.to(tl.float32))).to(tl.int32)
+    ix = rint(tl.minimum(tl.maximum(tl.where(finite, from_x, -1.0), -1.0), w.to(tl.float32))).to(tl.int32)
+    inside = (iy >= 0) & (iy < h) & (ix >= 0) & (ix < w)
+    inside = inside & (tl.load(visible_ptr + i, mask=mask, other=0) != 0)
+    return tl.where(inside, iy * w + ix, -1)
+
+
+@jit
 def _noise_kernel(
     noise_ptr,  # [N, 1, h, w] fp32
     motion_ptr,  # [N, 2, h, w] fp32
@@ -129,15 +149,14 @@ def _noise_kernel(
     key = mix32(seed * 0x9E3779B1 + number * 0x85EBCA77 + 0x165667B1)
     value = _normal(key, y, x)
     if MOVE:
-        from_y = y.to(tl.float32) + tl.load(motion_ptr + start * 2 + h * w + i, mask=keep, other=0.0) * 0.5
-        from_x = x.to(tl.float32) + tl.load(motion_ptr + start * 2 + i, mask=keep, other=0.0) * 0.5
-        finite = (tl.abs(from_y) < float("inf")) & (tl.abs(from_x) < float("inf"))
-        # Bounded first: a position beyond 2**31 has no whole number.
-        iy = rint(tl.minimum(tl.maximum(tl.where(finite, from_y, -1.0), -1.0), h.to(tl.float32))).to(tl.int32)
-        ix = rint(tl.minimum(tl.maximum(tl.where(finite, from_x, -1.0), -1.0), w.to(tl.float32))).to(tl.int32)
-        inside = keep & (iy >= 0) & (iy < h) & (ix >= 0) & (ix < w)
-        inside = inside & (tl.load(visible_ptr + start + i, mask=keep, other=0) != 0)
-        moved = tl.load(noise_ptr + start + iy * w + ix, mask=inside, other=0.0)
+        motion_ptr += start * 2
+        visible_ptr += start
+        place = _place(motion_ptr, visible_ptr, i, y, x, h, w, keep)
+        left = _place(motion_ptr, visible_ptr, i - 1, y, x - 1, h, w, keep & (x > 0))
+        above = _place(motion_ptr, visible_ptr, i - w, y - 1, x, h, w, keep & (y > 0))
+        # Masked loads read as hidden: what has no neighbour has none that shares its value.
+        inside = (place >= 0) & (place != left) & (place != above)
+        moved = tl.load(noise_ptr + start + place, mask=inside, other=0.0)
         value = tl.where(inside, moved, value)
     tl.store(out_ptr + start + i, value, mask=keep)
 

@@ -200,13 +200,15 @@ def pixels_reference(
         out = out + level * product(_cells(noise, 4), weights.noise)
     rest = weights.rest.to(compute)
     if depth is not None:
-        near = 1.0 / (1.0 + depth.to(compute).clamp_min(0) * 0.25)
-        near = _mean(_pad(torch.nan_to_num(near, nan=0.0), h * CELL, w * CELL), 2)
+        # Subsampled, as in training: a mean of two depths is a surface that is not there.
+        metres = _pad(depth.to(compute), h * CELL, w * CELL)[..., ::2, ::2]
+        near = torch.nan_to_num(1.0 / (1.0 + metres.clamp_min(0) * 0.25), nan=0.0)
         out = out + product(_cells(near, 4), weights.depth) + rest[0]
     if motion is not None:
-        moved = torch.nan_to_num(motion.to(compute), nan=0.0, posinf=0.0, neginf=0.0).clamp(-256, 256)
-        mean = _mean(_pad(moved, h * CELL, w * CELL), CELL)
-        out = out + (mean / 16).tanh().permute(0, 2, 3, 1) @ rest[1:3] + rest[3]
+        middle = CELL // 2
+        moved = _pad(motion.to(compute), h * CELL, w * CELL)[..., middle::CELL, middle::CELL]
+        moved = torch.nan_to_num(moved, nan=0.0, posinf=0.0, neginf=0.0)
+        out = out + (moved / 16).tanh().permute(0, 2, 3, 1) @ rest[1:3] + rest[3]
     if mask is not None:
         share = _mean(_pad(mask.to(compute), h * CELL, w * CELL), CELL).permute(0, 2, 3, 1)
         out = out + share @ rest[4:7] + rest[7]
@@ -362,44 +364,42 @@ def _pixels_kernel(
         acc = new
     if HAS_DEPTH:
         plane = depth_ptr + frame.to(tl.int64) * rows * columns
-        near = tl.zeros([BM, 16], tl.float32)
-        for t in tl.static_range(4):
-            y = tl.minimum(cy[:, None] * 8 + (q // 4)[None, :] * 2 + t // 2, rows - 1)
-            x = tl.minimum(cx[:, None] * 8 + (q % 4)[None, :] * 2 + t % 2, columns - 1)
-            metres = tl.load(plane + y * columns + x).to(tl.float32)
-            value = 1.0 / (1.0 + tl.maximum(metres, 0.0) * 0.25)
-            near += tl.where(metres == metres, value, 0.0)
-        a = (near * 0.25).to(dtype)
+        y = tl.minimum(cy[:, None] * 8 + (q // 4)[None, :] * 2, rows - 1)
+        x = tl.minimum(cx[:, None] * 8 + (q % 4)[None, :] * 2, columns - 1)
+        metres = tl.load(plane + y * columns + x).to(tl.float32)
+        near = tl.where(metres == metres, 1.0 / (1.0 + tl.maximum(metres, 0.0) * 0.25), 0.0)
+        a = near.to(dtype)
         new = ()
         for i in tl.static_range(C0 // BN):
             at_w = (i * BN + n_idx)[None, :] * 16 + q[:, None]
             new = new + (tl.dot(a, tl.load(depth_weight_ptr + at_w), acc[i], input_precision=precision),)
         acc = new
-    if HAS_MOTION or HAS_MASK:
+    if HAS_MOTION:
+        middle = tl.minimum(cy * 8 + 4, rows - 1) * columns + tl.minimum(cx * 8 + 4, columns - 1)
+        for j in tl.static_range(2):
+            plane = motion_ptr + (frame.to(tl.int64) * 2 + j) * rows * columns
+            moved = tl.load(plane + middle).to(tl.float32)
+            # NaN and both infinities are nothing; `abs(m) < inf` is false for all three.
+            moved = tl.where(tl.abs(moved) < float("inf"), moved, 0.0)
+            # tanh(m / 16), of which the compiler and the interpreter both know the parts.
+            feature = 2.0 * tl.sigmoid(moved * (2.0 / 16.0)) - 1.0
+            new = ()
+            for i in tl.static_range(C0 // BN):
+                row = tl.load(rest_ptr + (1 + j) * C0 + i * BN + n_idx)
+                new = new + (acc[i] + feature[:, None] * row[None, :],)
+            acc = new
+    if HAS_MASK:
         p = tl.arange(0, 64)
         y = tl.minimum(cy[:, None] * 8 + (p // 8)[None, :], rows - 1)
         x = tl.minimum(cx[:, None] * 8 + (p % 8)[None, :], columns - 1)
-        at_p = y * columns + x
-        for j in tl.static_range(5):
-            if (j < 2 and HAS_MOTION) or (j >= 2 and HAS_MASK):
-                if j < 2:
-                    plane = motion_ptr + (frame.to(tl.int64) * 2 + j) * rows * columns
-                    moved = tl.load(plane + at_p).to(tl.float32)
-                    # NaN and both infinities are nothing; `abs(m) < inf` is false for all three.
-                    moved = tl.where(tl.abs(moved) < float("inf"), moved, 0.0)
-                    moved = tl.minimum(tl.maximum(moved, -256.0), 256.0)
-                    mean = tl.sum(moved, axis=1) * (1.0 / 64.0)
-                    feature = 2.0 * tl.sigmoid(mean * (2.0 / 16.0)) - 1.0
-                    weight_row = 1 + j
-                else:
-                    plane = mask_ptr + (frame.to(tl.int64) * 3 + (j - 2)) * rows * columns
-                    feature = tl.sum(tl.load(plane + at_p).to(tl.float32), axis=1) * (1.0 / 64.0)
-                    weight_row = 2 + j
-                new = ()
-                for i in tl.static_range(C0 // BN):
-                    row = tl.load(rest_ptr + weight_row * C0 + i * BN + n_idx)
-                    new = new + (acc[i] + feature[:, None] * row[None, :],)
-                acc = new
+        for j in tl.static_range(3):
+            plane = mask_ptr + (frame.to(tl.int64) * 3 + j) * rows * columns
+            feature = tl.sum(tl.load(plane + y * columns + x).to(tl.float32), axis=1) * (1.0 / 64.0)
+            new = ()
+            for i in tl.static_range(C0 // BN):
+                row = tl.load(rest_ptr + (4 + j) * C0 + i * BN + n_idx)
+                new = new + (acc[i] + feature[:, None] * row[None, :],)
+            acc = new
 
     out_row = out_ptr + (frame.to(tl.int64) * h * w + cell) * C0
     for i in tl.static_range(C0 // BN):

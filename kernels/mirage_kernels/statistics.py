@@ -45,7 +45,7 @@ def drift_statistics_reference(x: Tensor, groups: int, scale: float) -> Tensor:
 
 
 @jit
-def _runs_kernel(
+def _statistics_runs_kernel(
     x_ptr,  # [N, cells, C]
     partial_ptr,  # [N, RUNS, 6, CP] fp32: sum, sum of squares, least, greatest, NaN, infinities
     cells,
@@ -90,7 +90,7 @@ def _runs_kernel(
 
 
 @jit
-def _groups_kernel(
+def _statistics_sum_kernel(
     partial_ptr,  # [N, RUNS, 6, CP] fp32
     out_ptr,  # [N, G, 6] fp32
     cells,
@@ -143,10 +143,10 @@ def drift_statistics_triton(x: Tensor, groups: int, scale: float) -> Tensor:
     partial = torch.empty(n, runs, 6, padded, device=x.device)
     shared = {"C": c, "CP": padded, "RUNS": runs}
     args = {"x_ptr": x, "partial_ptr": partial, "cells": cells, "scale": float(scale)}
-    launch(_runs_kernel, (runs, n), args, {**shared, "STEPS": steps}, Config({"BM": rows}, _WARPS, 2))
+    launch(_statistics_runs_kernel, (runs, n), args, {**shared, "STEPS": steps}, Config({"BM": rows}, _WARPS, 2))
     last = {"partial_ptr": partial, "out_ptr": out, "cells": cells}
     config = Config({"BR": 1 << (runs - 1).bit_length()}, _WARPS, 1)
-    launch(_groups_kernel, (groups, n), last, {**shared, "GROUPS": groups}, config)
+    launch(_statistics_sum_kernel, (groups, n), last, {**shared, "GROUPS": groups}, config)
     return out
 
 

@@ -1,0 +1,333 @@
+"""Each kernel against its reference under Triton's interpreter; run by `test_under_interpreter.py`.
+
+bf16 is silently wrong in the interpreter, so kernels are held to their references in fp16 and fp32 here, and in
+bf16 on a GPU by `benchmarks/kernels.py`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import mirage_kernels as kernels
+import pytest
+import torch
+from mirage_kernels import block as block_module
+from torch import Tensor
+
+from tests.kernels.measure import TOLERANCE, assert_close, error, layout_of, poisoned, random_frame, side
+
+HALVES = (torch.float16, torch.float32)
+
+
+@pytest.fixture
+def draw() -> torch.Generator:
+    seed = int(torch.empty((), dtype=torch.int64).random_())
+    print("seed", seed)
+    return torch.Generator().manual_seed(seed)
+
+
+def both(run: Any) -> tuple[Tensor, Tensor]:
+    """(what the kernel says with poisoned outputs, what the reference says)."""
+    with side("reference"):
+        expected = run()
+    with side("triton"), poisoned():
+        actual = run()
+    return actual, expected
+
+
+def parameters(c: int, draw: torch.Generator, dtype: torch.dtype) -> kernels.BlockWeights:
+    shapes = ((c, 1, 5, 5), (c,), (2 * c, c), (2 * c,), (c, 2 * c), (c,))
+    return kernels.pack_block(*(torch.randn(shape, generator=draw) * 0.2 for shape in shapes), dtype)
+
+
+# --- pixels ---------------------------------------------------------------------------------------------------
+
+
+def stem(layout: kernels.FrameLayout, draw: torch.Generator, dtype: torch.dtype) -> kernels.StemWeights:
+    shapes = ((64, 192), (64, 192), (64, 24), (64,))
+    source, noisy, planes, bias = (torch.randn(shape, generator=draw) * 0.1 for shape in shapes)
+    return kernels.fold_stem(source, noisy, planes, bias, layout=layout, sigma=0.25, dtype=dtype)
+
+
+@pytest.mark.parametrize("name", kernels.FORMATS)
+@pytest.mark.parametrize("linear", [False, True])
+def test_pixels_of_every_format(name: kernels.PixelFormat, linear: bool, draw: torch.Generator) -> None:
+    dtype = torch.float16 if linear else torch.float32
+    layout = layout_of(name, 13, 37, linear=linear, flipped=linear)
+    frames, weights = random_frame(layout, 1, draw), stem(layout, draw, dtype)
+    for rows, columns in ((13, 37), (9, 25)):
+        actual, expected = both(
+            lambda r=rows, c=columns: kernels.pixels(frames, layout, weights, rows=r, columns=c)
+        )
+        assert_close(actual, expected, TOLERANCE[dtype], f"pixels {name} {rows}x{columns}")
+
+
+@pytest.mark.parametrize("dtype", HALVES)
+def test_pixels_with_everything(dtype: torch.dtype, draw: torch.Generator) -> None:
+    layout = layout_of("bgra8", 33, 9)
+    frames, weights = random_frame(layout, 2, draw), stem(layout, draw, dtype)
+    depth = torch.rand(2, 1, 33, 9, generator=draw) * 50
+    motion = torch.randn(2, 2, 33, 9, generator=draw) * 300
+    depth[0, 0, 1] = torch.nan
+    depth[0, 0, 2] = -torch.inf
+    motion[0, 0, 3] = torch.nan
+    motion[0, 1, 4] = -torch.inf
+    noise = torch.randn(2, 1, 32, 16, generator=draw)
+    planes = {"depth": depth, "motion": motion, "mask": torch.rand(2, 3, 33, 9, generator=draw).half()}
+    answer = {"answer": torch.randn(2, 8, 4, 192, generator=draw).to(dtype), "k": torch.rand(2, generator=draw)}
+    for optional in ({"depth": depth}, planes, planes | answer):
+        actual, expected = both(lambda o=optional: kernels.pixels(frames, layout, weights, noise=noise, **o))
+        assert_close(actual, expected, TOLERANCE[dtype], f"pixels {sorted(optional)}")
+        assert actual.isfinite().all()
+
+
+def test_pixels_wide_row_and_scaled(draw: torch.Generator) -> None:
+    layout = layout_of("rgb8", 5, 1023)
+    frames, weights = random_frame(layout, 1, draw), stem(layout, draw, torch.float32)
+    actual, expected = both(lambda: kernels.pixels(frames, layout, weights))
+    assert_close(actual, expected, TOLERANCE[torch.float32], "pixels 1023 wide")
+    layout = kernels.FrameLayout("rgba8", 64, 96, 384)
+    frames = random_frame(layout, 1, draw)
+    actual, expected = both(lambda: kernels.pixels(frames, layout, stem_of(layout), rows=32, columns=32))
+    assert_close(actual, expected, TOLERANCE[torch.float32], "pixels by 2 and 3")
+
+
+def stem_of(layout: kernels.FrameLayout) -> kernels.StemWeights:
+    return stem(layout, torch.Generator().manual_seed(3), torch.float32)
+
+
+# --- block ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("c", "n", "h", "w", "dtype"),
+    [
+        (64, 1, 1, 1, torch.float32),
+        (64, 2, 3, 23, torch.float16),
+        (96, 1, 7, 5, torch.float16),
+        (160, 1, 2, 3, torch.float16),
+        (192, 1, 3, 5, torch.float16),
+        (256, 1, 1, 7, torch.float32),
+    ],
+)
+@pytest.mark.parametrize("tiles", ["many", "few", "split"])
+def test_block(
+    c: int, n: int, h: int, w: int, dtype: torch.dtype, tiles: str, draw: torch.Generator,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    # Under the interpreter no frame is large: the borders between the classes of shapes are moved instead.
+    few, fewer = {"many": (0, 0), "few": (2**30, 0), "split": (2**30, 2**30)}[tiles]
+    monkeypatch.setattr(block_module, "_FEW", few)
+    monkeypatch.setattr(block_module, "_FEWER", fewer)
+    weights = parameters(c, draw, dtype)
+    x = torch.randn(n, h, w, c, generator=draw).to(dtype)
+    # FiLM is a slice of all blocks' FiLM: its rows lie apart.
+    film = torch.randn(n, 3 * c + 64, generator=draw)[:, 32 : 32 + 3 * c]
+    actual, expected = both(lambda: kernels.block(x, film, weights))
+    assert_close(actual, expected, TOLERANCE[dtype], f"block {c} {tiles}")
+
+
+@pytest.mark.parametrize("c", [384, 640])
+def test_wide_block(c: int, draw: torch.Generator) -> None:
+    weights = parameters(c, draw, torch.float16)
+    x, film = torch.randn(1, 1, 2, c, generator=draw).half(), torch.randn(1, 3 * c, generator=draw) * 0.5
+    actual, expected = both(lambda: kernels.block(x, film, weights))
+    assert_close(actual, expected, TOLERANCE[torch.float16], f"block {c}")
+
+
+def test_block_keeps_nan_where_it_reaches(draw: torch.Generator) -> None:
+    weights = parameters(64, draw, torch.float32)
+    x, film = torch.randn(1, 9, 9, 64, generator=draw), torch.randn(1, 192, generator=draw)
+    x[0, 1, 1, 5] = torch.nan
+    actual, expected = both(lambda: kernels.block(x, film, weights))
+    assert_close(actual, expected, TOLERANCE[torch.float32], "block with NaN")
+    assert actual[0, :4, :4].isnan().all()
+    assert actual[0, 4:].isfinite().all()
+
+
+def test_empty_batches(draw: torch.Generator) -> None:
+    weights = parameters(64, draw, torch.float32)
+    actual, _ = both(lambda: kernels.block(torch.empty(0, 4, 4, 64), torch.empty(0, 192), weights))
+    assert actual.shape == (0, 4, 4, 64)
+    layout = layout_of("rgba8", 8, 8)
+    frames = torch.empty(0, layout.size_bytes, dtype=torch.uint8)
+    actual, _ = both(lambda: kernels.pixels(frames, layout, stem_of(layout)))
+    assert actual.shape == (0, 4, 4, 64)
+    none = torch.empty(0, dtype=torch.int64)
+    actual, _ = both(lambda: kernels.fresh_noise(none, none, 4, 4))
+    assert actual.shape == (0, 1, 4, 4)
+    actual, _ = both(lambda: kernels.drift_statistics(torch.empty(0, 4, 8), 2))
+    assert actual.shape == (0, 2, 6)
+
+
+# --- linear ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mode", ["plain", "down", "up", "head"])
+@pytest.mark.parametrize("dtype", [*HALVES, torch.float8_e4m3fn])
+def test_linear(mode: kernels.network.Mode, dtype: torch.dtype, draw: torch.Generator) -> None:  # type: ignore[name-defined]
+    fp8 = dtype == torch.float8_e4m3fn
+    compute = torch.float16 if fp8 else dtype
+    k, out = {"plain": (96, 160), "down": (64, 96), "up": (96, 256), "head": (64, 240)}[mode]
+    inputs = 4 * k if mode == "down" else k
+    layer = torch.randn(out, inputs, generator=draw) * 0.2, torch.randn(out, generator=draw)
+    weights = kernels.pack_linear(*layer, compute, fp8=fp8)
+    for n, h, w in ((1, 2, 2), (2, 6, 22)):
+        x = torch.randn(n, h, w, k, generator=draw).to(compute)
+        film = torch.randn(n, 2 * k + 16, generator=draw)[:, 4 : 4 + 2 * k] if mode == "head" else None
+        skip = torch.randn(n, 2 * h, 2 * w, out // 4, generator=draw).to(compute) if mode == "up" else None
+        actual, expected = both(lambda x=x, f=film, s=skip: kernels.linear(x, weights, mode, film=f, skip=s))
+        assert_close(actual, expected, TOLERANCE[dtype], f"linear {mode} {dtype}")
+
+
+# --- memory ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", HALVES)
+@pytest.mark.parametrize(("c", "s"), [(64, 48), (96, 16), (32, 128)])
+def test_memory(c: int, s: int, dtype: torch.dtype, draw: torch.Generator) -> None:
+    shapes = ((s, c + s + 1), (s,), (c, s), (c,), (s, c + s + 1), (s,), (s, c), (s,))
+    weights = kernels.pack_memory(*(torch.randn(shape, generator=draw) * 0.2 for shape in shapes), dtype)
+    stored = torch.randint(-127, 128, (2, 5, 7, s), generator=draw).to(torch.int8)
+    motion = torch.randn(2, 2, 5, 7, generator=draw) * 40
+    motion[0, 0, 0, :3] = torch.tensor([torch.nan, torch.inf, -torch.inf])
+    visible = torch.rand(2, 1, 5, 7, generator=draw)
+    for part in (0, 1):
+        actual, expected = both(lambda p=part: kernels.warp_state(stored, motion, visible, dtype)[p])
+        assert_close(actual, expected, TOLERANCE[dtype], f"warp {part}")
+    state, valid = kernels.warp_state(stored, motion, visible, dtype)
+    features = torch.randn(2, 5, 7, c, generator=draw).to(dtype)
+    actual, expected = both(lambda: kernels.memory_read(features, state, valid, weights))
+    assert_close(actual, expected, TOLERANCE[dtype], "read")
+    actual, expected = both(lambda: kernels.memory_write(features, state, valid, weights, packed=False))
+    assert_close(actual, expected, TOLERANCE[dtype], "write")
+    features[0, 0, 0] = torch.nan
+    actual, expected = both(lambda: kernels.memory_write(features, state, valid, weights))
+    assert (actual.int() - expected.int()).abs().max() <= 1
+    assert not actual[0, 0, 0].any(), "NaN is stored as 0"
+
+
+# --- noise ----------------------------------------------------------------------------------------------------
+
+
+def test_noise(draw: torch.Generator) -> None:
+    seed, frame = torch.tensor([0, 2**62 + 11]), torch.tensor([2**40, 7])
+    # The hash is the same whole numbers; logarithm and cosine may differ in their last bits.
+    actual, expected = both(lambda: kernels.fresh_noise(seed, frame, 23, 31))
+    assert (actual - expected).abs().max() < 2e-5
+    old = torch.randn(2, 1, 23, 31, generator=draw)
+    motion = torch.randn(2, 2, 23, 31, generator=draw) * 5
+    motion[1] = motion[1].round()
+    motion[0, 0, 0, :4] = torch.tensor([torch.nan, torch.inf, 1e30, -1e30])
+    visible = torch.rand(2, 1, 23, 31, generator=draw) > 0.3
+    actual, expected = both(lambda: kernels.advect_noise(old, motion, visible, seed, frame))
+    assert (actual - expected).abs().max() < 2e-5
+    # What moved is the very value.
+    moved = (expected.unsqueeze(-1) == old.flatten()).any(-1)
+    assert moved.float().mean() > 0.2
+    assert torch.equal(actual[moved], expected[moved])
+
+
+def test_noise_does_not_depend_on_the_launch() -> None:
+    with side("triton"):
+        batch = kernels.fresh_noise(torch.tensor([3, 4]), torch.tensor([1, 2]), 16, 40)
+        alone = kernels.fresh_noise(torch.tensor([4]), torch.tensor([2]), 8, 64)
+    assert torch.equal(batch[1, :, :8, :40], alone[0, :, :, :40])
+
+
+@pytest.mark.parametrize("dtype", HALVES)
+def test_solver_step(dtype: torch.dtype, draw: torch.Generator) -> None:
+    answer, source = (torch.randn(2, 3, 5, 192, generator=draw).to(dtype) for _ in range(2))
+    noise, k = torch.randn(2, 1, 12, 20, generator=draw), torch.rand(2, generator=draw)
+    actual, expected = both(lambda: kernels.solver_step(answer, source, noise, k, 0.25))
+    assert_close(actual, expected, TOLERANCE[dtype], "solver step")
+
+
+# --- statistics -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 1, 4), (2, 7, 11, 24), (1, 3, 240), (1, 130, 9, 48)])
+def test_statistics(shape: tuple[int, ...], draw: torch.Generator) -> None:
+    x = torch.randn(shape, generator=draw) * 3
+    x.view(-1)[0] = torch.nan
+    x.view(-1)[-1] = -torch.inf
+    actual, expected = both(lambda: kernels.drift_statistics(x, 4))
+    assert_close(actual, expected, TOLERANCE[torch.float32], f"statistics {shape}")
+    stored = torch.randint(-127, 128, shape, generator=draw).to(torch.int8)
+    actual, expected = both(lambda: kernels.drift_statistics(stored, 2, scale=1 / 127))
+    assert_close(actual, expected, TOLERANCE[torch.float32], "statistics of int8")
+
+
+# --- compose --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", kernels.FORMATS)
+@pytest.mark.parametrize("linear", [False, True])
+@pytest.mark.parametrize("what", ["plain", "all", "late"])
+def test_compose(name: kernels.PixelFormat, linear: bool, what: str, draw: torch.Generator) -> None:
+    layout = layout_of(name, 5, 39, linear=linear, flipped=linear)
+    frames = random_frame(layout, 2, draw)
+    rows, columns = (5, 39) if what == "plain" else (3, 21)
+    h, w = kernels.grid_size(rows, columns)
+    guide = kernels.prepare(kernels.random_parameters(kernels.SIZES["nano"]), torch.float32).guide
+    edit = torch.randn(2, h, w, 240, generator=draw) * 0.3
+    edit[0, 0, 0, :48] = torch.nan
+    optional: dict[str, Tensor] = {}
+    if what == "all":
+        optional["mask"] = torch.rand(2, 1, 5, 39, generator=draw)
+        optional["dither"] = torch.tensor([1, 2**40 + 3])
+    if what == "late":
+        optional["motion"] = torch.randn(2, 2, 3, 7, generator=draw) * 9
+        optional["motion"][0, 0, 0, 0] = torch.nan
+        optional["visible"] = torch.rand(2, 1, 3, 7, generator=draw)
+    bias, strength = torch.randn(2, 8, generator=draw), torch.rand(2, generator=draw)
+
+    def run() -> Tensor:
+        out = torch.full((2, layout.size_bytes), 201, dtype=torch.uint8)
+        return kernels.compose(
+            frames, layout, edit, guide, bias, strength, rows=rows, columns=columns, out=out, **optional
+        )
+
+    actual, expected = both(run)
+    ours, theirs = kernels.unpack_frame(actual, layout), kernels.unpack_frame(expected, layout)
+    # A value at the threshold of its dither may fall to either side; a half float has 11 bits.
+    if name == "rgba16f":
+        assert error(ours, theirs) < TOLERANCE[torch.float16]
+    else:
+        assert (ours - theirs).abs().max() <= 1
+        assert (ours != theirs).float().mean() < 5e-3
+    # Bytes between the rows are not ours.
+    span = layout.width * layout.bytes_per_pixel
+    rows_of = actual.as_strided((2, 4, layout.pitch_bytes), (actual.stride(0), layout.pitch_bytes, 1))
+    assert (rows_of[:, :, span:] == 201).all()
+
+
+def test_compose_in_halves(draw: torch.Generator) -> None:
+    layout = layout_of("rgba8", 4, 32)
+    frames = random_frame(layout, 1, draw)
+    guide = kernels.prepare(kernels.random_parameters(kernels.SIZES["nano"]), torch.float32).guide
+    edit = (torch.randn(1, 4, 4, 240, generator=draw) * 0.3).half()
+    actual, expected = both(
+        lambda: kernels.compose(frames, layout, edit, guide, torch.zeros(1, 8), torch.ones(1))
+    )
+    span = (actual.int() - expected.int()).abs().as_strided((1, 4, 128), (0, layout.pitch_bytes, 1))
+    assert span.max() <= 1
+
+
+# --- the network ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", HALVES)
+def test_forward_gives_the_same_on_both_sides(dtype: torch.dtype, draw: torch.Generator) -> None:
+    sizes = kernels.NetworkSizes((64, 64, 64), (1, 1, 1, 1, 1), 16, 32)
+    weights = kernels.prepare(kernels.random_parameters(sizes), dtype)
+    stem = torch.randn(1, 4, 8, 64, generator=draw).to(dtype)
+    state = (torch.rand(1, 2, 4, 16, generator=draw) * 2 - 1).to(dtype)
+    valid = torch.rand(1, 2, 4, 1, generator=draw).to(dtype)
+    condition = torch.randn(1, 32, generator=draw)
+    for part in (0, 1):
+        actual, expected = both(
+            lambda p=part: kernels.forward(weights, stem, state, valid, condition, packed_state=False)[p]
+        )
+        # Nine layers one after the other: their roundings add up.
+        assert_close(actual, expected, 3 * TOLERANCE[dtype], f"forward {part}")

@@ -1,0 +1,279 @@
+"""The references are the definition only as long as they are the model: each against `mirage_plugin.model`."""
+
+from __future__ import annotations
+
+import mirage_kernels as kernels
+import pytest
+import torch
+from mirage_kernels.compose import guide_weights
+from torch import Tensor
+
+from mirage_plugin.model import noise as model_noise
+from mirage_plugin.model.memory import Memory, MemoryState, dequantise, quantise, warp_state
+from mirage_plugin.model.network import (
+    SIGMA,
+    TIERS,
+    Edit,
+    Guide,
+    MirageNet,
+    Planes,
+    compose,
+    noise_to_cells,
+    pixels_to_cells,
+    planes_to_cells,
+)
+from tests.kernels.measure import assert_close, layout_of, random_frame
+
+EXACT = 2e-6
+
+
+@pytest.fixture
+def draw() -> torch.Generator:
+    return torch.Generator().manual_seed(torch.initial_seed() % 2**31)
+
+
+@pytest.fixture(scope="module")
+def net() -> MirageNet:
+    net = MirageNet(TIERS["nano"]).eval().requires_grad_(False)
+    for layer in (net.head_matrices, net.head_detail):
+        layer.weight.normal_(0, 0.1)
+        layer.bias.normal_(0, 0.1)
+    return net
+
+
+def lift(noise: Tensor) -> Tensor:
+    return noise.repeat_interleave(2, -1).repeat_interleave(2, -2)
+
+
+def test_sizes_are_the_tiers() -> None:
+    assert set(kernels.SIZES) == set(TIERS)
+    for name, tier in TIERS.items():
+        ours = kernels.SIZES[name]
+        assert (ours.widths, ours.depths, ours.state, ours.condition, ours.expand) == (
+            tier.widths, tier.depths, tier.state, tier.condition, tier.expand
+        )  # fmt: skip
+
+
+def test_random_parameters_have_the_model_s_names_and_shapes() -> None:
+    theirs = {k: v.shape for k, v in MirageNet(TIERS["nano"]).state_dict().items()}
+    ours = {k: v.shape for k, v in kernels.random_parameters(kernels.SIZES["nano"]).items()}
+    # Style and noise level make the condition, which is the model's own business.
+    assert ours == {k: v for k, v in theirs.items() if not k.startswith(("style_encoder", "level"))}
+
+
+@pytest.mark.parametrize("name", kernels.FORMATS)
+@pytest.mark.parametrize("flipped", [False, True])
+def test_pixels_is_the_stem(name: kernels.PixelFormat, flipped: bool, net: MirageNet, draw: torch.Generator) -> None:
+    layout = layout_of(name, 64, 32, flipped=flipped)
+    frames = random_frame(layout, 2, draw)
+    noise = torch.randn(2, 1, 32, 16, generator=draw)
+    depth = torch.rand(2, 1, 64, 32, generator=draw) * 90
+    motion = torch.randn(2, 2, 64, 32, generator=draw) * 200
+    mask = torch.rand(2, 3, 64, 32, generator=draw)
+    depth[0, 0, :3] = torch.nan
+    motion[1, :, 5] = torch.inf
+    motion[1, 0, 9] = torch.nan
+    weights = kernels.prepare(net.state_dict(), torch.float32).stem(layout, SIGMA)
+
+    v = kernels.unit_rgb(kernels.unpack_frame(frames, layout), layout).permute(0, 3, 1, 2) * 2 - 1
+    source = pixels_to_cells(v)
+    for planes in (Planes(), Planes(depth), Planes(depth, motion, mask)):
+        cells = planes_to_cells(planes, 2, 8, 4, source)
+        noisy = pixels_to_cells(v + SIGMA * lift(noise))
+        expected = net.stem_source(source) + net.stem_noisy(noisy) + net.stem_planes(cells)
+        found = kernels.pixels(
+            frames, layout, weights, noise=noise, depth=planes.depth, motion=planes.motion, mask=planes.mask
+        )
+        assert_close(found, expected, EXACT, name)
+    # A later step: y_k from a previous answer, each frame at its own level.
+    answer = torch.rand(2, 8, 4, 192, generator=draw) * 2 - 1
+    k = torch.tensor([0.75, 0.25])
+    noisy = kernels.solver_step(answer, source, noise, k, SIGMA)
+    expected = net.stem_source(source) + net.stem_noisy(noisy)
+    found = kernels.pixels(frames, layout, weights, noise=noise, answer=answer, k=k)
+    assert_close(found, expected, EXACT, f"{name} step")
+
+
+def test_noise_cells_are_the_model_s(draw: torch.Generator) -> None:
+    from mirage_kernels.pixels import _cells
+
+    noise = torch.randn(2, 1, 12, 20, generator=draw)
+    assert torch.equal(_cells(noise, 4), noise_to_cells(noise))
+
+
+def test_cells_beyond_the_frame_repeat_its_edge(net: MirageNet, draw: torch.Generator) -> None:
+    layout = layout_of("rgba8", 20, 37)
+    frames = random_frame(layout, 1, draw)
+    weights = kernels.prepare(net.state_dict(), torch.float32).stem(layout, SIGMA)
+    raw = kernels.unpack_frame(frames, layout)
+    y, x = torch.arange(32).clamp_max(19), torch.arange(64).clamp_max(36)
+    full = kernels.FrameLayout("rgba8", 32, 64, 256)
+    padded = kernels.pack_frame(raw[:, y][:, :, x], full, torch.zeros(1, full.size_bytes, dtype=torch.uint8))
+    assert_close(kernels.pixels(frames, layout, weights), kernels.pixels(padded, full, weights), EXACT)
+
+
+@pytest.mark.parametrize(("factor", "size"), [(2, (64, 128)), (3, (96, 96))])
+def test_a_whole_factor_is_the_mean(factor: int, size: tuple[int, int], net: MirageNet, draw: torch.Generator) -> None:
+    layout = layout_of("bgra8", *size)
+    frames = random_frame(layout, 1, draw)
+    weights = kernels.prepare(net.state_dict(), torch.float32).stem(layout, SIGMA)
+    v = kernels.unit_rgb(kernels.unpack_frame(frames, layout), layout).permute(0, 3, 1, 2) * 2 - 1
+    small = pixels_to_cells(torch.nn.functional.avg_pool2d(v, factor))
+    expected = net.stem_source(small) + net.stem_noisy(small)
+    found = kernels.pixels(frames, layout, weights, rows=size[0] // factor, columns=size[1] // factor)
+    assert_close(found, expected, 1e-5)
+
+
+def test_forward_is_the_network(net: MirageNet, draw: torch.Generator) -> None:
+    weights = kernels.prepare(net.state_dict(), torch.float32)
+    stem = torch.randn(2, 8, 4, 64, generator=draw)
+    state = torch.rand(2, 4, 2, 48, generator=draw) * 2 - 1
+    valid = torch.rand(2, 4, 2, 1, generator=draw)
+    condition = torch.randn(2, 96, generator=draw)
+    expected, expected_state = net.from_stem(stem, MemoryState(state, valid), condition)
+    edit, written = kernels.forward(weights, stem, state, valid, condition, packed_state=False)
+    matrices, detail = kernels.split_edit(edit)
+    assert_close(matrices, expected.matrices, EXACT, "matrices")
+    assert_close(detail, expected.detail, EXACT, "detail")
+    assert_close(written, expected_state, EXACT, "state")
+    _, stored = kernels.forward(weights, stem, state, valid, condition)
+    # A value on the border of two steps may fall to either side.
+    assert (stored.int() - quantise(expected_state).int()).abs().max() <= 1
+
+
+@pytest.mark.parametrize("size", [(32, 64), (48, 96), (16, 32), (33, 65)])
+def test_compose_is_the_model_s(size: tuple[int, int], draw: torch.Generator) -> None:
+    n, (height, width) = 2, size
+    guide = Guide(32).requires_grad_(False)
+    packed = kernels.pack_guide(
+        guide.look.weight, guide.look.bias, guide.bias.weight, guide.bias.bias, guide.weigh.weight, guide.weigh.bias
+    )
+    condition = torch.randn(n, 32, generator=draw)
+    bias = torch.nn.functional.linear(condition, packed.bias_weight, packed.bias_bias)
+    edit = Edit(
+        torch.randn(n, 4, 8, 48, generator=draw) * 0.3, torch.randn(n, 4, 8, 192, generator=draw) * 0.2
+    )
+    layout = kernels.FrameLayout("rgba16f", height, width, width * 8)
+    frames = torch.rand(n, height * width * 4, generator=draw).half().view(torch.uint8)
+    v = kernels.unpack_frame(frames, layout)[..., :3].permute(0, 3, 1, 2) * 2 - 1
+    weights = guide(v, condition)
+    ours = guide_weights(v.permute(0, 2, 3, 1), bias, packed[:3]).permute(0, 3, 1, 2)
+    assert_close(ours.contiguous(), weights, EXACT, "guide")
+    expected = ((compose(v, edit, weights).clamp(-1, 1) + 1) / 2).half()
+    found = kernels.compose(
+        frames, layout, kernels.pack_edit(*edit), packed, bias, torch.ones(n), rows=32, columns=64
+    )
+    found = kernels.unpack_frame(found, layout)[..., :3].permute(0, 3, 1, 2).half()
+    # A half float's own step.
+    assert (found - expected).abs().max() <= 2**-10
+
+
+def test_an_edit_and_its_parts(draw: torch.Generator) -> None:
+    parts = torch.randn(1, 3, 5, 48, generator=draw), torch.randn(1, 3, 5, 192, generator=draw)
+    for ours, theirs in zip(kernels.split_edit(kernels.pack_edit(*parts)), parts, strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def test_memory_is_the_model_s(draw: torch.Generator) -> None:
+    memory = Memory(64, 48).requires_grad_(False)
+    layers = (memory.trust, memory.into, memory.keep, memory.candidate)
+    weights = kernels.pack_memory(*(p for layer in layers for p in (layer.weight, layer.bias)), torch.float32)
+    stored = torch.randint(-127, 128, (2, 5, 7, 48), generator=draw).to(torch.int8)
+    motion = torch.randn(2, 2, 5, 7, generator=draw) * 40
+    motion[0, 0, 0, :3] = torch.tensor([torch.nan, torch.inf, -torch.inf])
+    visible = torch.rand(2, 1, 5, 7, generator=draw)
+    expected = warp_state(dequantise(stored), motion, visible)
+    state, valid = kernels.warp_state(stored, motion, visible)
+    assert_close(state, expected.state, 2e-5, "warp")
+    assert torch.equal(valid, expected.valid)
+    features = torch.randn(2, 5, 7, 64, generator=draw)
+    assert_close(kernels.memory_read(features, state, valid, weights), memory.read(features, MemoryState(state, valid)), EXACT)
+    written = kernels.memory_write(features, state, valid, weights, packed=False)
+    assert_close(written, memory.write(features, MemoryState(state, valid)), EXACT, "write")
+    assert torch.equal(kernels.pack_state(written), quantise(written))
+    assert torch.equal(kernels.unpack_state(stored), dequantise(stored))
+
+
+def test_noise_is_the_model_s(draw: torch.Generator) -> None:
+    seed, frame = torch.tensor([0, 2**62 + 11, 5]), torch.tensor([0, 7, 2**40])
+    ours = kernels.fresh_noise(seed, frame, 9, 13)
+    assert torch.equal(ours, model_noise.fresh_noise(seed, frame, 9, 13))
+    old = torch.randn(3, 1, 9, 13, generator=draw)
+    motion = torch.randn(3, 2, 9, 13, generator=draw) * 4
+    motion[1] = motion[1].round()  # ties
+    motion[0, 0, 0, :4] = torch.tensor([torch.nan, torch.inf, 1e30, -1e30])
+    visible = torch.rand(3, 1, 9, 13, generator=draw) > 0.3
+    expected = model_noise.advect_noise(old, motion, visible, ours)
+    assert torch.equal(kernels.advect_noise(old, motion, visible, seed, frame), expected)
+
+
+def test_statistics_of_nothing_finite() -> None:
+    x = torch.tensor([torch.nan, torch.inf, -torch.inf, torch.nan]).view(1, 2, 2)
+    expected = torch.tensor([0, 0, torch.inf, -torch.inf, 2, 2])
+    assert torch.equal(kernels.drift_statistics(x)[0, 0], expected)
+
+
+def test_statistics_against_torch(draw: torch.Generator) -> None:
+    x = torch.randn(2, 5, 7, 12, generator=draw)
+    found = kernels.drift_statistics(x, 3)
+    groups = x.view(2, 35, 3, 4)
+    assert_close(found[..., 0], groups.mean((1, 3)), 1e-5)
+    assert_close(found[..., 1], groups.square().mean((1, 3)), 1e-5)
+    assert torch.equal(found[..., 2], groups.amin((1, 3)))
+    assert torch.equal(found[..., 3], groups.amax((1, 3)))
+    assert not found[..., 4:].any()
+
+
+@pytest.mark.parametrize("name", kernels.FORMATS)
+@pytest.mark.parametrize("linear", [False, True])
+def test_an_edit_of_zero_or_nan_gives_back_the_bytes(
+    name: kernels.PixelFormat, linear: bool, draw: torch.Generator
+) -> None:
+    layout = layout_of(name, 9, 17, linear=linear, flipped=True)
+    frames = random_frame(layout, 1, draw)
+    guide = kernels.prepare(kernels.random_parameters(kernels.SIZES["nano"]), torch.float32).guide
+    for value in (0.0, torch.nan):
+        edit = torch.full((1, 4, 4, 240), value)
+        seed = torch.tensor([5])
+        out = kernels.compose(frames, layout, edit, guide, torch.zeros(1, 8), torch.ones(1), dither=seed)
+        raw = kernels.unpack_frame(frames, layout)
+        raw[..., :3] = torch.nan_to_num(raw[..., :3], nan=0.0, posinf=torch.inf, neginf=-torch.inf)
+        assert torch.equal(
+            torch.nan_to_num(kernels.unpack_frame(out, layout), nan=-9.0), torch.nan_to_num(raw, nan=-9.0)
+        )
+
+
+def test_dither_keeps_the_mean(draw: torch.Generator) -> None:
+    layout = kernels.FrameLayout("rgba8", 64, 64, 256)
+    frames = torch.full((1, layout.size_bytes), 100, dtype=torch.uint8)
+    guide = kernels.prepare(kernels.random_parameters(kernels.SIZES["nano"]), torch.float32).guide
+    edit = torch.zeros(1, 8, 8, 240)
+    edit[..., 48:] = 0.3 / 127.5
+    plain = kernels.compose(frames, layout, edit, guide, torch.zeros(1, 8), torch.ones(1))
+    assert torch.equal(plain, frames)
+    dithered = kernels.compose(frames, layout, edit, guide, torch.zeros(1, 8), torch.ones(1), dither=torch.tensor([1]))
+    colours = kernels.unpack_frame(dithered, layout)[..., :3]
+    assert set(colours.unique().tolist()) == {100.0, 101.0}
+    assert abs(float(colours.mean()) - 100.3) < 0.02
+
+
+def test_the_late_answer_takes_the_edit_from_where_it_was(draw: torch.Generator) -> None:
+    layout = kernels.FrameLayout("rgba16f", 64, 64, 512)
+    frames = torch.full((1, layout.size_bytes // 2), 0.5).half().view(torch.uint8)
+    guide = kernels.prepare(kernels.random_parameters(kernels.SIZES["nano"]), torch.float32).guide
+    edit = torch.zeros(1, 8, 8, 240)
+    edit[..., 48:] = torch.rand(1, 8, 8, 192, generator=draw) * 0.5
+    args = (frames, layout, edit, guide, torch.zeros(1, 8), torch.ones(1))
+    now = kernels.unpack_frame(kernels.compose(*args), layout)
+    motion, visible = torch.zeros(1, 2, 8, 8), torch.ones(1, 1, 8, 8)
+    motion[:, 0] = 3.0
+    late = kernels.unpack_frame(kernels.compose(*args, motion=motion, visible=visible), layout)
+    assert torch.equal(late[:, :, :61], now[:, :, 3:])
+    # What comes from beyond the frame, was hidden, or is unknown keeps the colour transforms alone: here none.
+    assert (late[:, :, 61:, :3] == 0.5).all()
+    visible[:, :, 4:] = 0
+    motion[:, :, 0] = torch.nan
+    late = kernels.unpack_frame(kernels.compose(*args, motion=motion, visible=visible), layout)
+    assert (late[:, 32:, :, :3] == 0.5).all()
+    assert (late[:, :8, :, :3] == 0.5).all()
+    assert torch.equal(late[:, 8:32, :61], now[:, 8:32, 3:])
