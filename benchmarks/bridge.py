@@ -79,7 +79,7 @@ def echo(address: str, copy: bool = False) -> Iterator[str]:
     ready: Any = mp.Queue()
     process = mp.Process(target=echo_host, args=(address, copy, ready), daemon=True)
     process.start()
-    endpoint = ready.get(timeout=30)
+    endpoint = ready.get(timeout=120)
     try:
         yield endpoint
     finally:

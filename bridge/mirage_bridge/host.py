@@ -408,7 +408,7 @@ class Host:
     the host in `Admission.info`.  ``check_style`` raises `StyleError` for a style it does not know.  Both are
     called from `poll` and should be quick.  Raises `EndpointInUseError` and `EndpointError`.
 
-    Every method but `wake` belongs to one thread.
+    Whatever else they raise is logged and refused.  Every method but `wake` belongs to one thread.
     """
 
     def __init__(
@@ -713,7 +713,12 @@ class Host:
         if sentence is None and offer.compression not in compressions():
             sentence = f"compression {offer.compression} is not installed here"
         if sentence is None:
-            verdict = self._admit(offer)
+            try:
+                verdict = self._admit(offer)
+            except Exception:
+                # What one game asked for must not end the others' sidecar.
+                _log.exception("admit failed on %r", offer)
+                raise _RefusedError("the sidecar failed to judge this offer; its log says why") from None
             if isinstance(verdict, Admission):
                 return dict(verdict.info)
             sentence = verdict
@@ -732,6 +737,9 @@ class Host:
             self._check_style(style)
         except StyleError as error:
             raise _RefusedError(str(error)) from None
+        except Exception:
+            _log.exception("check_style failed")
+            raise _RefusedError("the sidecar failed to judge this style; its log says why") from None
         return style, strength, seed, epoch
 
     def _new_ring(self, session: HostSession) -> None:

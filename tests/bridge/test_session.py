@@ -543,3 +543,18 @@ def test_an_answer_without_pixels_shows_the_games_own_frame(endpoint: str) -> No
             assert (np.asarray(answer.pixels) == 9).all()
             with pytest.raises(mb.LeaseError):
                 job.pixels.sum()
+
+
+def test_a_callback_that_fails_costs_its_game_alone(endpoint: str, caplog: pytest.LogCaptureFixture) -> None:
+    def check_style(style: object) -> None:
+        assert isinstance(style, dict)
+        style["name"]
+
+    with mb.Host(endpoint, check_style=check_style) as host:
+        with mb.Session(endpoint, style={"no": "name"}) as session:
+            meet(host, session)
+            assert session.refusal == "the sidecar failed to judge this style; its log says why"
+            assert "KeyError" in caplog.text
+        with mb.Session(endpoint, style={"name": "snow"}) as session:
+            meet(host, session)
+            assert session.state == "ready"
