@@ -12,9 +12,8 @@ import struct
 import time
 import zlib
 from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import zmq
@@ -30,6 +29,9 @@ from .protocol import (
     Layout,
     PlaneLayout,
 )
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future, ThreadPoolExecutor
 
 __all__ = ["GameStream", "HostStream", "compressions"]
 
@@ -233,6 +235,8 @@ class GameStream:
             return
         # Packing takes longer than a game has: it is done beside it, and sent by a later call.
         if self._executor is None:
+            from concurrent.futures import ThreadPoolExecutor  # games on this machine need none
+
             self._executor = ThreadPoolExecutor(1, "mirage-pack")
         codec = self._codec
         future = self._executor.submit(lambda: [pack_plane(codec, plane) for plane in planes])
