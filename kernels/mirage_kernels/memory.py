@@ -111,7 +111,7 @@ def warp_state_reference(
 ) -> tuple[Tensor, Tensor]:
     """The definition of `warp_state`."""
     n, h, w, s = state.shape
-    source = unpack_state(state, torch.float32) if state.dtype == torch.int8 else wide(state)
+    source = unpack_state(state, motion.dtype) if state.dtype == torch.int8 else wide(state)
     motion = torch.nan_to_num(motion, nan=1e6, posinf=1e6, neginf=-1e6).clamp(-1e5, 1e5) / 16.0
     y = torch.arange(h, device=state.device).view(1, -1, 1) + motion[:, 1]
     x = torch.arange(w, device=state.device).view(1, 1, -1) + motion[:, 0]
@@ -305,7 +305,7 @@ def _memory_write_kernel(
 # 32 cells x 128 bytes: four neighbours of each in flight.
 _WARP = Config({"BM": 32}, 4, 1)
 # 64 cells: 128 programs of 8160 cells at 1080p, one for each multiprocessor.
-_GATE = Config({"BM": 64, "BK": 32}, 4, 2)
+_GATE = Config({"BM": 64, "BK": 32}, 8, 2)
 _GATE_EXACT = Config({"BM": 16, "BK": 32}, 4, 1)
 
 
@@ -418,7 +418,7 @@ def _warp(state: Tensor, motion: Tensor, visible: Tensor, dtype: torch.dtype) ->
     n, h, w, s = state.shape
     require(0 < s <= 128, f"{s} state channels: the memory kernels hold at most 128")
     require(dtype in (*FLOATS, torch.float64), f"a state is moved into a float dtype, not {dtype}")
-    full = torch.float64 if state.dtype == torch.float64 else torch.float32
+    full = torch.float64 if dtype == torch.float64 else torch.float32
     check("motion", motion, (n, 2, h, w), full, like=state)
     check("visible", visible, (n, 1, h, w), full, like=state)
     run = warp_state_triton if on_triton(state) else warp_state_reference

@@ -104,15 +104,29 @@ def _statistics_sum_kernel(
     group = tl.program_id(0)
     WIDTH: tl.constexpr = C // GROUPS
     c = tl.arange(0, CP)
-    r = tl.arange(0, BR)
-    keep = (r < RUNS)[:, None] & ((c >= group * WIDTH) & (c < (group + 1) * WIDTH))[None, :]
-    at = partial_ptr + (frame * RUNS + r)[:, None] * (6 * CP) + c[None, :]
-    total = tl.sum(tl.sum(tl.load(at, mask=keep, other=0.0), 1), 0)
-    square = tl.sum(tl.sum(tl.load(at + CP, mask=keep, other=0.0), 1), 0)
-    least = tl.min(tl.min(tl.load(at + 2 * CP, mask=keep, other=float("inf")), 1), 0)
-    greatest = tl.max(tl.max(tl.load(at + 3 * CP, mask=keep, other=float("-inf")), 1), 0)
-    nans = tl.sum(tl.sum(tl.load(at + 4 * CP, mask=keep, other=0.0), 1), 0)
-    infinities = tl.sum(tl.sum(tl.load(at + 5 * CP, mask=keep, other=0.0), 1), 0)
+    inside = ((c >= group * WIDTH) & (c < (group + 1) * WIDTH))[None, :]
+    total = tl.zeros([CP], tl.float32)
+    square = tl.zeros([CP], tl.float32)
+    least = tl.full([CP], float("inf"), tl.float32)
+    greatest = tl.full([CP], float("-inf"), tl.float32)
+    nans = tl.zeros([CP], tl.float32)
+    infinities = tl.zeros([CP], tl.float32)
+    for first in tl.range(0, RUNS, BR):
+        r = first + tl.arange(0, BR)
+        keep = (r < RUNS)[:, None] & inside
+        at = partial_ptr + (frame * RUNS + r)[:, None] * (6 * CP) + c[None, :]
+        total += tl.sum(tl.load(at, mask=keep, other=0.0), 0)
+        square += tl.sum(tl.load(at + CP, mask=keep, other=0.0), 0)
+        least = tl.minimum(least, tl.min(tl.load(at + 2 * CP, mask=keep, other=float("inf")), 0))
+        greatest = tl.maximum(greatest, tl.max(tl.load(at + 3 * CP, mask=keep, other=float("-inf")), 0))
+        nans += tl.sum(tl.load(at + 4 * CP, mask=keep, other=0.0), 0)
+        infinities += tl.sum(tl.load(at + 5 * CP, mask=keep, other=0.0), 0)
+    total = tl.sum(total, 0)
+    square = tl.sum(square, 0)
+    least = tl.min(least, 0)
+    greatest = tl.max(greatest, 0)
+    nans = tl.sum(nans, 0)
+    infinities = tl.sum(infinities, 0)
     count = tl.maximum(cells.to(tl.float32) * WIDTH - nans - infinities, 1.0)
     out = out_ptr + (frame * GROUPS + group) * 6
     tl.store(out, total / count)
@@ -123,10 +137,11 @@ def _statistics_sum_kernel(
     tl.store(out + 5, infinities)
 
 
-# Six running values of 4096 entries are 96 registers of 256 threads; wider tensors take fewer rows.
-_ENTRIES, _WARPS = 4096, 8
-# A run for each multiprocessor of an H200, at most; the second launch sums a power of two of them.
-_RUNS = 128
+# Six running values of 2048 entries are 48 registers of 256 threads; wider tensors take fewer rows.
+_ENTRIES, _WARPS = 2048, 8
+# Two runs for each multiprocessor of an H200, at most.
+_RUNS = 256
+_SUM = Config({"BR": 8}, 4, 1)
 
 
 def drift_statistics_triton(x: Tensor, groups: int, scale: float) -> Tensor:
@@ -145,8 +160,7 @@ def drift_statistics_triton(x: Tensor, groups: int, scale: float) -> Tensor:
     args = {"x_ptr": x, "partial_ptr": partial, "cells": cells, "scale": float(scale)}
     launch(_statistics_runs_kernel, (runs, n), args, {**shared, "STEPS": steps}, Config({"BM": rows}, _WARPS, 2))
     last = {"partial_ptr": partial, "out_ptr": out, "cells": cells}
-    config = Config({"BR": 1 << (runs - 1).bit_length()}, _WARPS, 1)
-    launch(_statistics_sum_kernel, (groups, n), last, {**shared, "GROUPS": groups}, config)
+    launch(_statistics_sum_kernel, (groups, n), last, {**shared, "GROUPS": groups}, _SUM)
     return out
 
 

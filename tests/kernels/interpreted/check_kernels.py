@@ -6,12 +6,13 @@ bf16 on a GPU by `benchmarks/kernels.py`.
 
 from __future__ import annotations
 
+import importlib
 from typing import Any
 
 import mirage_kernels as kernels
 import pytest
 import torch
-from mirage_kernels import block as block_module
+from mirage_kernels.linear import Mode
 from torch import Tensor
 
 from tests.kernels.measure import TOLERANCE, assert_close, error, layout_of, poisoned, random_frame, side
@@ -55,11 +56,19 @@ def test_pixels_of_every_format(name: kernels.PixelFormat, linear: bool, draw: t
     dtype = torch.float16 if linear else torch.float32
     layout = layout_of(name, 13, 37, linear=linear, flipped=linear)
     frames, weights = random_frame(layout, 1, draw), stem(layout, draw, dtype)
-    for rows, columns in ((13, 37), (9, 25)):
-        actual, expected = both(
-            lambda r=rows, c=columns: kernels.pixels(frames, layout, weights, rows=r, columns=c)
-        )
-        assert_close(actual, expected, TOLERANCE[dtype], f"pixels {name} {rows}x{columns}")
+    actual, expected = both(lambda: kernels.pixels(frames, layout, weights))
+    assert_close(actual, expected, TOLERANCE[dtype], f"pixels {name}")
+
+
+@pytest.mark.parametrize(("name", "size", "working"), [("rgba16f", (9, 40), (6, 40)), ("rgb10a2", (16, 24), (8, 8))])
+def test_pixels_on_fewer_cells(
+    name: kernels.PixelFormat, size: tuple[int, int], working: tuple[int, int], draw: torch.Generator
+) -> None:
+    layout = layout_of(name, *size, linear=name == "rgba16f")
+    frames, weights = random_frame(layout, 1, draw), stem(layout, draw, torch.float32)
+    rows, columns = working
+    actual, expected = both(lambda: kernels.pixels(frames, layout, weights, rows=rows, columns=columns))
+    assert_close(actual, expected, TOLERANCE[torch.float32], f"pixels {name} to {rows}x{columns}")
 
 
 @pytest.mark.parametrize("dtype", HALVES)
@@ -81,15 +90,11 @@ def test_pixels_with_everything(dtype: torch.dtype, draw: torch.Generator) -> No
         assert actual.isfinite().all()
 
 
-def test_pixels_wide_row_and_scaled(draw: torch.Generator) -> None:
+def test_pixels_of_a_wide_row(draw: torch.Generator) -> None:
     layout = layout_of("rgb8", 5, 1023)
     frames, weights = random_frame(layout, 1, draw), stem(layout, draw, torch.float32)
     actual, expected = both(lambda: kernels.pixels(frames, layout, weights))
     assert_close(actual, expected, TOLERANCE[torch.float32], "pixels 1023 wide")
-    layout = kernels.FrameLayout("rgba8", 64, 96, 384)
-    frames = random_frame(layout, 1, draw)
-    actual, expected = both(lambda: kernels.pixels(frames, layout, stem_of(layout), rows=32, columns=32))
-    assert_close(actual, expected, TOLERANCE[torch.float32], "pixels by 2 and 3")
 
 
 def stem_of(layout: kernels.FrameLayout) -> kernels.StemWeights:
@@ -105,8 +110,6 @@ def stem_of(layout: kernels.FrameLayout) -> kernels.StemWeights:
         (64, 1, 1, 1, torch.float32),
         (64, 2, 3, 23, torch.float16),
         (96, 1, 7, 5, torch.float16),
-        (160, 1, 2, 3, torch.float16),
-        (192, 1, 3, 5, torch.float16),
         (256, 1, 1, 7, torch.float32),
     ],
 )
@@ -117,6 +120,8 @@ def test_block(
 ) -> None:  # fmt: skip
     # Under the interpreter no frame is large: the borders between the classes of shapes are moved instead.
     few, fewer = {"many": (0, 0), "few": (2**30, 0), "split": (2**30, 2**30)}[tiles]
+    # (`mirage_kernels.block` is the op; its module goes by its full name.)
+    block_module = importlib.import_module("mirage_kernels.block")
     monkeypatch.setattr(block_module, "_FEW", few)
     monkeypatch.setattr(block_module, "_FEWER", fewer)
     weights = parameters(c, draw, dtype)
@@ -127,7 +132,7 @@ def test_block(
     assert_close(actual, expected, TOLERANCE[dtype], f"block {c} {tiles}")
 
 
-@pytest.mark.parametrize("c", [384, 640])
+@pytest.mark.parametrize("c", [160, 192, 384, 640])
 def test_wide_block(c: int, draw: torch.Generator) -> None:
     weights = parameters(c, draw, torch.float16)
     x, film = torch.randn(1, 1, 2, c, generator=draw).half(), torch.randn(1, 3 * c, generator=draw) * 0.5
@@ -165,7 +170,7 @@ def test_empty_batches(draw: torch.Generator) -> None:
 
 @pytest.mark.parametrize("mode", ["plain", "down", "up", "head"])
 @pytest.mark.parametrize("dtype", [*HALVES, torch.float8_e4m3fn])
-def test_linear(mode: kernels.network.Mode, dtype: torch.dtype, draw: torch.Generator) -> None:  # type: ignore[name-defined]
+def test_linear(mode: Mode, dtype: torch.dtype, draw: torch.Generator) -> None:
     fp8 = dtype == torch.float8_e4m3fn
     compute = torch.float16 if fp8 else dtype
     k, out = {"plain": (96, 160), "down": (64, 96), "up": (96, 256), "head": (64, 240)}[mode]
@@ -261,20 +266,26 @@ def test_statistics(shape: tuple[int, ...], draw: torch.Generator) -> None:
 # --- compose --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", kernels.FORMATS)
-@pytest.mark.parametrize("linear", [False, True])
-@pytest.mark.parametrize("what", ["plain", "all", "late"])
+@pytest.mark.parametrize(
+    ("name", "linear", "what"),
+    [
+        *((name, linear, "all") for name in kernels.FORMATS for linear in (False, True)),
+        ("bgra8", False, "plain"),
+        ("rgb8", False, "late"),
+        ("rgba16f", True, "late"),
+    ],
+)
 def test_compose(name: kernels.PixelFormat, linear: bool, what: str, draw: torch.Generator) -> None:
-    layout = layout_of(name, 5, 39, linear=linear, flipped=linear)
+    layout = layout_of(name, 5, 33, linear=linear, flipped=linear)
     frames = random_frame(layout, 2, draw)
-    rows, columns = (5, 39) if what == "plain" else (3, 21)
+    rows, columns = (5, 33) if what == "plain" else (3, 21)
     h, w = kernels.grid_size(rows, columns)
     guide = kernels.prepare(kernels.random_parameters(kernels.SIZES["nano"]), torch.float32).guide
     edit = torch.randn(2, h, w, 240, generator=draw) * 0.3
     edit[0, 0, 0, :48] = torch.nan
     optional: dict[str, Tensor] = {}
     if what == "all":
-        optional["mask"] = torch.rand(2, 1, 5, 39, generator=draw)
+        optional["mask"] = torch.rand(2, 1, 5, 33, generator=draw)
         optional["dither"] = torch.tensor([1, 2**40 + 3])
     if what == "late":
         optional["motion"] = torch.randn(2, 2, 3, 7, generator=draw) * 9
