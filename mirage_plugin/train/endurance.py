@@ -59,7 +59,7 @@ QUICK = Length(36, 540, 300)
 FULL = Length(90, 100_000, 10_000)
 
 
-def loop_clip(seed: int, family: str, frames: int, height: int = HEIGHT, width: int = WIDTH) -> GBuffer:
+def loop_clip(seed: int, family: str, frames: int, height: int, width: int) -> GBuffer:
     """Draw one lap of a closed path: the frame before the first is the last, and motion says so everywhere.
 
     No frame is a cut; who begins to play has to say that nothing was there before.
@@ -98,7 +98,7 @@ def _loops(seed: int, lap: int, device: torch.device) -> Batch:
     for i, family in enumerate(FAMILIES):
         number = EVALUATION_SEED + seed * 1_000_003 + 500_000 + i
         rng = torch.Generator().manual_seed(number)
-        g = loop_clip(number, family, lap)
+        g = loop_clip(number, family, lap, HEIGHT, WIDTH)
         noise = clip_noise(g, number & 0x7FFFFFFF)
         source, truth, parameters = render_pair(g, [_calm(random_style(rng))] * lap, noise, rng)
         pairs.append((g, source, truth, noise, parameters))
@@ -349,8 +349,8 @@ def _stick_row(net: MirageNet, seed: int, tier: str, device: torch.device) -> Ro
     truth's.
     """
     number = EVALUATION_SEED + seed * 1_000_003 + 600_000
-    lap = 2 * STICK_FRAMES
-    g = loop_clip(number, "town", lap)
+    lap = max(2 * STICK_FRAMES, STICK_FRAMES + 12)
+    g = loop_clip(number, "town", lap, HEIGHT, WIDTH)
     g = g.frames(0, STICK_FRAMES + 12)
     style = Style.make("strokes", {"hatch": 0.7, "wash": 0.5, "grain": 0.4, "flatten": 0.6, "ambient": 0.6})
     rng = torch.Generator().manual_seed(number)
@@ -504,7 +504,7 @@ def _cut_row(net: MirageNet, batch: Batch, tier: str) -> Row:
     new = Play(net, batch)
     new.noise = play.noise
     shares = []
-    for i in range(20):
+    for i in range(min(20, lap)):
         ghosted = play.step(unaware if i == 0 else other, i)
         clean = new.step(other, i)
         difference, old = (ghosted - clean).flatten(1), (last - clean).flatten(1)

@@ -1,0 +1,137 @@
+"""The network: what it returns untrained, what it depends on, and what nonsense does to it."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from mirage_plugin.model.memory import MemoryState
+from mirage_plugin.model.network import (
+    PLANE_CHANNELS,
+    TIERS,
+    Edit,
+    MirageNet,
+    Planes,
+    cells_to_pixels,
+    compose,
+    pixels_to_cells,
+    planes_to_cells,
+    slice_matrices,
+)
+from mirage_plugin.model.sampling import levels, sample
+from mirage_plugin.model.slicing import SliceMatrices
+from mirage_plugin.styles.parameters import VECTOR_SIZE, load_style
+
+
+def ask(net: MirageNet, v: Tensor, style: str = "ink", *, seed: int = 1, steps: int = 1, state: float = 0.0,
+        valid: float = 0.0, planes: Planes | None = None) -> Tensor:  # fmt: skip
+    n, _, height, width = v.shape
+    noise = torch.randn(n, 1, height // 2, width // 2, generator=torch.Generator().manual_seed(seed))
+    shape = (n, height // 16, width // 16)
+    memory = MemoryState(torch.full((*shape, net.tier.state), state), torch.full((*shape, 1), valid))
+    code = net.style(torch.from_numpy(load_style(style).vector())[None].expand(n, -1))
+    cells = planes_to_cells(planes or Planes(), n, height // 8, width // 8, v)
+    with torch.inference_mode():
+        return sample(net, v, noise, cells, memory, code, torch.ones(n), steps)[0]
+
+
+@pytest.fixture
+def v() -> Tensor:
+    return torch.rand(1, 3, 64, 96, generator=torch.Generator().manual_seed(3)) * 2 - 1
+
+
+@pytest.mark.parametrize(("tier", "millions"), [("nano", 1.2), ("small", 8.0), ("base", 25.0)])
+def test_a_tier_keeps_its_size(tier: str, millions: float) -> None:
+    with torch.device("meta"):
+        count = MirageNet(TIERS[tier]).parameter_count()
+    assert 0.3 * millions * 1e6 < count <= millions * 1e6
+
+
+@pytest.mark.parametrize("steps", [1, 2, 4])
+def test_an_untrained_network_returns_its_source(v: Tensor, steps: int) -> None:
+    torch.manual_seed(1)
+    untrained = MirageNet(TIERS["nano"]).eval()
+    assert torch.equal(ask(untrained, v, steps=steps), v)
+
+
+def test_an_edit_of_zero_returns_the_source_at_any_resolution(v: Tensor) -> None:
+    zero = Edit(torch.zeros(1, 4, 6, 48), torch.zeros(1, 4, 6, 192))
+    weights = torch.full((1, 4, 64, 96), 0.25)
+    assert torch.equal(compose(v, zero, weights), v)
+
+
+def test_the_same_question_has_the_same_answer(net: MirageNet, v: Tensor) -> None:
+    assert torch.equal(ask(net, v), ask(net, v))
+
+
+def test_every_input_matters(net: MirageNet, v: Tensor) -> None:
+    plain = ask(net, v)
+    assert not torch.equal(plain, ask(net, v, "snow"))
+    assert not torch.equal(plain, ask(net, v, seed=2))
+    assert not torch.equal(plain, ask(net, v, state=0.7, valid=1.0))
+    assert torch.equal(plain, ask(net, v, state=0.7, valid=0.0)), "what is not valid must not be read"
+    depth = Planes(depth=torch.full((1, 1, 64, 96), 3.0))
+    assert not torch.equal(plain, ask(net, v, planes=depth))
+
+
+@pytest.mark.parametrize("fill", [-1.0, 1.0, 0.0])
+def test_flat_frames_give_finite_answers(net: MirageNet, fill: float) -> None:
+    answer = ask(net, torch.full((1, 3, 32, 32), fill), steps=2)
+    assert bool(answer.isfinite().all())
+    assert float(answer.abs().max()) <= 1
+
+
+def test_planes_of_nonsense_stay_finite() -> None:
+    bad = torch.tensor([float("nan"), float("inf"), -float("inf"), -5.0, 1e30]).repeat(410)[: 32 * 64]
+    planes = Planes(
+        bad.view(1, 1, 32, 64), bad.view(1, 1, 32, 64).expand(-1, 2, -1, -1), torch.rand(1, 3, 32, 64)
+    )
+    cells = planes_to_cells(planes, 1, 4, 8, torch.zeros(()))
+    assert cells.shape == (1, 4, 8, PLANE_CHANNELS)
+    assert bool(cells.isfinite().all())
+    assert float(cells.abs().max()) <= 1
+
+
+def test_absent_planes_are_zero() -> None:
+    assert float(planes_to_cells(Planes(), 2, 4, 4, torch.zeros(())).abs().max()) == 0
+
+
+def test_cells_and_pixels_are_one_another() -> None:
+    image = torch.rand(2, 3, 32, 48)
+    cells = pixels_to_cells(image)
+    assert cells.shape == (2, 4, 6, 192)
+    # Row 1, column 2 of the cell at (3, 4), green.
+    assert cells[0, 3, 4, (1 * 8 + 2) * 3 + 1] == image[0, 1, 3 * 8 + 1, 4 * 8 + 2]
+    assert torch.equal(cells_to_pixels(cells), image)
+
+
+@pytest.mark.parametrize(("height", "width"), [(32, 64), (33, 61), (1, 1), (128, 7)])
+def test_the_fast_slicing_is_the_plain_one(height: int, width: int) -> None:
+    rng = torch.Generator().manual_seed(5)
+    v = torch.randn(2, 3, height, width, generator=rng)
+    grid = torch.randn(2, 4, 8, 48, generator=rng, requires_grad=True)
+    weights = torch.rand(2, 4, height, width, generator=rng).requires_grad_()
+    slope = torch.randn(2, 3, height, width, generator=rng)
+    fast: Tensor = SliceMatrices.apply(v, grid, weights)
+    fast.backward(slope)
+    assert grid.grad is not None
+    assert weights.grad is not None
+    found = (fast.detach(), grid.grad.clone(), weights.grad.clone())
+    grid.grad = weights.grad = None
+    plain = slice_matrices(v, grid, weights)
+    plain.backward(slope)
+    for name, a, b in zip(("value", "grid", "weights"), found, (plain, grid.grad, weights.grad), strict=True):
+        error = float((a - b).detach().abs().max())
+        # Sums of 48 float32 products in another order.
+        assert error < 2e-5 * max(1.0, float(b.detach().abs().max())), f"{name}: {error}"
+
+
+def test_steps_go_down_and_never_to_zero() -> None:
+    assert levels(1) == (1.0,)
+    assert levels(4) == (1.0, 0.75, 0.5, 0.25)
+
+
+def test_the_style_vector_has_unit_size(net: MirageNet) -> None:
+    code = net.style(torch.randn(5, VECTOR_SIZE) * 3)
+    assert torch.allclose(code.square().mean(-1), torch.ones(5), atol=1e-3)

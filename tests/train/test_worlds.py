@@ -1,0 +1,114 @@
+"""The paired worlds: the same from a seed, finite, exact in motion, never in the held-out region."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+
+import pytest
+import torch
+
+from mirage_plugin.styles import load_style, preset_names
+from mirage_plugin.train.batch import clip_noise, draw_batch, render_pair
+from mirage_plugin.train.endurance import loop_clip
+from mirage_plugin.train.metrics import warp_back
+from mirage_plugin.train.pool import draw_clip
+from mirage_plugin.train.worlds import FAMILIES, SKY_DEPTH, GBuffer, held_out, random_style
+from mirage_plugin.train.worlds.program import restyle
+from mirage_plugin.train.worlds.styles import style_tensor
+
+
+def same(a: GBuffer, b: GBuffer) -> bool:
+    return all(torch.equal(getattr(a, f.name), getattr(b, f.name)) for f in fields(GBuffer))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_family_is_finite_and_within_its_ranges(family: str) -> None:
+    g = draw_clip(11, 2, 64, 96, family)
+    for f in fields(GBuffer):
+        plane = getattr(g, f.name)
+        assert bool(plane.float().isfinite().all()), f.name
+        assert plane.shape[0] == 2, f.name
+    for name in ("albedo", "flat", "direct", "ambient", "facing", "cloud", "hud"):
+        plane = getattr(g, name).float()
+        assert -1e-3 <= float(plane.min()) <= float(plane.max()) <= 1 + 1e-3, name
+    assert 0 < float(g.depth.min()) <= float(g.depth.max()) <= SKY_DEPTH
+    assert torch.allclose(g.normal.float().norm(dim=1), torch.ones(2, 64, 96), atol=0.01)
+    assert bool(g.cut[0])
+    assert not bool(g.visible[0].any())
+
+
+def test_a_seed_gives_the_same_clip_and_another_another() -> None:
+    first = draw_clip(3, 2, 48, 96)
+    assert same(first, draw_clip(3, 2, 48, 96))
+    assert not same(first, draw_clip(4, 2, 48, 96))
+
+
+def test_a_batch_is_the_same_from_the_same_generator() -> None:
+    def draw(seed: int) -> torch.Tensor:
+        rng = torch.Generator().manual_seed(seed)
+        batch = draw_batch(lambda _: draw_clip(5, 2, 64, 96), rng, size=1, frames=2, height=32, width=64)
+        assert batch.source.shape == batch.truth.shape == (2, 1, 3, 32, 64)
+        assert bool(batch.truth.isfinite().all())
+        return batch.truth
+
+    assert torch.equal(draw(1), draw(1))
+    assert not torch.equal(draw(1), draw(2))
+
+
+@pytest.mark.parametrize("family", ["town", "landscape", "abstract", "corridor"])
+def test_motion_says_where_every_surface_was(family: str) -> None:
+    g = loop_clip(21, family, 24, 40, 96)
+    rows, columns = torch.meshgrid(torch.arange(40.0), torch.arange(96.0), indexing="ij")
+    for t in (1, 4, 8):
+        motion, seen = g.motion[t : t + 1].float(), g.visible[t, 0]
+        # The object that stood there is the one that stands here.
+        y = (rows + motion[0, 1]).round().clamp(0, 39).long()
+        x = (columns + motion[0, 0]).round().clamp(0, 95).long()
+        assert float((g.ident[t - 1, 0][y, x] == g.ident[t, 0])[seen].float().mean()) > 0.97
+        # Its texture is where the motion says, and not half or twice as far away.
+        off = {}
+        for scale in (0.0, 0.5, 1.0, 1.5, 2.0):
+            then = warp_back(g.albedo[t - 1 : t].float(), motion * scale)
+            off[scale] = float((g.albedo[t : t + 1].float() - then).abs().mean(1)[0][seen].mean())
+        assert min(off, key=lambda scale: off[scale]) == 1.0, off
+
+
+def test_a_loop_closes() -> None:
+    g = loop_clip(31, "town", 8, 48, 96)
+    # The first frame's predecessor is the last one, and no other.
+    off = []
+    for before in (-1, 1, 4):
+        then = warp_back(g.albedo[before].float()[None], g.motion[:1].float())
+        off.append(float((g.albedo[:1].float() - then).abs().mean(1, keepdim=True)[g.visible[:1]].mean()))
+    assert off[0] < 0.8 * min(off[1:]), off
+    assert not bool(g.cut.any())
+
+
+def test_training_never_sees_the_held_out_region() -> None:
+    rng = torch.Generator().manual_seed(0)
+    assert not any(held_out(random_style(rng)) for _ in range(150))
+    assert all(held_out(random_style(rng, only_held_out=True)) for _ in range(20))
+
+
+def test_every_preset_is_finite_on_every_family() -> None:
+    styles = [load_style(name) for name in preset_names()]
+    natural, _ = style_tensor(styles)
+    for seed, family in enumerate(FAMILIES):
+        g = draw_clip(seed, 1, 32, 96, family)
+        many = GBuffer.cat([g] * len(styles))
+        source = torch.rand(len(styles), 3, 32, 96)
+        truth = restyle(many, natural, clip_noise(g, 1).expand(len(styles), -1, -1, -1), source)
+        assert bool(truth.isfinite().all()), family
+        assert 0 <= float(truth.min()) <= float(truth.max()) <= 1, family
+
+
+def test_snow_lies_on_the_ground_and_lit_windows_are_lit() -> None:
+    g = draw_clip(11, 1, 96, 160, "town")
+    noise, rng = clip_noise(g, 1), torch.Generator().manual_seed(1)
+    source, snow, _ = render_pair(g, [load_style("snow")], noise, rng)
+    ground = (g.normal[:, 1:2] > 0.9) & (g.material == 1) & (g.hud[:, 3:] == 0) & (g.depth < 30)
+    assert int(ground.sum()) > 50
+    assert (
+        float(snow.mean(1, keepdim=True)[ground].mean())
+        > float(source.mean(1, keepdim=True)[ground].mean()) + 0.2
+    )
