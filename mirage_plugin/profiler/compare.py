@@ -32,6 +32,7 @@ _RESAMPLES: Final = 1000
 _CONFIDENCE: Final = 0.99
 _LEAST_FRAMES: Final = 60
 _LONGEST_BLOCK: Final = 120
+_VALUES_AT_ONCE: Final = 1_000_000
 _RELATIVE: Final = 0.02
 _LEAST_MS: Final = 0.05
 _LEAST_SHARE: Final = 0.1
@@ -122,10 +123,8 @@ def _enough(percent: float, *series: Values) -> bool:
 def _percentile_changes(
     rng: np.random.Generator, figures: list[tuple[str, float]], a: Values, b: Values
 ) -> list[Change]:
-    resampled = np.empty((_RESAMPLES, len(figures)))
-    for turn in range(_RESAMPLES):
-        one, other = a[_blocks(rng, a.size)], b[_blocks(rng, b.size)]
-        resampled[turn] = [percentile(other, percent) - percentile(one, percent) for _, percent in figures]
+    percents = [percent for _, percent in figures]
+    resampled = _resampled(rng, b, percents) - _resampled(rng, a, percents)
     changes = []
     for index, (name, percent) in enumerate(figures):
         of_a, of_b = percentile(a, percent), percentile(b, percent)
@@ -138,9 +137,7 @@ def _percentile_changes(
 
 def _share_change(rng: np.random.Generator, name: str, a: Values, b: Values, good: bool) -> Change:
     """Of 0 and 1 by frame, in percent."""
-    differences = np.array(
-        [b[_blocks(rng, b.size)].mean() - a[_blocks(rng, a.size)].mean() for _ in range(_RESAMPLES)]
-    )
+    differences = _resampled(rng, b, None)[:, 0] - _resampled(rng, a, None)[:, 0]
     low, high = _interval(100 * differences)
     of_a, of_b = 100 * float(a.mean()), 100 * float(b.mean())
     large = abs(of_b - of_a) > _LEAST_SHARE
@@ -154,12 +151,25 @@ def _change(name: str, unit: str, a: float, b: float, low: float, high: float, v
     return Change(name, unit, a, b, round(b - a, 4), low, high, verdict)
 
 
-def _blocks(rng: np.random.Generator, count: int) -> npt.NDArray[np.int64]:
-    """Indices of as many frames, in blocks that wrap around."""
+def _resampled(rng: np.random.Generator, values: Values, percents: list[float] | None) -> Values:
+    """[resamples, percents] nearest-rank percentiles of resampled blocks of frames; the mean for None."""
+    count = values.size
     length = min(_LONGEST_BLOCK, max(1, math.isqrt(count)))
-    starts = rng.integers(0, count, -(-count // length))
-    indices: npt.NDArray[np.int64] = (starts[:, None] + np.arange(length)).reshape(-1)[:count] % count
-    return indices
+    ranks = [min(count, max(1, math.ceil(percent / 100 * count - 1e-9))) - 1 for percent in percents or ()]
+    found = []
+    # As many at once as fit some megabytes.
+    at_once = max(1, _VALUES_AT_ONCE // count)
+    for first in range(0, _RESAMPLES, at_once):
+        turns = min(at_once, _RESAMPLES - first)
+        starts = rng.integers(0, count, (turns, -(-count // length), 1))
+        # Blocks wrap around, so that every frame is drawn as often as any other.
+        indices = (starts + np.arange(length)).reshape(turns, -1)[:, :count] % count
+        drawn = values[indices]
+        if percents is None:
+            found.append(drawn.mean(1, keepdims=True))
+        else:
+            found.append(np.partition(drawn, ranks, axis=1)[:, ranks])
+    return np.concatenate(found)
 
 
 def _interval(values: Values) -> tuple[float, float]:

@@ -79,15 +79,16 @@ def test_the_report_stands_alone_and_names_the_culprit(recording: Recording) -> 
     assert len(text) < 3_000_000
 
 
-def test_reasons_cannot_break_the_report(recording: Recording) -> None:
-    nasty = Recording(
-        recording.frames, recording.games, ("<script>alert(1)</script>",) * 3, info={"tier": "<b>"}
-    )
-    assert "script" not in parsed(to_html(nasty)).tags
+def test_a_report_of_a_gpu_with_reasons_that_could_break_it(on_a_gpu: Recording) -> None:
+    nasty = ("<script>alert(1)</script>",) * 3
+    text = to_html(Recording(on_a_gpu.frames, on_a_gpu.games, nasty, info={"tier": "<b>"}))
+    page = parsed(text)
+    assert "script" not in page.tags
+    assert "<b>" in page.text
+    assert "hatch" in text.lower()
 
 
-def test_a_report_of_a_gpu_of_one_frame_and_of_none(on_a_gpu: Recording) -> None:
-    assert "3.0" in parsed(to_html(on_a_gpu)).text
+def test_a_report_of_one_frame_and_of_none(on_a_gpu: Recording) -> None:
     one = on_a_gpu.only(np.arange(120) == 5)
     assert "1 frames" in parsed(to_html(one)).text
     assert "0 frames" in parsed(to_html(on_a_gpu.only(np.zeros(120, bool)))).text
