@@ -13,11 +13,9 @@ ARGS   ?=
 PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3 python; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { command -v $$p; break; }; done)
 
-# Without an NVIDIA GPU the CPU build of torch saves several GB. It is asked for only on Linux (elsewhere it is the
-# ordinary one), only where its index answers, and never over an index that the user has set.
-TORCH_INDEX ?= $(shell test "$$(uname -s)" = Linux && test -z "$$PIP_INDEX_URL" && ! nvidia-smi -L >/dev/null 2>&1 && \
-	$(PYTHON) -c 'import urllib.request as u; u.urlopen("https://download.pytorch.org/whl/cpu/torch/", timeout=5)' \
-	2>/dev/null && echo https://download.pytorch.org/whl/cpu)
+# Where torch comes from, if not from the index that pip uses: on Linux without a GPU, torch's own index of CPU builds
+# saves several GB.
+TORCH_INDEX ?=
 NEED_GB = $(shell nvidia-smi -L >/dev/null 2>&1 && echo 12 || echo 4)
 FREE_GB = $(shell df -Pk . | awk 'NR == 2 { print int($$4 / 1048576) }')
 

@@ -177,6 +177,7 @@ def _parse(style: str, p: Parameter, raw: Any) -> list[float]:
     return [float(n) for n in numbers]
 
 
+@cache
 def _preset_files() -> dict[str, Path]:
     folder = Path(str(resources.files("mirage_plugin.styles"))) / "presets"
     return {f.stem: f for f in sorted(folder.glob("*.toml"))}
@@ -194,9 +195,21 @@ def load_style(source: str | Path) -> Style:
     Raises `UnknownStyleError` with the nearest names, or `DataError` saying what to mend in the file.
     """
     presets = _preset_files()
-    path = presets.get(str(source), Path(source))
+    if str(source) in presets:
+        return _load_preset(str(source))
+    return _load_file(Path(source))
+
+
+@cache
+def _load_preset(name: str) -> Style:
+    style = _load_file(_preset_files()[name])
+    style.values.setflags(write=False)
+    return style
+
+
+def _load_file(path: Path) -> Style:
     if not path.suffix == ".toml" or not path.is_file():
-        raise UnknownStyleError(str(source), tuple(presets))
+        raise UnknownStyleError(str(path), tuple(_preset_files()))
     try:
         data = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

@@ -13,7 +13,7 @@ from mirage_plugin.model.network import Planes
 from mirage_plugin.model.noise import advect_noise, fresh_noise
 from mirage_plugin.styles.parameters import Style
 from mirage_plugin.train.worlds.gbuffer import GBuffer, Material
-from mirage_plugin.train.worlds.program import draw_source, random_look, restyle
+from mirage_plugin.train.worlds.program import Look, draw_source, random_look, restyle
 from mirage_plugin.train.worlds.styles import random_style, style_tensor
 from mirage_plugin.train.worlds.textures import choice
 
@@ -83,20 +83,32 @@ def _smooth_edges(rgb: Tensor, g: GBuffer) -> Tensor:
     return torch.lerp(rgb, soft, edge * 0.9 * (1 - hud))
 
 
+def _draw_pairs(
+    g: GBuffer, styles: list[Style], noise: Tensor, looks: list[Look], smooth: Tensor, grain: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Draw frames as a game and in their styles: source and truth v [N, 3, H, W], parameters [N, VECTOR_SIZE].
+
+    All lists have one entry per frame of `g`; `smooth` bool [N]: whether the game anti-aliases; `grain` as in
+    `draw_source`.
+    """
+    source = draw_source(g, looks, grain)
+    natural, scaled = style_tensor(styles)
+    truth = restyle(g, natural, noise, source)
+    chosen = smooth[:, None, None, None]
+    source = torch.where(chosen, (_smooth_edges(source, g) * 255).round() / 255, source)
+    truth = torch.where(chosen, _smooth_edges(truth, g), truth)
+    return source * 2 - 1, truth * 2 - 1, scaled
+
+
 def render_pair(
     g: GBuffer, styles: list[Style], noise: Tensor, rng: torch.Generator
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Draw a clip as a game and in its styles (one per frame): source and truth v [T, 3, H, W], parameters."""
+    """Draw one clip as a game of a random look and in its styles (one per frame); returns as `_draw_pairs`."""
     frames, _, height, width = g.depth.shape
     look = random_look(rng)
+    smooth = torch.full((frames,), choice(rng, 5) < 3)
     grain = torch.randn(frames, 1, height, width, generator=rng)
-    source = draw_source(g, [look] * frames, grain)
-    natural, scaled = style_tensor(styles)
-    truth = restyle(g, natural, noise, source)
-    if choice(rng, 5) < 3:
-        source, truth = _smooth_edges(source, g), _smooth_edges(truth, g)
-        source = (source * 255).round() / 255
-    return source * 2 - 1, truth * 2 - 1, scaled
+    return _draw_pairs(g, styles, noise, [look] * frames, smooth, grain)
 
 
 def draw_batch(
@@ -104,7 +116,10 @@ def draw_batch(
     height: int, width: int,
 ) -> Batch:
     """Draw `size` clips of `frames` frames, cropped to `height` x `width`, in random styles and looks."""  # fmt: skip
-    columns: dict[str, list[Tensor]] = {name: [] for name in Batch.__dataclass_fields__}
+    clips: list[GBuffer] = []
+    styles: list[Style] = []
+    looks: list[Look] = []
+    noise, smooth = [], []
     for _ in range(size):
         g = draw(rng)
         start = choice(rng, g.depth.shape[0] - frames + 1)
@@ -113,25 +128,32 @@ def draw_batch(
         g = g.frames(start, start + frames).crop(top, left, height, width)
         if choice(rng, 2):
             g = g.mirrored()
+        clips.append(g)
         first = random_style(rng)
-        styles = [first] * frames
-        if choice(rng, 8) == 0:
-            other, at = random_style(rng), 1 + choice(rng, frames - 1) if frames > 1 else 0
-            styles = [first if t < at else other for t in range(frames)]
-        noise = clip_noise(g, int(torch.randint(1 << 31, (), generator=rng)))
-        source, truth, parameters = render_pair(g, styles, noise, rng)
-        depth, motion, mask = engine_planes(g)
-        has_depth, has_motion, has_mask = (choice(rng, 2) == 0 for _ in range(3))
-        row = {
-            "source": source, "truth": truth, "noise": noise, "depth": depth, "mask": mask,
-            "motion": motion if has_motion else torch.zeros_like(motion),
-            "visible": g.visible.float() if has_motion else torch.ones_like(g.visible, dtype=torch.float32),
-            "has_depth": torch.tensor(float(has_depth)), "has_motion": torch.tensor(float(has_motion)),
-            "has_mask": torch.tensor(float(has_mask)), "parameters": parameters, "cut": g.cut[:, 0, 0, 0],
-        }  # fmt: skip
-        for name, value in row.items():
-            columns[name].append(value)
-    stacked = {
-        name: torch.stack(values, dim=0 if name.startswith("has_") else 1) for name, values in columns.items()
-    }
-    return Batch(**stacked)
+        other, at = first, frames
+        if frames > 1 and choice(rng, 8) == 0:
+            other, at = random_style(rng), 1 + choice(rng, frames - 1)
+        styles += [first if t < at else other for t in range(frames)]
+        looks += [random_look(rng)] * frames
+        smooth += [choice(rng, 5) < 3] * frames
+        noise.append(clip_noise(g, int(torch.randint(1 << 31, (), generator=rng))))
+    every = GBuffer.cat(clips)
+    grain = torch.randn(size * frames, 1, height, width, generator=rng)
+    source, truth, parameters = _draw_pairs(every, styles, torch.cat(noise), looks, torch.tensor(smooth), grain)
+    depth, motion, mask = engine_planes(every)
+    visible = every.visible.float()
+    has_depth, has_motion, has_mask = ((torch.rand(size, generator=rng) < 0.5).float() for _ in range(3))
+    withheld = (has_motion == 0).repeat_interleave(frames)[:, None, None, None]
+    motion = torch.where(withheld, torch.zeros_like(motion), motion)
+    visible = torch.where(withheld, torch.ones_like(visible), visible)
+
+    def by_time(rows: Tensor) -> Tensor:
+        """[size * frames, ...] -> [frames, size, ...]."""
+        return rows.unflatten(0, (size, frames)).transpose(0, 1)
+
+    return Batch(
+        source=by_time(source), truth=by_time(truth), noise=by_time(torch.cat(noise)), depth=by_time(depth),
+        motion=by_time(motion), visible=by_time(visible), mask=by_time(mask), has_depth=has_depth,
+        has_motion=has_motion, has_mask=has_mask, parameters=by_time(parameters),
+        cut=by_time(every.cut[:, 0, 0, 0]),
+    )  # fmt: skip

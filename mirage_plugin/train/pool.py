@@ -68,6 +68,7 @@ class ClipPool:
         """
         self.folder, self.capacity = folder, capacity
         self.first, self.steps_per_clip = first, steps_per_clip
+        self._open: dict[int, GBuffer] = {}
         folder.mkdir(parents=True, exist_ok=True)
         context = multiprocessing.get_context("spawn")
         self._wanted = context.Value("q", self.newest(start_step))
@@ -99,11 +100,15 @@ class ClipPool:
                 raise RuntimeError(f"no clip came for {CLIP_TIMEOUT_S:g} s: the process that draws {path} has died")
             time.sleep(0.05)
         (self.folder / f"{oldest - 1:07d}.pt").unlink(missing_ok=True)
-        return GBuffer(**torch.load(path, mmap=True, weights_only=True))
+        self._open.pop(oldest - 1, None)
+        if index not in self._open:
+            # Mapped, not read: a crop touches only its own pages, and the file need not be parsed twice.
+            self._open[index] = GBuffer(**torch.load(path, mmap=True, weights_only=True))
+        return self._open[index]
 
     def __getstate__(self) -> dict[str, object]:
         """What a process that only samples needs."""
-        return self.__dict__ | {"_workers": []}
+        return self.__dict__ | {"_workers": [], "_open": {}}
 
     def close(self) -> None:
         """Stop the processes; what they drew stays for the next run."""

@@ -39,28 +39,43 @@ LINE_EVERY_S = 30.0
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """What a device can afford; the objective is the same."""
+class Stage:
+    """A part of a run, up to the share `until` of its time.
 
+    Single frames first, as many styles a step as fit: most of what there is to learn is what a style does to a
+    picture. Then clips, for the memory.
+    """
+
+    until: float
     batch: int
-    clip_frames: int
     frames: int
     height: int
     width: int
+    second_pass: float
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What a device can afford; the objective is the same."""
+
+    stages: tuple[Stage, ...]
     learning_rate: float
+    clip_frames: int
     capacity: int
     steps_per_clip: int
     workers: int
     drawers: int
-    second_pass: float
 
 
 def _recipe(tier: str, device: torch.device) -> Recipe:
     if device.type == "cpu":
-        return Recipe(16, 6, 3, 96, 128, 3e-3, 500, 4, 1, 1, 0.2)
-    batch = {"nano": 64, "small": 32, "base": 24}[tier]
-    workers = max(2, (os.cpu_count() or 4) - 4)
-    return Recipe(batch, 6, 4, 128, 192, {"nano": 3e-3, "small": 1.5e-3, "base": 1e-3}[tier], 2000, 1, workers // 2, workers // 2, 0.35)
+        stages = (Stage(0.72, 48, 1, 96, 96, 0.1), Stage(1.0, 12, 4, 96, 128, 0.35))
+        return Recipe(stages, 3e-3, 6, 500, 4, 1, 1)
+    batch = {"nano": 256, "small": 128, "base": 96}[tier]
+    rate = {"nano": 3e-3, "small": 1.5e-3, "base": 1e-3}[tier]
+    stages = (Stage(0.65, batch, 1, 128, 128, 0.15), Stage(1.0, batch // 4, 6, 128, 192, 0.35))
+    processes = max(2, (os.cpu_count() or 4) - 2)
+    return Recipe(stages, rate, 6, 3000, 1, processes // 2, processes // 2)
 
 
 class Run:
@@ -141,19 +156,19 @@ def _device(name: str) -> torch.device:
 class _Batches(IterableDataset[dict[str, Tensor]]):
     """Batches in the order of steps, drawn in processes of their own: restyling is half of the work of a step."""
 
-    def __init__(self, pool: ClipPool, seed: int, first: int, recipe: Recipe) -> None:
-        self.pool, self.seed, self.first, self.recipe = pool, seed, first, recipe
+    def __init__(self, pool: ClipPool, seed: int, first: int, stage: Stage) -> None:
+        self.pool, self.seed, self.first, self.stage = pool, seed, first, stage
 
     def __iter__(self) -> Iterator[dict[str, Tensor]]:
         torch.set_num_threads(1)
         worker = get_worker_info()
         offset, stride = (worker.id, worker.num_workers) if worker else (0, 1)
+        stage = self.stage
         for step in itertools.count(self.first + offset, stride):
             rng = torch.Generator().manual_seed((self.seed * 1_000_003 + step) & (2**63 - 1))
             draw = functools.partial(self.pool.sample, step)
-            recipe = self.recipe
             batch = draw_batch(
-                draw, rng, size=recipe.batch, frames=recipe.frames, height=recipe.height, width=recipe.width
+                draw, rng, size=stage.batch, frames=stage.frames, height=stage.height, width=stage.width
             )
             yield {name: getattr(batch, name) for name in Batch.__dataclass_fields__}
 
@@ -202,26 +217,52 @@ def train(config: TrainConfig) -> None:
 def _loop(
     config: TrainConfig, run: Run, pool: ClipPool, device: torch.device, folder: Path, console: Console
 ) -> None:
-    recipe = run.recipe
-    checkpoint = folder / "state.pt"
-    begun = last_line = last_save = last_sheet = time.monotonic()
-    carried: Tensor | None = None
+    clock = _Clock(time.monotonic(), config.minutes * 60)
+    for stage in run.recipe.stages:
+        if clock.part < stage.until:
+            console.print(f"{stage.batch} clips of {stage.frames} frame(s) a step")
+            _train_stage(config, run, pool, device, folder, console, stage, clock)
+
+
+@dataclass
+class _Clock:
+    """Where a run is between its first and its last second."""
+
+    begun: float
+    length: float
+    line: float = 0.0
+    saved: float = 0.0
+    sheet: float = 0.0
+
+    @property
+    def now(self) -> float:
+        return time.monotonic() - self.begun
+
+    @property
+    def part(self) -> float:
+        return self.now / self.length
+
+
+def _train_stage(
+    config: TrainConfig, run: Run, pool: ClipPool, device: torch.device, folder: Path, console: Console,
+    stage: Stage, clock: _Clock,
+) -> None:  # fmt: skip
     recent: list[float] = []
-    first_step = run.step
+    carried: Tensor | None = None
+    first_step, first_time = run.step, clock.now
     loader = DataLoader(
-        _Batches(pool, config.seed, run.step, recipe), batch_size=None, num_workers=recipe.drawers,
+        _Batches(pool, config.seed, run.step, stage), batch_size=None, num_workers=run.recipe.drawers,
         prefetch_factor=2, multiprocessing_context="spawn", pin_memory=device.type == "cuda",
     )  # fmt: skip
     for drawn in loader:
-        batch = Batch(**{name: value.to(device, non_blocking=True) for name, value in drawn.items()})
-        part = (time.monotonic() - begun) / (config.minutes * 60)
-        if part >= 1:
+        if clock.part >= stage.until:
             break
+        batch = Batch(**{name: value.to(device, non_blocking=True) for name, value in drawn.items()})
         rng = torch.Generator().manual_seed(config.seed * 7_919 + run.step)
         for group in run.optimizer.param_groups:
-            group["lr"] = _learning_rate(recipe, run.step, part)
+            group["lr"] = _learning_rate(run.recipe, run.step, clock.part)
         with torch.autocast(device.type, torch.bfloat16):
-            loss, carried = clip_loss(run.net, batch, rng, second_pass=recipe.second_pass, carried=carried)
+            loss, carried = clip_loss(run.net, batch, rng, second_pass=stage.second_pass, carried=carried)
         run.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         norm = torch.nn.utils.clip_grad_norm_(run.net.parameters(), 1.0)
@@ -230,22 +271,23 @@ def _loop(
             run.update_average()
         run.step += 1
         recent.append(float(loss.detach()))
-        now = time.monotonic()
-        if now - last_line > LINE_EVERY_S:
+        now = clock.now
+        if now - clock.line > LINE_EVERY_S:
             mean = float(np.mean(recent))
-            rate = (run.step - first_step) / (now - begun)
+            rate = (run.step - first_step) / (now - first_time)
             run.losses.append((run.step, mean))
-            left = config.minutes - (now - begun) / 60
+            left = (clock.length - now) / 60
             console.print(f"step {run.step:6d}  loss {mean:.4f}  {rate:.2f} steps/s  {left:.0f} min left")
-            recent, last_line = [], now
-        if now - last_save > CHECKPOINT_EVERY_S:
-            run.seconds += now - last_save
-            run.save(checkpoint)
-            last_save = now
-        if now - last_sheet > SHEET_EVERY_S:
+            recent, clock.line = [], now
+        if now - clock.saved > CHECKPOINT_EVERY_S:
+            run.seconds += now - clock.saved
+            run.save(folder / "state.pt")
+            clock.saved = now
+        if now - clock.sheet > SHEET_EVERY_S:
             _sheet(run.average, batch, folder / f"sheet_{run.step:06d}.png")
-            last_sheet = now
-    run.seconds += time.monotonic() - last_save
+            clock.sheet = now
+    run.seconds += clock.now - clock.saved
+    clock.saved = clock.now
 
 
 def _sheet(net: MirageNet, batch: Batch, path: Path) -> None:
