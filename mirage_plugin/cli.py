@@ -5,6 +5,8 @@ Each command imports its implementation when it is called: `mirage --help` needs
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -362,23 +364,74 @@ def profile(
     )
 
 
-@app.command(rich_help_panel=LOOK, epilog=_examples("mirage keys", "mirage keys --make living-room"))
-def keys(
-    make: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Make a key pair of that name first.")
-    ] = None,
-    directory: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", file_okay=False, help="Where keys lie.", show_default="this user's own"),
-    ] = None,
-) -> None:
-    """List the keys that let a game on another machine in, or make one."""
-    from mirage_bridge.keys import list_keys, make_keys
+keys = typer.Typer(help="The keys that let a game on another machine in.", no_args_is_help=True)
+app.add_typer(keys, name="keys", rich_help_panel=LOOK)
 
-    if make is not None:
-        typer.echo(f"wrote {make_keys(name=make, directory=directory)}")
-    for name, public_key in sorted(list_keys(directory=directory).items()):
-        typer.echo(f"{name}  {public_key}")
+KeyDirectory = Annotated[
+    Path | None,
+    typer.Option("--directory", metavar="DIR", file_okay=False, help="Where keys lie.", show_default="this user's own"),
+]
+
+
+@keys.command("make", epilog=_examples("mirage keys make host", "mirage keys make living-room"))
+def keys_make(name: str, directory: KeyDirectory = None) -> None:
+    """Make a key pair and print its public half. The sidecar's own is called host."""
+    from mirage_bridge import keys as store
+
+    with _as_config_error():
+        typer.echo(store.make(name, directory).public)
+
+
+@keys.command("list")
+def keys_list(directory: KeyDirectory = None) -> None:
+    """List this machine's keys and the games that are let in."""
+    from mirage_bridge import keys as store
+
+    with _as_config_error():
+        for key in store.list_keys(directory):
+            typer.echo(f"key      {key.name}  {key.public}")
+        for name, public in sorted(store.allowed(directory).items()):
+            typer.echo(f"allowed  {name}  {public}")
+
+
+@keys.command("allow", epilog=_examples("mirage keys allow living-room 'PUBLIC KEY'"))
+def keys_allow(name: str, public: str, directory: KeyDirectory = None) -> None:
+    """Let the game with this public key in."""
+    from mirage_bridge import keys as store
+
+    with _as_config_error():
+        store.allow(name, public, directory)
+
+
+@keys.command("revoke")
+def keys_revoke(name: str, directory: KeyDirectory = None) -> None:
+    """Let a game in no more."""
+    from mirage_bridge import keys as store
+    from mirage_plugin.errors import ConfigError
+
+    with _as_config_error():
+        if not store.revoke(name, directory):
+            raise ConfigError(f"nobody is let in as {name!r}: `mirage keys list` shows who is")
+
+
+@keys.command("trust", epilog=_examples("mirage keys trust tcp://192.0.2.7:7788 'PUBLIC KEY'"))
+def keys_trust(endpoint: str, public: str, directory: KeyDirectory = None) -> None:
+    """Remember the public key of a sidecar on another machine."""
+    from mirage_bridge import keys as store
+
+    with _as_config_error():
+        store.trust(endpoint, public, directory)
+
+
+@contextlib.contextmanager
+def _as_config_error() -> Iterator[None]:
+    """The key store knows names and files, not the command line: its complaints become a sentence and exit code 2."""
+    from mirage_plugin.errors import ConfigError
+
+    try:
+        yield
+    except (ValueError, FileExistsError) as error:
+        raise ConfigError(str(error)) from error
 
 
 @app.command(rich_help_panel=LOOK, epilog=_examples("mirage doctor", "mirage doctor --json out/doctor.json"))

@@ -15,13 +15,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import mirage_bridge
 from PIL import Image, ImageDraw
 from rich.console import Console
 from rich.table import Table
 
+import mirage_bridge
 from mirage_plugin.config import parse_size
 from mirage_plugin.errors import MirageError, MissingDependencyError, OutputError
+from mirage_plugin.sidecar import EXIT_WITH_PARENT
 from mirage_plugin.styles.parameters import load_style
 
 __all__ = ["demo"]
@@ -31,7 +32,15 @@ _READY_TIMEOUT_S = 600.0
 
 
 def demo(
-    *, headless: bool, frames: int, size: str, seed: int, out: Path, tier: str, device: str, style: str | None,
+    *,
+    headless: bool,
+    frames: int,
+    size: str,
+    seed: int,
+    out: Path,
+    tier: str,
+    device: str,
+    style: str | None,
     json: Path | None,
 ) -> None:
     """Start a sidecar and the sample game, play or film it, and print the frame budget.
@@ -65,7 +74,9 @@ def demo(
                 command += ["--style", styles[0]] + (["--frames", str(frames)] if frames else [])
             finished = subprocess.run(command, check=False)
         if finished.returncode != 0 or not figures.is_file():
-            raise MirageError(f"the sample game ended with code {finished.returncode}; its own lines above say why")
+            raise MirageError(
+                f"the sample game ended with code {finished.returncode}; its own lines above say why"
+            )
         played: dict[str, Any] = json_format.loads(figures.read_text(encoding="utf-8"))
         report = {
             "frames": played["frames"], "answered": played["answered"], "service_ms": played["service_ms"],
@@ -88,9 +99,11 @@ def demo(
 def _game_file() -> Path:
     game = Path(__file__).parents[1] / "examples" / "game.py"
     if not game.is_file():
-        raise MirageError("the sample game is not in the wheel: run the demo from a checkout of the repository")
+        raise MirageError(
+            "the sample game is not in the wheel: run the demo from a checkout of the repository"
+        )
     try:
-        import pygame  # noqa: F401, PLC0415
+        import pygame  # noqa: F401
     except ImportError as error:
         raise MissingDependencyError("pygame", "game") from error
     return game
@@ -101,7 +114,11 @@ def _sidecar(endpoint: str, tier: str, device: str, style: str, console: Console
     """Run `mirage serve` until it is ready, and stop it in the end, whatever happened."""
     command = [sys.executable, "-m", "mirage_plugin", "serve", "--bind", endpoint, "--tier", tier,
                "--device", device, "--style", style]  # fmt: skip
-    process = subprocess.Popen(command, start_new_session=os.name == "posix")
+    process = subprocess.Popen(
+        command, start_new_session=os.name == "posix", env=os.environ | {EXIT_WITH_PARENT: str(os.getpid())}
+    )
+    # Whoever ends the demo ends its sidecar: a SIGTERM runs the `finally` below, and a SIGKILL is seen by the child.
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         with console.status("the sidecar loads and warms up; the first time compiles for a minute or two"):
             until = time.monotonic() + _READY_TIMEOUT_S
@@ -112,7 +129,9 @@ def _sidecar(endpoint: str, tier: str, device: str, style: str, console: Console
                     mirage_bridge.request(endpoint, "status", {}, timeout_s=1.0)
                     break
                 if time.monotonic() > until:
-                    raise MirageError(f"the sidecar was not ready after {_READY_TIMEOUT_S:.0f} s; run `mirage serve` to see why")
+                    raise MirageError(
+                        f"the sidecar was not ready after {_READY_TIMEOUT_S:.0f} s; run `mirage serve` to see why"
+                    )
                 time.sleep(0.1)
         yield
     finally:
@@ -123,6 +142,7 @@ def _sidecar(endpoint: str, tier: str, device: str, style: str, console: Console
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+        signal.signal(signal.SIGTERM, before)
 
 
 def _contact_sheet(pairs: Path, styles: list[str], path: Path) -> None:

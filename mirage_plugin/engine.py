@@ -25,7 +25,13 @@ from mirage_plugin.config import ServeConfig, choose_tier, weights_directory
 from mirage_plugin.errors import DeviceError
 from mirage_plugin.model.checkpoint import load_network
 from mirage_plugin.model.core import Core, CoreInput, CoreOutput
-from mirage_plugin.model.cpu_pixels import cells_from_pixels, compose_pixels, move_noise, plane_cells, warp_edit
+from mirage_plugin.model.cpu_pixels import (
+    cells_from_pixels,
+    compose_pixels,
+    move_noise,
+    plane_cells,
+    warp_edit,
+)
 from mirage_plugin.model.network import PLANE_CHANNELS
 from mirage_plugin.model.sampling import levels
 from mirage_plugin.styles.parameters import Style
@@ -97,8 +103,12 @@ class Canvas:
         self.half_motion: Floats = np.zeros((1, 1, 2), np.float32)
         self.has_motion = False
         content_h, content_w = self.fit.content
-        self._rows = np.minimum(((np.arange(0, content_h, 2) + 0.5) * self.height / content_h).astype(int), self.height - 1)
-        self._columns = np.minimum(((np.arange(0, content_w, 2) + 0.5) * self.width / content_w).astype(int), self.width - 1)
+        self._rows = np.minimum(
+            ((np.arange(0, content_h, 2) + 0.5) * self.height / content_h).astype(int), self.height - 1
+        )
+        self._columns = np.minimum(
+            ((np.arange(0, content_w, 2) + 0.5) * self.width / content_w).astype(int), self.width - 1
+        )
         self.edit: tuple[Floats, Floats] | None = None
         self.edit_age = 0
         self.fresh = True
@@ -113,7 +123,8 @@ class Canvas:
         """A display plane at one entry per 2x2 working pixels."""
         if self.fit.content == (self.height, self.width):
             return plane[::2, ::2]
-        return plane[self._rows][:, self._columns]
+        chosen: NDArray[Any] = plane[self._rows][:, self._columns]
+        return chosen
 
 
 class Engine:
@@ -133,10 +144,13 @@ class Engine:
         net = load_network(self.tier)
         self.dtype = _best_dtype(self.device)
         guide = net.guide
-        self._look: Floats = guide.look.weight.detach().permute(0, 2, 3, 1).reshape(6, 27).contiguous().numpy()
+        self._look: Floats = (
+            guide.look.weight.detach().permute(0, 2, 3, 1).reshape(6, 27).contiguous().numpy()
+        )
         self._weigh: Floats = guide.weigh.weight.detach().reshape(4, 6).contiguous().numpy()
-        self._weigh_bias: Floats = guide.weigh.bias.detach().numpy().copy()
-        self._look_bias: Floats = guide.look.bias.detach().numpy().copy()
+        parameters = {name: value.detach().numpy().copy() for name, value in guide.named_parameters()}
+        self._weigh_bias: Floats = parameters["weigh.bias"]
+        self._look_bias: Floats = parameters["look.bias"]
         self.state_channels = net.tier.state
         self._style_encoder = load_network(self.tier).style_encoder
         self._core = Core(net, self.dtype).to(self.device)
@@ -152,18 +166,22 @@ class Engine:
         self.set_style(canvas, Style.make("plain", {}))
         if self.device.type == "cpu":
             os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(_cache_directory()))
-            import torch._inductor.config as inductor  # noqa: PLC0415  (a second of import that a GPU host need not pay)
+            import torch._inductor.config as inductor
 
             inductor.freezing = True
             compiled = torch.compile(self._core, dynamic=False)
             try:
                 with torch.inference_mode():
                     for grid in range(len(GRIDS)):
-                        self._tell(f"compiling for {GRIDS[grid][1] * 8}x{GRIDS[grid][0] * 8}; kept for the next start")
+                        self._tell(
+                            f"compiling for {GRIDS[grid][1] * 8}x{GRIDS[grid][0] * 8}; kept for the next start"
+                        )
                         canvas.fit_to(grid)
                         compiled(self._input(canvas))
                 self._forward = compiled
-            except Exception as error:  # whatever the compiler trips over, the uncompiled network still serves
+            except (
+                Exception
+            ) as error:  # whatever the compiler trips over, the uncompiled network still serves
                 first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
                 self._tell(f"serving uncompiled, slower: torch.compile failed here ({first[:160]})")
                 torch._dynamo.reset()
@@ -175,7 +193,9 @@ class Engine:
         frame = generator.integers(0, 256, (360, 640, 4), np.uint8)
         out = np.empty_like(frame)
         planes = FramePlanes(
-            np.ones((360, 640), np.float32), np.zeros((360, 640, 2), np.float16), np.ones((360, 640), np.uint8)
+            np.ones((360, 640), np.float32),
+            np.zeros((360, 640, 2), np.float16),
+            np.ones((360, 640), np.uint8),
         )
         order = np.array([0, 1, 2])
         canvas = self.open(360, 640, 0)
@@ -217,7 +237,9 @@ class Engine:
         canvas.film = film
         canvas.guide_bias = bias.cpu().numpy() + self._look_bias
 
-    def read(self, canvas: Canvas, pixels: Bytes, order: NDArray[np.int64], planes: FramePlanes, cut: bool) -> None:
+    def read(
+        self, canvas: Canvas, pixels: Bytes, order: NDArray[np.int64], planes: FramePlanes, cut: bool
+    ) -> None:
         """Preprocess: bring a frame and its planes onto the cell grid.
 
         `pixels` uint8 [H, W, C] with red, green and blue at `order`.
@@ -226,7 +248,8 @@ class Engine:
             canvas.reset()
         content_h, content_w = canvas.fit.content
         if canvas.fit.content != pixels.shape[:2]:
-            pixels = cv2.resize(pixels, (content_w, content_h), interpolation=cv2.INTER_AREA)
+            small = cv2.resize(pixels, (content_w, content_h), interpolation=cv2.INTER_AREA)
+            pixels = small.astype(np.uint8, copy=False).reshape(content_h, content_w, -1)
         cells_from_pixels(pixels, order, canvas.cells)
         nothing = np.zeros((1, 1), np.float32)
         depth = mask = motion = None
@@ -247,7 +270,14 @@ class Engine:
         )  # fmt: skip
         before, after = canvas.noise
         move_noise(
-            before, after, canvas.half_motion, canvas.has_motion, canvas.fresh, canvas.seed, canvas.frame, canvas.noise_cells
+            before,
+            after,
+            canvas.half_motion,
+            canvas.has_motion,
+            canvas.fresh,
+            canvas.seed,
+            canvas.frame,
+            canvas.noise_cells,
         )
         canvas.noise = [after, before]
         self._place_memory(canvas)
@@ -271,9 +301,15 @@ class Engine:
     def _input(self, canvas: Canvas) -> CoreInput:
         assert canvas.film is not None, "set_style comes before the first frame"
         # Wrapped anew each time, so that the compiler always sees tensors of one kind and compiles once a grid.
-        arrays = (canvas.cells[None], canvas.noise_cells[None], canvas.planes[None], canvas.stored, canvas.motion)
+        arrays = (
+            canvas.cells[None],
+            canvas.noise_cells[None],
+            canvas.planes[None],
+            canvas.stored,
+            canvas.motion,
+        )
         tensors = [torch.from_numpy(array).to(self.device) for array in (*arrays, canvas.seen)]
-        return CoreInput(*tensors, canvas.film)
+        return CoreInput._make((*tensors, canvas.film))
 
     @torch.inference_mode()
     def denoise(self, canvas: Canvas) -> bool:
@@ -319,7 +355,13 @@ class Engine:
         return True
 
     def compose(
-        self, canvas: Canvas, pixels: Bytes, out: Bytes, order: NDArray[np.int64], mask: Bytes | None, strength: float
+        self,
+        canvas: Canvas,
+        pixels: Bytes,
+        out: Bytes,
+        order: NDArray[np.int64],
+        mask: Bytes | None,
+        strength: float,
     ) -> None:
         """Apply the canvas' edit to the full-resolution frame; `mask` 0 keeps the source."""
         self._compose(canvas, pixels, out, order, mask, strength, canvas.fit.content)
@@ -338,7 +380,9 @@ class Engine:
 
 def _image_of(cells: Bytes) -> Bytes:
     h, w, _ = cells.shape
-    return np.ascontiguousarray(cells.reshape(h, w, 8, 8, 3).transpose(0, 2, 1, 3, 4).reshape(h * 8, w * 8, 3))
+    return np.ascontiguousarray(
+        cells.reshape(h, w, 8, 8, 3).transpose(0, 2, 1, 3, 4).reshape(h * 8, w * 8, 3)
+    )
 
 
 def _device(name: str) -> torch.device:
@@ -370,5 +414,3 @@ def _best_dtype(device: torch.device) -> torch.dtype:
 def _cache_directory() -> Path:
     base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
     return Path(base) / "mirage" / "inductor"
-
-

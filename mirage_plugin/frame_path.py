@@ -13,9 +13,9 @@ from typing import Any
 
 import cv2
 import numpy as np
-from mirage_bridge import DepthConvention, FrameJob, HostSession, Offer
 from numpy.typing import NDArray
 
+from mirage_bridge import DepthConvention, FrameJob, HostSession, Offer
 from mirage_plugin import pacing
 from mirage_plugin.engine import GRIDS, Canvas, Engine, FramePlanes
 from mirage_plugin.profiler import Recorder, staged
@@ -25,11 +25,17 @@ __all__ = ["Served", "Stream", "rungs_for"]
 
 _ORDERS = {"RGBA8": (0, 1, 2), "BGRA8": (2, 1, 0), "RGB8": (0, 1, 2)}
 _TO_SRGB = np.array(
-    [round(255 * (12.92 * c if c <= 0.0031308 else 1.055 * c ** (1 / 2.4) - 0.055)) for c in np.arange(256) / 255],
+    [
+        round(255 * (12.92 * c if c <= 0.0031308 else 1.055 * c ** (1 / 2.4) - 0.055))
+        for c in np.arange(256) / 255
+    ],
     np.uint8,
 )
 _TO_LINEAR = np.array(
-    [round(255 * (c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4)) for c in np.arange(256) / 255],
+    [
+        round(255 * (c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4))
+        for c in np.arange(256) / 255
+    ],
     np.uint8,
 )
 
@@ -70,7 +76,12 @@ class Stream:
         self.offer = offer
         self.rungs = rungs_for(self.engine, offer.size)
         self.pace = pacing.start(
-            self.rungs, offer.budget_ns, offer.delivery, self.engine.reuse_ns, self.engine.compose_ns, time.monotonic_ns()
+            self.rungs,
+            offer.budget_ns,
+            offer.delivery,
+            self.engine.reuse_ns,
+            self.engine.compose_ns,
+            time.monotonic_ns(),
         )
         self.canvas: Canvas = self.engine.open(height, width, self.session.seed & 0x7FFFFFFF, self._grid(0))
         self._epoch = -1
@@ -236,7 +247,10 @@ def _metres(depth: NDArray[Any], convention: DepthConvention) -> NDArray[Any]:
     # Reversed z: 1 at the near plane, 0 at the far one, which may be infinitely far.
     near, far = convention.near_m, convention.far_m
     least = 0.0 if math.isinf(far) else near / far
-    return np.float32(near) / (np.clip(depth, 0.0, 1.0) * np.float32(1 - least) + np.float32(max(least, 1e-7)))
+    metres: NDArray[Any] = np.float32(near) / (
+        np.clip(depth, 0.0, 1.0) * np.float32(1 - least) + np.float32(max(least, 1e-7))
+    )
+    return metres
 
 
 def _to_previous(motion: NDArray[Any], offer: Offer) -> NDArray[Any]:
@@ -252,4 +266,5 @@ def _to_previous(motion: NDArray[Any], offer: Offer) -> NDArray[Any]:
     scale = np.array(offer.size if convention.unit == "uv" else (1, 1), np.float32) * np.float32(sign)
     if offer.orientation == "bottom_up":
         scale = scale * np.array([1, -1], np.float32)
-    return wide * scale
+    moved: NDArray[Any] = wide * scale
+    return moved

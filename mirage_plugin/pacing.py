@@ -68,6 +68,10 @@ _LEARN: Final = 4
 # The calm time before a step up, and how long it grows where the higher rung does not hold.
 _HOLD_NS: Final = 1_500_000_000
 _HOLD_MAX_NS: Final = 8 * _HOLD_NS
+# Without the net a quarter of the hold is waited before it is tried again. Each try may miss, so that at
+# last, after 24 s, there is one in 1440 frames of 60 Hz: fewer than may be missed.
+_HOLD_MAX_WITHOUT_NET_NS: Final = 64 * _HOLD_NS
+_HOLD_AFTER_NET_CAME_BACK_NS: Final = 4 * _HOLD_NS
 _CALM_FRAMES: Final = 30
 # A higher rung must fit with this to spare: the estimate of a rung that does not run is a guess.
 _SPARE: Final = 1.1
@@ -215,9 +219,7 @@ def ladder(sizes: Sequence[tuple[int, int]], steps: int = 1) -> tuple[Rung, ...]
     choices = [1 << power for power in range(steps.bit_length()) if 1 << power <= steps]
     if steps not in choices:
         choices.append(steps)
-    every = sorted(
-        (Rung(size, count) for size in sizes for count in choices), key=lambda r: (-r.work, r.steps)
-    )
+    every = sorted((Rung(size, count) for size in sizes for count in choices), key=lambda r: (-r.work, r.steps))
     kept = every[:1]
     for rung in every[1:]:
         # A rung that spares less than 15 % is not worth the change of the picture.
@@ -338,16 +340,10 @@ def decide(pace: Pace, now_ns: int, frame: FrameTimes, others: Sequence[Pace] = 
         if mix < 1.0:
             why = why or "fading in"
         elif not why and level:
-            why = (
-                "smaller to stay in time"
-                if rung.size != pace.ladder[0].size
-                else "fewer steps to stay in time"
-            )
+            why = "smaller to stay in time" if rung.size != pace.ladder[0].size else "fewer steps to stay in time"
         # A late picture is still the newest one where nobody waits for it.
         compose_by_ns = (
-            _NEVER_NS
-            if pace.delivery == "newest"
-            else deadline_ns - margin_ns(pace.budget_ns) - pace.compose_ns
+            _NEVER_NS if pace.delivery == "newest" else deadline_ns - margin_ns(pace.budget_ns) - pace.compose_ns
         )
         return Decision("net", level, rung.size, rung.steps, mix, 0, why, compose_by_ns, level, left_ns)
     return _without_net(pace, frame, level, left_ns, deadline_ns, short)
@@ -373,9 +369,7 @@ def _next_level(pace: Pace, now_ns: int, others: Sequence[Pace]) -> tuple[int, s
     return level, ""
 
 
-def _without_net(
-    pace: Pace, frame: FrameTimes, level: int, left_ns: int, deadline_ns: int, short: bool
-) -> Decision:
+def _without_net(pace: Pace, frame: FrameTimes, level: int, left_ns: int, deadline_ns: int, short: bool) -> Decision:
     why = "the frame came late" if short else "the net does not fit"
     age = _edit_age(pace, frame)
     if age is None or pace.reuse_ns > left_ns:
@@ -448,9 +442,12 @@ def observe(
     if level > pace.level or (pace.level == level == floor and decision.level < floor):
         # Down from a rung that was just tried: wait longer before the next try.
         failed = trial or decision.level < pace.level
-        hold_ns, trial = (min(2 * hold_ns, _HOLD_MAX_NS) if failed else hold_ns), False
+        most_ns = _HOLD_MAX_WITHOUT_NET_NS if level == floor else _HOLD_MAX_NS
+        hold_ns, trial = (min(2 * hold_ns, most_ns) if failed else hold_ns), False
     elif level < pace.level:
-        if trial:
+        if pace.level == floor:
+            hold_ns = min(hold_ns, _HOLD_AFTER_NET_CAME_BACK_NS)
+        elif trial:
             hold_ns = max(_HOLD_NS, hold_ns // 2)
         trial = True
     moved = level != pace.level or decision.level != pace.level

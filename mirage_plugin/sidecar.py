@@ -10,10 +10,10 @@ from collections.abc import Mapping
 from types import FrameType
 from typing import Any
 
-import mirage_bridge
-from mirage_bridge import Admission, Capabilities, Host, HostSession, Offer, StyleError
 from rich.console import Console
 
+import mirage_bridge
+from mirage_bridge import Admission, Capabilities, Host, HostSession, Offer, StyleError
 from mirage_plugin import __version__, pacing
 from mirage_plugin.config import ServeConfig
 from mirage_plugin.engine import Engine
@@ -23,8 +23,10 @@ from mirage_plugin.profiler import Recorder, activate
 from mirage_plugin.style_input import resolve_style
 from mirage_plugin.styles.parameters import preset_names
 
-__all__ = ["Sidecar", "serve"]
+__all__ = ["EXIT_WITH_PARENT", "Sidecar", "serve"]
 
+EXIT_WITH_PARENT = "MIRAGE_EXIT_WITH_PARENT"
+"""Environment variable: the process id of who started this sidecar, which stops when that process is gone."""
 _MAX_SESSIONS = 8
 
 
@@ -56,12 +58,19 @@ class Sidecar:
             admit=self._admit, check_style=_check_style,
         )  # fmt: skip
         try:
-            console.print(f"mirage {__version__}: loading and warming up; the first time takes a minute or two")
+            console.print(
+                f"mirage {__version__}: loading and warming up; the first time takes a minute or two"
+            )
             began = time.monotonic()
             self._engine = Engine(config, lambda sentence: console.print(f"note: {sentence}"))
             engine = self._engine
             self._recorder = Recorder(
-                info={"tier": engine.tier, "device": engine.device.type, "version": __version__, "steps": config.steps}
+                info={
+                    "tier": engine.tier,
+                    "device": engine.device.type,
+                    "version": __version__,
+                    "steps": config.steps,
+                }
             )
         except BaseException:
             self._host.close()
@@ -87,7 +96,10 @@ class Sidecar:
         """Serve until told to stop."""
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._on_signal)
+        parent = os.environ.get(EXIT_WITH_PARENT)
         while not self._stopping:
+            if parent is not None and str(os.getppid()) != parent:
+                break
             for event in self._host.poll(0.5):
                 self._heed(event)
             self._serve_waiting()

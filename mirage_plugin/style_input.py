@@ -28,7 +28,9 @@ def resolve_style(spec: str | Mapping[str, Any]) -> Style:
     if "mix" in spec:
         mix = spec["mix"]
         if not isinstance(mix, Mapping) or not 1 <= len(mix) <= 8:
-            raise ConfigError("a mix names one to eight presets with their weights, as {'mix': {'snow': 1.0}}")
+            raise ConfigError(
+                "a mix names one to eight presets with their weights, as {'mix': {'snow': 1.0}}"
+            )
         parts = [(_preset(str(name)), _weight(weight)) for name, weight in mix.items()]
         total = sum(weight for _, weight in parts)
         if total <= 0:

@@ -47,6 +47,15 @@ class CoreOutput(NamedTuple):
 class Core(nn.Module):
     """`MirageNet` folded for serving, in `dtype`."""
 
+    byte_source: Tensor
+    byte_noisy: Tensor
+    byte_both: Tensor
+    bias_source: Tensor
+    bias_noisy: Tensor
+    bias_both: Tensor
+    lift: Tensor
+    planes_weight: Tensor
+
     def __init__(self, net: MirageNet, dtype: torch.dtype) -> None:
         """Fold a trained network; it is not changed."""
         super().__init__()
@@ -87,8 +96,12 @@ class Core(nn.Module):
         memory = warp_state(dequantise(x.stored, self.dtype), x.motion, x.seen)
         edit, state = self.net.from_film(stem, memory, x.film)
         matrices, detail = edit.matrices.float(), edit.detail.float()
-        health = torch.stack([matrices.square().mean(), detail.square().mean(), state.float().square().mean()])
-        return CoreOutput(Edit(matrices, detail), quantise(state), torch.cat([health, health.sum()[None] * 0]))
+        health = torch.stack(
+            [matrices.square().mean(), detail.square().mean(), state.float().square().mean()]
+        )
+        return CoreOutput(
+            Edit(matrices, detail), quantise(state), torch.cat([health, health.sum()[None] * 0])
+        )
 
     @torch.inference_mode()
     def film(self, style: Tensor, k: float, trust: float) -> tuple[Tensor, Tensor]:

@@ -19,7 +19,7 @@ __all__ = ["cells_from_pixels", "compose_pixels", "move_noise", "plane_cells", "
 _jit = njit(cache=True, fastmath={"contract", "reassoc", "arcp", "nsz"}, nogil=True)
 
 
-@_jit  # type: ignore[untyped-decorator]
+@_jit
 def cells_from_pixels(pixels: Any, order: Any, cells: Any) -> None:
     """Cut uint8 pixels [H, W, C] into uint8 cells [h, w, 192]; beyond the frame its edge is repeated."""
     height, width, _ = pixels.shape
@@ -44,7 +44,7 @@ def cells_from_pixels(pixels: Any, order: Any, cells: Any) -> None:
                         cells[cy, cx, base + column * 3 + 2] = pixels[y, x, blue]
 
 
-@_jit  # type: ignore[untyped-decorator]
+@_jit
 def plane_cells(
     depth: Any, motion: Any, mask: Any, has_depth: bool, has_motion: bool, has_mask: bool, cells: Any
 ) -> None:
@@ -70,7 +70,9 @@ def plane_cells(
                         d = depth[y, x]
                         near = np.float32(0.0)
                         if d < 1e30:
-                            near = np.float32(1.0) / (np.float32(1.0) + max(d, np.float32(0.0)) * np.float32(0.25))
+                            near = np.float32(1.0) / (
+                                np.float32(1.0) + max(d, np.float32(0.0)) * np.float32(0.25)
+                            )
                         cells[cy, cx, j * 4 + i] = near
                     if has_mask:
                         value = mask[y, x]
@@ -94,7 +96,7 @@ def plane_cells(
                 cells[cy, cx, 23] = 1.0
 
 
-@_jit  # type: ignore[untyped-decorator]
+@_jit
 def _mix(x: Any) -> Any:
     x = np.uint64(x) & np.uint64(0xFFFFFFFF)
     x ^= x >> np.uint64(16)
@@ -104,7 +106,7 @@ def _mix(x: Any) -> Any:
     return x ^ (x >> np.uint64(16))
 
 
-@_jit  # type: ignore[untyped-decorator]
+@_jit
 def move_noise(
     before: Any, after: Any, motion: Any, has_motion: bool, fresh_all: bool, seed: int, frame: int, cells: Any
 ) -> None:
@@ -114,7 +116,11 @@ def move_noise(
     [h, w, 16].
     """
     h2, w2 = after.shape
-    key = _mix(np.uint64(seed) * np.uint64(0x9E3779B1) + np.uint64(frame) * np.uint64(0x85EBCA77) + np.uint64(0x165667B1))
+    key = _mix(
+        np.uint64(seed) * np.uint64(0x9E3779B1)
+        + np.uint64(frame) * np.uint64(0x85EBCA77)
+        + np.uint64(0x165667B1)
+    )
     other = _mix(key + np.uint64(0x27D4EB2F))
     height, width = motion.shape[0], motion.shape[1]
     half = np.float32(0.5)
@@ -151,7 +157,7 @@ def move_noise(
 # The helpers below are one plain loop over one row each: that is what LLVM turns into full-width vectors.
 
 
-@_jit  # type: ignore[untyped-decorator]
+@_jit
 def _load_row(pixels: Any, y: int, order: Any, out: Any) -> None:
     """A row as v [3, W + 2], with one pixel of repeated edge on both sides."""
     width = pixels.shape[1]
@@ -166,9 +172,20 @@ def _load_row(pixels: Any, y: int, order: Any, out: Any) -> None:
         out[c, width + 1] = out[c, width]
 
 
-@_jit  # type: ignore[untyped-decorator]
+@_jit
 def _look_row(
-    r0: Any, g0: Any, b0: Any, r1: Any, g1: Any, b1: Any, r2: Any, g2: Any, b2: Any, k: Any, bias: Any, out: Any
+    r0: Any,
+    g0: Any,
+    b0: Any,
+    r1: Any,
+    g1: Any,
+    b1: Any,
+    r2: Any,
+    g2: Any,
+    b2: Any,
+    k: Any,
+    bias: Any,
+    out: Any,
 ) -> None:
     """One output channel of the guide's 3x3 layer for a row, with its ReLU.
 
@@ -190,7 +207,7 @@ def _look_row(
         out[x] = max(t, zero)
 
 
-@_jit  # type: ignore[untyped-decorator]
+@_jit
 def _weigh_row(s0: Any, s1: Any, s2: Any, s3: Any, s4: Any, s5: Any, k: Any, bias: Any, out: Any) -> None:
     """One bin of the guide's 1x1 layer for a row, not yet normalised."""
     zero, floor = np.float32(0.0), np.float32(0.02)
@@ -199,7 +216,7 @@ def _weigh_row(s0: Any, s1: Any, s2: Any, s3: Any, s4: Any, s5: Any, k: Any, bia
         out[x] = max(t, zero) + floor
 
 
-@_jit  # type: ignore[untyped-decorator]
+@_jit
 def _normalise_rows(w0: Any, w1: Any, w2: Any, w3: Any) -> None:
     one = np.float32(1.0)
     for x in range(w0.shape[0]):
@@ -210,7 +227,7 @@ def _normalise_rows(w0: Any, w1: Any, w2: Any, w3: Any) -> None:
         w3[x] *= total
 
 
-@_jit  # type: ignore[untyped-decorator]
+@_jit
 def _by_coefficient(matrices: Any) -> Any:
     """[h, w, 48] -> [h, 48, w + 1]: a row of one coefficient lies together; the last cell is repeated."""
     h, w, _ = matrices.shape
@@ -223,14 +240,14 @@ def _by_coefficient(matrices: Any) -> Any:
     return out
 
 
-@_jit  # type: ignore[untyped-decorator]
+@_jit
 def _mix_rows(top: Any, bottom: Any, f: Any, out: Any) -> None:
     """Between two rows of coefficients, flat."""
     for i in range(out.shape[0]):
         out[i] = top[i] + (bottom[i] - top[i]) * f
 
 
-@_jit  # type: ignore[untyped-decorator]
+@_jit
 def _spread_row(cells: Any, ramp: Any, out: Any) -> None:
     """One coefficient of a row of cells [w + 1] to its pixels where a cell is eight pixels: out [8 w]."""
     w = cells.shape[0] - 1
@@ -244,7 +261,7 @@ def _spread_row(cells: Any, ramp: Any, out: Any) -> None:
         out[w * 8 - 4 + t] = cells[w - 1]
 
 
-@_jit  # type: ignore[untyped-decorator]
+@_jit
 def _gather_row(cells: Any, left: Any, part: Any, out: Any) -> None:
     """As `_spread_row` for any scale."""
     for x in range(part.shape[0]):
@@ -252,14 +269,16 @@ def _gather_row(cells: Any, left: Any, part: Any, out: Any) -> None:
         out[x] = a + (cells[left[x] + 1] - a) * part[x]
 
 
-@_jit  # type: ignore[untyped-decorator]
-def _blend_row(w0: Any, w1: Any, w2: Any, w3: Any, c0: Any, c1: Any, c2: Any, c3: Any, v: Any, out: Any) -> None:
+@_jit
+def _blend_row(
+    w0: Any, w1: Any, w2: Any, w3: Any, c0: Any, c1: Any, c2: Any, c3: Any, v: Any, out: Any
+) -> None:
     """`out += v * sum_b w_b c_b` along a row: one entry of the blended colour transform, applied."""
     for x in range(w0.shape[0]):
         out[x] += v[x] * (w0[x] * c0[x] + w1[x] * c1[x] + w2[x] * c2[x] + w3[x] * c3[x])
 
 
-@_jit  # type: ignore[untyped-decorator]
+@_jit
 def _store_row(v: Any, change: Any, strength: Any, out: Any, y: int, channel: int) -> None:
     """`v + strength * change` as bytes."""
     one, scale, half = np.float32(1.0), np.float32(127.5), np.float32(0.5)
@@ -269,10 +288,22 @@ def _store_row(v: Any, change: Any, strength: Any, out: Any, y: int, channel: in
         out[y, x, channel] = np.uint8(min(max(value, low), high))
 
 
-@_jit  # type: ignore[untyped-decorator]
+@_jit
 def compose_pixels(
-    pixels: Any, out: Any, order: Any, matrices: Any, detail: Any, look: Any, look_bias: Any, weigh: Any,
-    weigh_bias: Any, mask: Any, has_mask: bool, strength: float, content_h: int, content_w: int,
+    pixels: Any,
+    out: Any,
+    order: Any,
+    matrices: Any,
+    detail: Any,
+    look: Any,
+    look_bias: Any,
+    weigh: Any,
+    weigh_bias: Any,
+    mask: Any,
+    has_mask: bool,
+    strength: float,
+    content_h: int,
+    content_w: int,
 ) -> None:
     """Apply an edit to a frame's bytes: guide, slice, detail, strength and mask in one pass over the rows.
 
@@ -311,10 +342,24 @@ def compose_pixels(
         before, now = rows[(y + 2) % 3], rows[y % 3]
         after = rows[following]
         for j in range(6):
-            _look_row(before[0], before[1], before[2], now[0], now[1], now[2], after[0], after[1], after[2],
-                      look[j], look_bias[j], seen[j])
+            _look_row(
+                before[0],
+                before[1],
+                before[2],
+                now[0],
+                now[1],
+                now[2],
+                after[0],
+                after[1],
+                after[2],
+                look[j],
+                look_bias[j],
+                seen[j],
+            )
         for b in range(4):
-            _weigh_row(seen[0], seen[1], seen[2], seen[3], seen[4], seen[5], weigh[b], weigh_bias[b], weights[b])
+            _weigh_row(
+                seen[0], seen[1], seen[2], seen[3], seen[4], seen[5], weigh[b], weigh_bias[b], weights[b]
+            )
         _normalise_rows(weights[0], weights[1], weights[2], weights[3])
         at = max((y + 0.5) * scale_y / 8.0 - 0.5, 0.0)
         top = min(int(at), h - 1)
@@ -332,8 +377,18 @@ def compose_pixels(
                     else:
                         _gather_row(cells[b * 12 + c * 4 + j], left, part, spread[b])
                 v = ones if j == 3 else now[j, 1 : width + 1]
-                _blend_row(weights[0], weights[1], weights[2], weights[3], spread[0], spread[1], spread[2], spread[3],
-                           v, change[c])
+                _blend_row(
+                    weights[0],
+                    weights[1],
+                    weights[2],
+                    weights[3],
+                    spread[0],
+                    spread[1],
+                    spread[2],
+                    spread[3],
+                    v,
+                    change[c],
+                )
             _store_row(now[c, 1 : width + 1], change[c], amount, out, y, order[c])
         if channels == 4:
             for x in range(width):
@@ -345,7 +400,7 @@ def compose_pixels(
                         out[y, x, c] = pixels[y, x, c]
 
 
-@_jit  # type: ignore[untyped-decorator]
+@_jit
 def _detail_row(cells: Any, base: int, out: Any) -> None:
     """One row of the detail where working and display pixels are the same: out [3, W]."""
     width = out.shape[1]
@@ -356,7 +411,7 @@ def _detail_row(cells: Any, base: int, out: Any) -> None:
             out[2, cx * 8 + t] = cells[cx, base + t * 3 + 2]
 
 
-@_jit  # type: ignore[untyped-decorator]
+@_jit
 def _resample_detail(detail: Any, y: int, scale_y: float, scale_x: float, out: Any) -> None:
     """One display row of the detail, bilinear: out float32 [3, W]."""
     h, w, _ = detail.shape
@@ -378,8 +433,10 @@ def _resample_detail(detail: Any, y: int, scale_y: float, scale_x: float, out: A
             out[c, x] = upper + (lower - upper) * gy
 
 
-@_jit  # type: ignore[untyped-decorator]
-def warp_edit(matrices: Any, detail: Any, motion: Any, has_motion: bool, new_matrices: Any, new_detail: Any) -> None:
+@_jit
+def warp_edit(
+    matrices: Any, detail: Any, motion: Any, has_motion: bool, new_matrices: Any, new_detail: Any
+) -> None:
     """Carry an edit to the next frame along its motion: the colour transforms by cell, the detail by pixel.
 
     `matrices` float32 [h, w, 48], `detail` float32 [h, w, 192]; `motion` as in `plane_cells`. Where a pixel was

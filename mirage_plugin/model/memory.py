@@ -40,7 +40,7 @@ def warp_state(state: Tensor, motion: Tensor, visible: Tensor) -> MemoryState:
     (16 per entry), NaN for unknown; `visible` float32 [N, 1, h2, w2], the share of the entry that was to be
     seen. Bilinear; what was outside the frame or hidden is not valid.
     """
-    n, h, w, _ = state.shape
+    _, h, w, _ = state.shape
     motion = torch.nan_to_num(motion.float(), nan=1e6, posinf=1e6, neginf=-1e6).clamp(-1e5, 1e5) / 16.0
     y = torch.arange(h, device=state.device).view(1, -1, 1) + motion[:, 1]
     x = torch.arange(w, device=state.device).view(1, 1, -1) + motion[:, 0]

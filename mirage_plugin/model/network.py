@@ -21,7 +21,18 @@ from mirage_plugin.model.memory import Memory, MemoryState
 from mirage_plugin.model.slicing import SliceMatrices
 from mirage_plugin.styles.parameters import PARAMETERS, VECTOR_SIZE
 
-__all__ = ["CELL", "SIGMA", "TIERS", "Edit", "Guide", "MirageNet", "Planes", "Tier", "compose", "pixels_to_cells"]
+__all__ = [
+    "CELL",
+    "SIGMA",
+    "TIERS",
+    "Edit",
+    "Guide",
+    "MirageNet",
+    "Planes",
+    "Tier",
+    "compose",
+    "pixels_to_cells",
+]
 
 CELL = 8
 """Pixels per cell side."""
@@ -173,8 +184,8 @@ class StyleEncoder(nn.Module):
     """Parameters of a style in [-1, 1], [N, VECTOR_SIZE] -> the style vector, unit RMS, [N, STYLE_SIZE].
 
     Each colour is also seen multiplied by the amount it comes with (a colour without its amount means nothing),
-    and all are standardised by what random styles have: most amounts are zero most of the time, and a vector that hardly
-    changes from style to style teaches nothing.
+    and all are standardised by what random styles have: most amounts are zero most of the time, and a vector that
+    hardly changes from style to style teaches nothing.
     """
 
     mean: Tensor
@@ -263,7 +274,7 @@ def compose(v: Tensor, edit: Edit, weights: Tensor) -> Tensor:
     Returns v of the answer, not clamped.
     """
     if v.device.type == "cpu":
-        change: Tensor = SliceMatrices.apply(v, edit.matrices, weights)
+        change: Tensor = SliceMatrices.apply(v, edit.matrices, weights)  # type: ignore[no-untyped-call]
     else:
         change = slice_matrices(v, edit.matrices, weights)
     detail = cells_to_pixels(edit.detail.float())

@@ -39,8 +39,14 @@ def to_8_bits(v: Tensor) -> Tensor:
 
 
 def predict(
-    net: MirageNet, v: Tensor, noisy: Tensor, planes: Tensor, memory: MemoryState, style: Tensor,
-    k: Tensor, trust: Tensor,
+    net: MirageNet,
+    v: Tensor,
+    noisy: Tensor,
+    planes: Tensor,
+    memory: MemoryState,
+    style: Tensor,
+    k: Tensor,
+    trust: Tensor,
 ) -> tuple[Tensor, Edit, Tensor]:
     """Predict y0 once.
 
@@ -53,8 +59,14 @@ def predict(
 
 
 def sample(
-    net: MirageNet, v: Tensor, noise: Tensor, planes: Tensor, memory: MemoryState, style: Tensor,
-    trust: Tensor, steps: int = 1,
+    net: MirageNet,
+    v: Tensor,
+    noise: Tensor,
+    planes: Tensor,
+    memory: MemoryState,
+    style: Tensor,
+    trust: Tensor,
+    steps: int = 1,
 ) -> tuple[Tensor, Edit, Tensor]:
     """Redraw one frame in `steps` steps; arguments as `predict`, `noise` [N, 1, H/2, W/2].
 

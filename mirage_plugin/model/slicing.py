@@ -16,7 +16,7 @@ from torch import Tensor
 __all__ = ["SliceMatrices"]
 
 
-@njit(cache=True, fastmath=True, nogil=True)  # type: ignore[untyped-decorator]
+@njit(cache=True, fastmath=True, nogil=True)
 def _axis(length: int, cells: int) -> Any:
     """Where each pixel falls between cell centres (half-pixel convention): lower, upper index and weight."""
     low, high = np.empty(length, np.int64), np.empty(length, np.int64)
@@ -30,7 +30,7 @@ def _axis(length: int, cells: int) -> Any:
     return low, high, part
 
 
-@njit(cache=True, fastmath=True, nogil=True)  # type: ignore[untyped-decorator]
+@njit(cache=True, fastmath=True, nogil=True)
 def _forward(v: Any, grid: Any, weights: Any, out: Any) -> None:
     n, _, height, width = v.shape
     _, h, w, size = grid.shape
@@ -43,7 +43,9 @@ def _forward(v: Any, grid: Any, weights: Any, out: Any) -> None:
         for y in range(height):
             for x in range(w):
                 for c in range(size):
-                    row[x, c] = grid[i, top[y], x, c] + (grid[i, bottom[y], x, c] - grid[i, top[y], x, c]) * fy[y]
+                    row[x, c] = (
+                        grid[i, top[y], x, c] + (grid[i, bottom[y], x, c] - grid[i, top[y], x, c]) * fy[y]
+                    )
             for x in range(width):
                 x0, x1, f = left[x], right[x], fx[x]
                 for c in range(12):
@@ -55,10 +57,12 @@ def _forward(v: Any, grid: Any, weights: Any, out: Any) -> None:
                         matrix[c] += k * (a + (row[x1, b * 12 + c] - a) * f)
                 r, g, u = v[i, 0, y, x], v[i, 1, y, x], v[i, 2, y, x]
                 for c in range(3):
-                    out[i, c, y, x] = matrix[c * 4] * r + matrix[c * 4 + 1] * g + matrix[c * 4 + 2] * u + matrix[c * 4 + 3]
+                    out[i, c, y, x] = (
+                        matrix[c * 4] * r + matrix[c * 4 + 1] * g + matrix[c * 4 + 2] * u + matrix[c * 4 + 3]
+                    )
 
 
-@njit(cache=True, fastmath=True, nogil=True)  # type: ignore[untyped-decorator]
+@njit(cache=True, fastmath=True, nogil=True)
 def _backward(v: Any, grid: Any, weights: Any, slope: Any, grid_slope: Any, weight_slope: Any) -> None:
     n, _, height, width = v.shape
     _, h, w, size = grid.shape
@@ -71,7 +75,9 @@ def _backward(v: Any, grid: Any, weights: Any, slope: Any, grid_slope: Any, weig
         for y in range(height):
             for x in range(w):
                 for c in range(size):
-                    row[x, c] = grid[i, top[y], x, c] + (grid[i, bottom[y], x, c] - grid[i, top[y], x, c]) * fy[y]
+                    row[x, c] = (
+                        grid[i, top[y], x, c] + (grid[i, bottom[y], x, c] - grid[i, top[y], x, c]) * fy[y]
+                    )
                     row_slope[x, c] = 0.0
             for x in range(width):
                 x0, x1, f = left[x], right[x], fx[x]
@@ -113,7 +119,7 @@ class SliceMatrices(torch.autograd.Function):
         return out
 
     @staticmethod
-    def backward(ctx: Any, slope: Tensor) -> tuple[None, Tensor, Tensor]:  # type: ignore[override]
+    def backward(ctx: Any, slope: Tensor) -> tuple[None, Tensor, Tensor]:
         """See the class."""
         v, grid, weights = ctx.saved_tensors
         grid_slope, weight_slope = torch.zeros_like(grid), torch.empty_like(weights)

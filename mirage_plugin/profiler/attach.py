@@ -19,9 +19,7 @@ _PERIOD_S: Final = 0.25
 _BURST: Final = 12
 
 
-def ask(
-    endpoint: str | None, fields: Mapping[str, Any] | None = None, timeout_s: float = 5.0
-) -> dict[str, Any]:
+def ask(endpoint: str | None, fields: Mapping[str, Any] | None = None, timeout_s: float = 5.0) -> dict[str, Any]:
     """One page. Raises `NoSidecarError` where nobody answers, `DataError` where it has no profiler."""
     where = endpoint if endpoint is not None else mirage_bridge.default_endpoint()
     try:
@@ -29,9 +27,7 @@ def ask(
     except RequestTimeoutError as error:
         raise NoSidecarError(where) from error
     except RequestError as error:
-        raise DataError(
-            f"the sidecar at {where} cannot be profiled ({error}): update the older of the two"
-        ) from error
+        raise DataError(f"the sidecar at {where} cannot be profiled ({error}): update the older of the two") from error
 
 
 def drain(endpoint: str | None, pages: Pages) -> int:

@@ -137,13 +137,9 @@ class _Watcher:
             return
         self._shown_s = time.monotonic()
         if self._live is None:
-            self._live = self._stack.enter_context(
-                Live(console=self._console, transient=True, auto_refresh=False)
-            )
+            self._live = self._stack.enter_context(Live(console=self._console, transient=True, auto_refresh=False))
         title = f"mirage profile: {pages.frames} frames"
-        self._live.update(
-            terminal.screen(pages.recording(_SHOWN_FRAMES), title, self._console.width), refresh=True
-        )
+        self._live.update(terminal.screen(pages.recording(_SHOWN_FRAMES), title, self._console.width), refresh=True)
 
 
 # -- what is written ---------------------------------------------------------------------------------------
@@ -215,9 +211,7 @@ def _write_json(path: Path | None, what: Mapping[str, Any]) -> None:
 
 def _compare(out: Console, paths: tuple[Path, Path], json: Path | None) -> int:
     found: Comparison = compare(Recording.read(paths[0]), Recording.read(paths[1]))
-    table = Table(
-        box=None, pad_edge=False, header_style="bold", title=f"A {paths[0].name}   B {paths[1].name}"
-    )
+    table = Table(box=None, pad_edge=False, header_style="bold", title=f"A {paths[0].name}   B {paths[1].name}")
     for name in ("", "A", "B", "B − A", "99 % interval", ""):
         table.add_column(name, justify="left" if not name else "right")
     colours = {"worse": "red", "better": "green", "same": "dim"}
@@ -234,9 +228,7 @@ def _compare(out: Console, paths: tuple[Path, Path], json: Path | None) -> int:
     out.print(table)
     for remark in found.remarks:
         out.print(f"• {remark}", style="yellow")
-    out.print(
-        "B is worse" if found.worse else "B is not worse", style="bold red" if found.worse else "bold green"
-    )
+    out.print("B is worse" if found.worse else "B is not worse", style="bold red" if found.worse else "bold green")
     _write_json(json, found.to_json())
     return int(found.worse)
 

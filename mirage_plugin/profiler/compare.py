@@ -78,9 +78,7 @@ def compare(a: Recording, b: Recording, seed: int = 0) -> Comparison:
     """Compare two recordings. Raises `DataError` where one has fewer than 60 frames."""
     for name, one in (("A", a), ("B", b)):
         if len(one) < _LEAST_FRAMES:
-            raise DataError(
-                f"{name} has {len(one)} frames and at least {_LEAST_FRAMES} are needed: record longer"
-            )
+            raise DataError(f"{name} has {len(one)} frames and at least {_LEAST_FRAMES} are needed: record longer")
     rng = np.random.default_rng(seed)
     changes = []
     for name, column, least in _SERIES:

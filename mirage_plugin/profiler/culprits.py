@@ -158,9 +158,7 @@ def _culprit(
     elif cause == "garbage collection":
         sentence = f"a garbage collection took {typical:.1f} ms in {_frames(count)} ({late})"
     elif cause == "slow client":
-        sentence = (
-            f"the game asked {typical:.1f} ms late for an answer that was there in {_frames(count)} ({late})"
-        )
+        sentence = f"the game asked {typical:.1f} ms late for an answer that was there in {_frames(count)} ({late})"
     elif cause == "another process":
         sentence = f"another process had the core for {typical:.1f} ms in {_frames(count)} ({late})"
     else:

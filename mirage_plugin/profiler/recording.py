@@ -203,8 +203,7 @@ class Pages:
         version = page.get("format")
         if version != FORMAT:
             raise DataError(
-                f"this sidecar records in format {version!r} and this Mirage reads {FORMAT}: "
-                "update the older one"
+                f"this sidecar records in format {version!r} and this Mirage reads {FORMAT}: update the older one"
             )
         named = [name for name, _ in FIELDS]
         rows = np.frombuffer(page["rows"], "<i8")

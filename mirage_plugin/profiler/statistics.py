@@ -149,13 +149,15 @@ def summary(recording: Recording) -> dict[str, Any]:
     told = recording.game_frames > 0
     if told:
         sent = recording.games["sent"] > 0
-        kinds = recording.games["kind"][sent]
-        count = int(sent.sum())
-        missed = int((kinds == GAME_KINDS.index("unanswered")).sum())
         waits = _ms((recording.games["waited_ns"] - recording.games["published_ns"])[sent])
-        photon = _ms(
-            (recording.games["shown_ns"] - recording.games["input_ns"])[recording.games["input_ns"] > 0]
-        )
+        in_time = recording.games["kind"][sent] != GAME_KINDS.index("unanswered")
+        if (budget := budget_ms(recording)) > 0:
+            # A game that was not let run had its answer late, whoever is to blame.
+            in_time &= waits <= budget
+        kinds = recording.games["kind"][sent][in_time]
+        count = int(sent.sum())
+        missed = count - int(in_time.sum())
+        photon = _ms((recording.games["shown_ns"] - recording.games["input_ns"])[recording.games["input_ns"] > 0])
     else:
         kinds, count, missed = frames["kind"], len(recording), int(misses(recording).sum())
         waits = photon = np.empty(0)
@@ -173,9 +175,7 @@ def summary(recording: Recording) -> dict[str, Any]:
     found: dict[str, Any] = {
         "frames": count,
         "budget_ms": budget_ms(recording),
-        "answered": {
-            kind: int((kinds == index).sum()) for index, kind in enumerate(KINDS) if kind != "dropped"
-        },
+        "answered": {kind: int((kinds == index).sum()) for index, kind in enumerate(KINDS) if kind != "dropped"},
         "missed": missed,
         "end_to_end_ms": percentiles(end_to_end),
         "end_to_end_is": "publish to delivery" if told else "publish to the sidecar's publish",

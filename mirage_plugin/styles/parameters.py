@@ -99,7 +99,11 @@ PARAMETERS: tuple[Parameter, ...] = (
 )
 
 _BY_NAME = {p.name: p for p in PARAMETERS}
-_OFFSETS = dict(zip((p.name for p in PARAMETERS), np.cumsum([0, *(p.size for p in PARAMETERS)])[:-1].tolist(), strict=True))
+_OFFSETS = dict(
+    zip(
+        (p.name for p in PARAMETERS), np.cumsum([0, *(p.size for p in PARAMETERS)])[:-1].tolist(), strict=True
+    )
+)
 VECTOR_SIZE = sum(p.size for p in PARAMETERS)
 _LOW = np.concatenate([np.full(p.size, p.low, np.float32) for p in PARAMETERS])
 _HIGH = np.concatenate([np.full(p.size, p.high, np.float32) for p in PARAMETERS])
@@ -146,7 +150,8 @@ class Style:
 
     def vector(self) -> np.ndarray[Any, np.dtype[np.float32]]:
         """Return all parameters scaled to [-1, 1]: float32 [VECTOR_SIZE]; what the style encoder reads."""
-        return (self.values - _LOW) / (_HIGH - _LOW) * 2 - 1
+        scaled: np.ndarray[Any, np.dtype[np.float32]] = (self.values - _LOW) / (_HIGH - _LOW) * 2 - 1
+        return scaled
 
     def caption(self) -> str:
         """Say in words what the style does."""
@@ -154,7 +159,9 @@ class Style:
 
     def mixed(self, other: Style, weight: float) -> Style:
         """Return the straight mix of two styles, `weight` of `other`."""
-        return Style(f"{self.name}+{other.name}", "custom", self.values * (1 - weight) + other.values * weight)
+        return Style(
+            f"{self.name}+{other.name}", "custom", self.values * (1 - weight) + other.values * weight
+        )
 
 
 def _parse(style: str, p: Parameter, raw: Any) -> list[float]:
@@ -168,7 +175,9 @@ def _parse(style: str, p: Parameter, raw: Any) -> list[float]:
         if raw is None:
             raise DataError(f"{where} is not a colour; write it as '#rrggbb' or [r, g, b] in 0..1")
     numbers = list(raw) if isinstance(raw, Iterable) and not isinstance(raw, str) else [raw]
-    if len(numbers) != p.size or not all(isinstance(n, (int, float)) and not isinstance(n, bool) for n in numbers):
+    if len(numbers) != p.size or not all(
+        isinstance(n, (int, float)) and not isinstance(n, bool) for n in numbers
+    ):
         expected = "a number" if p.size == 1 else "'#rrggbb' or [r, g, b]"
         raise DataError(f"{where} must be {expected}, not {raw!r}")
     for n in numbers:
@@ -303,4 +312,6 @@ _COLOUR_NAMES = {
 
 def colour_name(rgb: tuple[float, ...]) -> str:
     """Return the nearest everyday name of a colour in [0, 1]."""
-    return min(_COLOUR_NAMES, key=lambda n: sum((a - b) ** 2 for a, b in zip(_COLOUR_NAMES[n], rgb, strict=True)))
+    return min(
+        _COLOUR_NAMES, key=lambda n: sum((a - b) ** 2 for a, b in zip(_COLOUR_NAMES[n], rgb, strict=True))
+    )

@@ -112,8 +112,13 @@ def render_pair(
 
 
 def draw_batch(
-    draw: Callable[[torch.Generator], GBuffer], rng: torch.Generator, *, size: int, frames: int,
-    height: int, width: int,
+    draw: Callable[[torch.Generator], GBuffer],
+    rng: torch.Generator,
+    *,
+    size: int,
+    frames: int,
+    height: int,
+    width: int,
 ) -> Batch:
     """Draw `size` clips of `frames` frames, cropped to `height` x `width`, in random styles and looks."""  # fmt: skip
     clips: list[GBuffer] = []
@@ -139,7 +144,9 @@ def draw_batch(
         noise.append(clip_noise(g, int(torch.randint(1 << 31, (), generator=rng))))
     every = GBuffer.cat(clips)
     grain = torch.randn(size * frames, 1, height, width, generator=rng)
-    source, truth, parameters = _draw_pairs(every, styles, torch.cat(noise), looks, torch.tensor(smooth), grain)
+    source, truth, parameters = _draw_pairs(
+        every, styles, torch.cat(noise), looks, torch.tensor(smooth), grain
+    )
     depth, motion, mask = engine_planes(every)
     visible = every.visible.float()
     has_depth, has_motion, has_mask = ((torch.rand(size, generator=rng) < 0.5).float() for _ in range(3))
@@ -149,7 +156,7 @@ def draw_batch(
 
     def by_time(rows: Tensor) -> Tensor:
         """[size * frames, ...] -> [frames, size, ...]."""
-        return rows.unflatten(0, (size, frames)).transpose(0, 1)
+        return rows.reshape(size, frames, *rows.shape[1:]).transpose(0, 1)
 
     return Batch(
         source=by_time(source), truth=by_time(truth), noise=by_time(torch.cat(noise)), depth=by_time(depth),

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from mirage_plugin.model.memory import MemoryState, warp_state
+from mirage_plugin.model.memory import warp_state
 from mirage_plugin.model.network import SIGMA, MirageNet, planes_to_cells
 from mirage_plugin.model.sampling import lift_noise, predict, to_8_bits
 from mirage_plugin.train.batch import Batch
@@ -50,7 +50,10 @@ def _corrupt(state: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor]:
         elif kind == 1:
             s = s * (1 - amount)
         elif kind == 2:
-            shift = (int(torch.randint(-2, 3, (), generator=rng)), int(torch.randint(-2, 3, (), generator=rng)))
+            shift = (
+                int(torch.randint(-2, 3, (), generator=rng)),
+                int(torch.randint(-2, 3, (), generator=rng)),
+            )
             s = torch.roll(s, shift, (0, 1))
         elif kind == 3:
             blurred = functional.avg_pool2d(s.permute(2, 0, 1)[None], 3, 1, 1, count_include_pad=False)[0]
@@ -68,7 +71,12 @@ def _corrupt(state: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor]:
 
 
 def clip_loss(
-    net: MirageNet, batch: Batch, rng: torch.Generator, *, second_pass: float = 0.35, carried: Tensor | None = None
+    net: MirageNet,
+    batch: Batch,
+    rng: torch.Generator,
+    *,
+    second_pass: float = 0.35,
+    carried: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Roll a batch of clips out and return (loss, final state [N, h2, w2, S] detached).
 
@@ -105,7 +113,9 @@ def clip_loss(
         memory = warp_state(state, motion, seen)
         style = net.style(batch.parameters[t])
         noised = v + SIGMA * lift_noise(noise)
-        answer, _, written = predict(net, v, noised, planes, memory, style, torch.ones(n, device=device), trust)
+        answer, _, written = predict(
+            net, v, noised, planes, memory, style, torch.ones(n, device=device), trust
+        )
         losses.append(reconstruction_loss(answer, truth))
         if float(torch.rand((), generator=rng)) < second_pass:
             k = torch.randint(1, 4, (n,), generator=rng).float().to(device) / 4

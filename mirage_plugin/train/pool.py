@@ -26,7 +26,9 @@ EVALUATION_SEED = 1 << 40
 CLIP_TIMEOUT_S = 180.0
 
 
-def draw_clip(seed: int, frames: int, height: int = HEIGHT, width: int = WIDTH, family: str | None = None) -> GBuffer:
+def draw_clip(
+    seed: int, frames: int, height: int = HEIGHT, width: int = WIDTH, family: str | None = None
+) -> GBuffer:
     """Draw one random clip: scene, camera path and window all follow from `seed`."""
     rng = torch.Generator().manual_seed(seed ^ 0x5DEECE66D)
     return cast_clip(draw_scene(seed, frames, family), random_window(rng, height, width), seed)
@@ -97,7 +99,9 @@ class ClipPool:
         until = time.monotonic() + CLIP_TIMEOUT_S
         while not path.exists():
             if time.monotonic() > until:
-                raise RuntimeError(f"no clip came for {CLIP_TIMEOUT_S:g} s: the process that draws {path} has died")
+                raise RuntimeError(
+                    f"no clip came for {CLIP_TIMEOUT_S:g} s: the process that draws {path} has died"
+                )
             time.sleep(0.05)
         (self.folder / f"{oldest - 1:07d}.pt").unlink(missing_ok=True)
         self._open.pop(oldest - 1, None)

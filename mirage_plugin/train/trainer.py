@@ -115,16 +115,22 @@ class Run:
             part.replace(path)
         except (OSError, RuntimeError) as error:
             part.unlink(missing_ok=True)
-            raise OutputError(f"the checkpoint {path} cannot be written ({error}); the last one is kept") from error
+            raise OutputError(
+                f"the checkpoint {path} cannot be written ({error}); the last one is kept"
+            ) from error
 
     def load(self, path: Path) -> None:
         """Go on from a checkpoint."""
         try:
             saved: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
         except Exception as error:
-            raise DataError(f"{path} is not a whole checkpoint ({error}): use --fresh to start anew") from error
+            raise DataError(
+                f"{path} is not a whole checkpoint ({error}): use --fresh to start anew"
+            ) from error
         if saved.get("tier") != self.net.tier.name:
-            raise DataError(f"{path} holds tier {saved.get('tier')!r}, not {self.net.tier.name!r}: choose another --out")
+            raise DataError(
+                f"{path} holds tier {saved.get('tier')!r}, not {self.net.tier.name!r}: choose another --out"
+            )
         self.net.load_state_dict(saved["net"])
         self.average.load_state_dict(saved["average"])
         self.optimizer.load_state_dict(saved["optimizer"])
@@ -296,7 +302,7 @@ def _sheet(net: MirageNet, batch: Batch, path: Path) -> None:
         k: (getattr(batch, k) if k.startswith("has_") else getattr(batch, k)[:1])
         for k in Batch.__dataclass_fields__
     })  # fmt: skip
-    from mirage_plugin.train.evaluation import answer_clip  # noqa: PLC0415  (evaluation imports the trainer's pool)
+    from mirage_plugin.train.evaluation import answer_clip
 
     answer = answer_clip(net, first)
     rows = torch.cat([first.source[0], answer[0], first.truth[0]], 3).clamp(-1, 1)
@@ -309,10 +315,10 @@ def _finish(config: TrainConfig, run: Run, folder: Path) -> None:
     notes = {"steps": str(run.step), "seconds": f"{run.seconds:.0f}", "seed": str(config.seed)}
     save_network(run.average, folder / f"{config.tier}.safetensors", notes)
     if run.losses:
-        import matplotlib as mpl  # noqa: PLC0415  (half a second that a resumed run need not pay at start)
+        import matplotlib as mpl
 
         mpl.use("Agg")
-        from matplotlib import pyplot as plt  # noqa: PLC0415
+        from matplotlib import pyplot as plt
 
         steps, values = zip(*run.losses, strict=True)
         figure, axes = plt.subplots(figsize=(7, 4))

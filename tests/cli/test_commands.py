@@ -155,29 +155,18 @@ def test_the_implementation_takes_it(
     inspect.signature(implementation).bind(**wanted)
 
 
-def test_keys_are_made_then_listed(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    made: dict[str, str] = {"desk": "A" * 40}
-
-    def make_keys(*, name: str, directory: Path | None) -> Path:
-        assert directory == Path("ring")
-        made[name] = "B" * 40
-        return directory / f"{name}.key"
-
-    recorder = ModuleType("mirage_bridge.keys")
-    vars(recorder).update(make_keys=make_keys, list_keys=lambda directory: made)
-    monkeypatch.setitem(sys.modules, "mirage_bridge.keys", recorder)
-    assert main(["keys", "--make", "attic", "--directory", "ring"]) == 0
-    assert capsys.readouterr().out.splitlines() == [
-        f"wrote {Path('ring/attic.key')}", f"attic  {'B' * 40}", f"desk  {'A' * 40}",
-    ]  # fmt: skip
-
-
-def test_the_keys_are_the_bridge_s() -> None:
-    keys = importlib.import_module("mirage_bridge.keys")
-    inspect.signature(keys.make_keys).bind(name="desk", directory=None)
-    inspect.signature(keys.list_keys).bind(directory=None)
+def test_keys_are_made_allowed_and_revoked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    place = ["--directory", str(tmp_path)]
+    assert main(["keys", "make", "attic", *place]) == 0
+    public = capsys.readouterr().out.strip()
+    assert len(public) == 40
+    assert main(["keys", "allow", "desk", public, *place]) == 0
+    assert main(["keys", "list", *place]) == 0
+    assert capsys.readouterr().out.splitlines() == [f"key      attic  {public}", f"allowed  desk  {public}"]
+    assert main(["keys", "revoke", "desk", *place]) == 0
+    assert main(["keys", "revoke", "desk", *place]) == 2
+    assert main(["keys", "make", "attic", *place]) == 2
+    assert main(["keys", "allow", "desk", "short", *place]) == 2
 
 
 @pytest.mark.parametrize(

@@ -315,9 +315,7 @@ def _stages(figure: Figure, recording: Recording) -> bool:
     _budget_line(axes, budget)
     top = max(1.15 * budget, 1.1 * float(np.sum(stacks, axis=0).max()))
     axes.set(xlabel="seconds", ylabel="ms", xlim=(at[0], max(at[-1], at[0] + 0.01)), ylim=(0, top))
-    axes.legend(
-        loc="upper left", ncols=9, frameon=False, bbox_to_anchor=(0, 1.14), handlelength=1, columnspacing=1
-    )
+    axes.legend(loc="upper left", ncols=9, frameon=False, bbox_to_anchor=(0, 1.14), handlelength=1, columnspacing=1)
     return True
 
 
@@ -376,27 +374,19 @@ def _decisions(figure: Figure, recording: Recording) -> bool:
     order = np.argsort(seconds, kind="stable")
     bins = np.array_split(order, min(200, len(order)))
     at = [seconds[rows].mean() for rows in bins]
-    shares = [
-        [float((frames["kind"][rows] == index).mean()) * 100 for rows in bins] for index in range(len(KINDS))
-    ]
+    shares = [[float((frames["kind"][rows] == index).mean()) * 100 for rows in bins] for index in range(len(KINDS))]
     share.stackplot(at, *shares, colors=list(KIND_COLOURS.values()), labels=KINDS, step="mid", linewidth=0)
     share.set(ylabel="% of frames", ylim=(0, 100))
     share.legend(loc="upper left", ncols=4, frameon=False, bbox_to_anchor=(0, 1.32), handlelength=1)
     flat = len(recording) > _VECTOR_POINTS
     net = frames["width"] > 0
-    pixels = sorted(
-        {(int(w), int(h)) for w, h in zip(frames["width"][net], frames["height"][net], strict=True)}
-    )
+    pixels = sorted({(int(w), int(h)) for w, h in zip(frames["width"][net], frames["height"][net], strict=True)})
     ladder = {side: index for index, side in enumerate(pixels)}
-    heights = [
-        ladder[int(w), int(h)] for w, h in zip(frames["width"][net], frames["height"][net], strict=True)
-    ]
+    heights = [ladder[int(w), int(h)] for w, h in zip(frames["width"][net], frames["height"][net], strict=True)]
     size.plot(seconds[net], heights, ".", markersize=2, color="#c065b8", rasterized=flat)
     size.set_yticks(range(len(pixels)), [f"{w}×{h}" for w, h in pixels])
     size.set(ylabel="net at", ylim=(-0.5, max(0.5, len(pixels) - 0.5)))
-    age.plot(
-        seconds[order], frames["edit_age_frames"][order], color="#d9a441", linewidth=0.8, rasterized=flat
-    )
+    age.plot(seconds[order], frames["edit_age_frames"][order], color="#d9a441", linewidth=0.8, rasterized=flat)
     age.set(ylabel="edit age", xlabel="seconds", ylim=(0, max(2, int(frames["edit_age_frames"].max()) + 1)))
     age.set_xlim(0, max(0.1, float(seconds.max())))
     return True
@@ -410,9 +400,7 @@ def _drift(figure: Figure, recording: Recording) -> bool:
     axes = figure.subplots(1, 3 if frame_times_ms(recording).size and has_drift else 2)
     flat = len(recording) > _VECTOR_POINTS
     memory = axes[0]
-    memory.plot(
-        seconds[order], frames["rss_bytes"][order] / 1e6, color="#3f86c9", linewidth=1.2, rasterized=flat
-    )
+    memory.plot(seconds[order], frames["rss_bytes"][order] / 1e6, color="#3f86c9", linewidth=1.2, rasterized=flat)
     most_mb = max(1.0, float(frames["rss_bytes"].max()) / 1e6)
     memory.set(ylabel="MB resident", xlabel="seconds", ylim=(0, 1.2 * most_mb))
     pauses = axes[1]

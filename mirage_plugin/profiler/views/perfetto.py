@@ -183,9 +183,7 @@ def _game_tracks(builder: Any, recording: Recording, begin: int, end: int) -> No
             ):
                 packet = _event(builder, begin, track, start)
                 packet.track_event.name = name
-                _annotate(
-                    packet, {"frame_id": told["frame_id"], "reason": recording.game_reasons[told["reason"]]}
-                )
+                _annotate(packet, {"frame_id": told["frame_id"], "reason": recording.game_reasons[told["reason"]]})
                 _event(builder, end, track, max(start, stop))
 
 

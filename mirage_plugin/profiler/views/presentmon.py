@@ -41,9 +41,7 @@ def _of_games(recording: Recording) -> list[dict[str, Any]]:
     games, frames = recording.games, recording.frames
     where = {
         key: row
-        for row, key in enumerate(
-            zip(frames["frame_id"].tolist(), frames["published_ns"].tolist(), strict=True)
-        )
+        for row, key in enumerate(zip(frames["frame_id"].tolist(), frames["published_ns"].tolist(), strict=True))
     }
     first_ns = int(games["started_ns"].min())
     lines = []
@@ -63,9 +61,7 @@ def _of_games(recording: Recording) -> list[dict[str, Any]]:
                 "PresentRuntime": "Mirage",
                 "FrameType": "Application",
                 "CPUStartTime": _ms(told["started_ns"] - first_ns),
-                "CPUBusy": _ms(
-                    told["published_ns"] - told["started_ns"] + told["shown_ns"] - told["waited_ns"]
-                ),
+                "CPUBusy": _ms(told["published_ns"] - told["started_ns"] + told["shown_ns"] - told["waited_ns"]),
                 "CPUWait": _ms(told["waited_ns"] - told["published_ns"]),
                 "DisplayLatency": _ms(told["shown_ns"] - told["started_ns"]),
                 "Dropped": int(told["kind"] == GAME_KINDS.index("unanswered")),

@@ -35,9 +35,7 @@ class Metrics:
         self._frames = prometheus.Counter(
             "mirage_frames", "Frames by what answered them", ["answer"], registry=self.registry
         )
-        self._missed = prometheus.Counter(
-            "mirage_frames_missed", "Frames past their deadline", registry=self.registry
-        )
+        self._missed = prometheus.Counter("mirage_frames_missed", "Frames past their deadline", registry=self.registry)
         self._skipped = prometheus.Counter(
             "mirage_frames_skipped", "Frames passed over for newer ones", registry=self.registry
         )
@@ -58,9 +56,7 @@ class Metrics:
             try:
                 self._server, _ = prometheus.start_http_server(port, addr="127.0.0.1", registry=self.registry)
             except OSError as error:
-                raise OutputError(
-                    f"port {port} cannot serve metrics ({error.strerror}): choose another"
-                ) from error
+                raise OutputError(f"port {port} cannot serve metrics ({error.strerror}): choose another") from error
 
     def add(self, recording: Recording) -> None:
         """Count the frames of ``recording``, which were not counted before."""

@@ -48,9 +48,7 @@ def bar(stages_ms: Mapping[str, float], budget: float, width: int = 60) -> Text:
             text.append(mark, style=f"bold white on {STAGE_COLOURS[stage]}")
             drawn += 1
     for cell in range(drawn, width):
-        text.append(
-            "│" if cell == line else "·" if cell < line else " ", style="bold red" if cell == line else "dim"
-        )
+        text.append("│" if cell == line else "·" if cell < line else " ", style="bold red" if cell == line else "dim")
     total = sum(stages_ms.get(stage, 0.0) for stage in STAGES)
     text.append(f" {total:.2f} of {budget:g} ms", style="red" if total > budget else "green")
     return text
@@ -63,9 +61,7 @@ def report(figures: Mapping[str, Any]) -> RenderableType:
     what = f"{figures['tier']} on {figures['device']}" if figures["tier"] else "a sidecar"
     width, height = figures["size"]
     head.add_row("sidecar", f"{what}, {figures['sessions']} game(s) of {width}x{height}")
-    head.add_row(
-        "frames", f"{figures['frames']} in {figures['window_s']:g} s, {figures['fps']:g} answered a second"
-    )
+    head.add_row("frames", f"{figures['frames']} in {figures['window_s']:g} s, {figures['fps']:g} answered a second")
     shares = ", ".join(f"{count} {kind}" for kind, count in answered.items())
     head.add_row("answered", f"{shares}; {figures['missed']} missed {figures['budget_ms']:g} ms")
     head.add_row(
@@ -118,9 +114,7 @@ def screen(recording: Recording, title: str, width: int = 100) -> RenderableType
         strip.append(_BLOCKS[max(1, level)], style="red" if missed else "green" if level < 5 else "yellow")
     counts = {kind: int((frames["kind"] == index).sum()) for index, kind in enumerate(KINDS)}
     words = "  ".join(f"{kind} {count}" for kind, count in counts.items() if count)
-    sizes = {
-        (int(w), int(h)) for w, h in zip(frames["width"][-30:], frames["height"][-30:], strict=True) if w
-    }
+    sizes = {(int(w), int(h)) for w, h in zip(frames["width"][-30:], frames["height"][-30:], strict=True) if w}
     now = ", ".join(f"{w}x{h}" for w, h in sorted(sizes)) or "no net"
     body = Table.grid(padding=(0, 1))
     body.add_row("usual", bar(medians, budget, cells - 22))
@@ -129,9 +123,7 @@ def screen(recording: Recording, title: str, width: int = 100) -> RenderableType
     body.add_row("", Text(f"{words}  missed {int(misses(recording).sum())}  net at {now}"))
     memory_mb = float(frames["rss_bytes"].max()) / 1e6
     reason = recording.reasons[int(frames["reason"][-1])] if len(recording) else ""
-    body.add_row(
-        "now", Text(f"{took[-1]:.2f} ms  {reason or 'full path'}  {memory_mb:.0f} MB" if took.size else "")
-    )
+    body.add_row("now", Text(f"{took[-1]:.2f} ms  {reason or 'full path'}  {memory_mb:.0f} MB" if took.size else ""))
     legend = Text()
     for stage in STAGES:
         legend.append("  ", style=f"on {STAGE_COLOURS[stage]}")

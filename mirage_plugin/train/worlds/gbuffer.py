@@ -87,7 +87,9 @@ class GBuffer:
         parts = {f.name: getattr(self, f.name) for f in fields(self)}
         flipped = {k: v if k == "cut" else v.flip(-1) for k, v in parts.items()}
         flipped["motion"] = flipped["motion"] * torch.tensor([-1.0, 1.0]).view(2, 1, 1).to(flipped["motion"])
-        flipped["normal"] = flipped["normal"] * torch.tensor([-1.0, 1.0, 1.0]).view(3, 1, 1).to(flipped["normal"])
+        flipped["normal"] = flipped["normal"] * torch.tensor([-1.0, 1.0, 1.0]).view(3, 1, 1).to(
+            flipped["normal"]
+        )
         return GBuffer(**flipped)
 
     @staticmethod

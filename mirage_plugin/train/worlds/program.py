@@ -48,7 +48,9 @@ def _edges(g: GBuffer, texture: Tensor) -> tuple[Tensor, Tensor]:
     jump[..., :, 1:] = (number[..., :, 1:] != number[..., :, :-1]).float()
     jump[..., 1:, :] = torch.maximum(jump[..., 1:, :], (number[..., 1:, :] != number[..., :-1, :]).float())
     turn[..., :, 1:] = 1 - (normal[..., :, 1:] * normal[..., :, :-1]).sum(1, keepdim=True)
-    turn[..., 1:, :] = torch.maximum(turn[..., 1:, :], 1 - (normal[..., 1:, :] * normal[..., :-1, :]).sum(1, keepdim=True))
+    turn[..., 1:, :] = torch.maximum(
+        turn[..., 1:, :], 1 - (normal[..., 1:, :] * normal[..., :-1, :]).sum(1, keepdim=True)
+    )
     solid = (g.material != Material.SKY).float()
     edge = torch.maximum(edge * solid, jump)
     edge = torch.maximum(edge, ((turn - 0.15) * 4).clamp(0, 1) * solid)
@@ -82,7 +84,7 @@ def _post(rgb: Tensor, exposure: Tensor, contrast: Tensor, saturation: Tensor, t
 
 
 def _blocks(rgb: Tensor, size: int) -> Tensor:
-    n, c, h, w = rgb.shape
+    h, w = rgb.shape[2:]
     small = functional.avg_pool2d(functional.pad(rgb, (0, -w % size, 0, -h % size), mode="replicate"), size)
     return functional.interpolate(small, scale_factor=size, mode="nearest")[..., :h, :w]
 
@@ -151,7 +153,7 @@ def restyle(g: GBuffer, style: Tensor, noise: Tensor, source: Tensor) -> Tensor:
     haze = _fog(g.depth, p["fog"])
     rgb = torch.lerp(rgb, p["fog_colour"], torch.where(sky > 0, haze * 0.75, haze))
 
-    n, _, height, width = rgb.shape
+    height, width = rgb.shape[2:]
     size = (height, width)
     fine = functional.interpolate(noise, size=size, mode="nearest")
     pooled = functional.avg_pool2d(functional.pad(noise, (2, 2, 2, 2), mode="replicate"), 5, 1) * 5.0
@@ -276,7 +278,9 @@ def draw_source(g: GBuffer, looks: list[Look], grain: Tensor) -> Tensor:
     if soft:
         kernel = torch.tensor([0.12, 0.76, 0.12], device=device)
         weight = (kernel[:, None] * kernel[None]).view(1, 1, 3, 3).expand(3, 1, 3, 3)
-        out[soft] = functional.conv2d(functional.pad(out[soft], (1, 1, 1, 1), mode="replicate"), weight, groups=3)
+        out[soft] = functional.conv2d(
+            functional.pad(out[soft], (1, 1, 1, 1), mode="replicate"), weight, groups=3
+        )
     out = out + grain * column("noise")
     levels = column("levels")
     out = torch.where(levels > 0, (out * levels).round() / levels.clamp_min(1), out)

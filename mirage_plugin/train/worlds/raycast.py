@@ -141,7 +141,9 @@ def _height_distance(scene: Scene, origin: Tensor, rays: Tensor) -> Tensor:
 
 
 def _ground_distance(scene: Scene, origin: Tensor, rays: Tensor, level: float) -> Tensor:
-    t = (level - origin[..., 1]) / torch.where(rays[:, 1].abs() < 1e-6, torch.full_like(rays[:, 1], 1e-6), rays[:, 1])
+    t = (level - origin[..., 1]) / torch.where(
+        rays[:, 1].abs() < 1e-6, torch.full_like(rays[:, 1], 1e-6), rays[:, 1]
+    )
     return torch.where((t > 1e-3) & (t < 400), t, torch.full_like(t, _FAR))
 
 
@@ -168,10 +170,25 @@ def _trace(scene: Scene, camera: Camera, rays: Tensor, time: float) -> tuple[_Hi
         t = _height_distance(scene, origin, rays)
         p = origin + rays * t.clamp_max(500)[:, None]
         eps = 0.3
-        slope_x = (_height(scene, p[:, 0] + eps, p[:, 2]) - _height(scene, p[:, 0] - eps, p[:, 2])) / (2 * eps)
-        slope_z = (_height(scene, p[:, 0], p[:, 2] + eps) - _height(scene, p[:, 0], p[:, 2] - eps)) / (2 * eps)
+        slope_x = (_height(scene, p[:, 0] + eps, p[:, 2]) - _height(scene, p[:, 0] - eps, p[:, 2])) / (
+            2 * eps
+        )
+        slope_z = (_height(scene, p[:, 0], p[:, 2] + eps) - _height(scene, p[:, 0], p[:, 2] - eps)) / (
+            2 * eps
+        )
         normal = functional.normalize(torch.stack([-slope_x, torch.ones_like(slope_x), -slope_z], -1), dim=-1)
-        _accept(hit, t < hit.t, t, normal, 1, p[:, 0], p[:, 2], scene.ground_texture, scene.ground_scale, scene.ground_material)
+        _accept(
+            hit,
+            t < hit.t,
+            t,
+            normal,
+            1,
+            p[:, 0],
+            p[:, 2],
+            scene.ground_texture,
+            scene.ground_scale,
+            scene.ground_material,
+        )
         water = _ground_distance(scene, origin, rays, scene.water_level)
         _plane(hit, scene, origin, rays, water, 2, int(Material.WATER))
     elif scene.family != "abstract":
@@ -189,7 +206,9 @@ def _trace(scene: Scene, camera: Camera, rays: Tensor, time: float) -> tuple[_Hi
     sign = torch.where(scene.box_inverted[index], -sign, sign)
     normal = functional.one_hot(axis, 3).float() * sign[:, None]
     c, s = scene.box_yaw[index].cos(), scene.box_yaw[index].sin()
-    world = torch.stack([normal[:, 0] * c + normal[:, 2] * s, normal[:, 1], -normal[:, 0] * s + normal[:, 2] * c], -1)
+    world = torch.stack(
+        [normal[:, 0] * c + normal[:, 2] * s, normal[:, 1], -normal[:, 0] * s + normal[:, 2] * c], -1
+    )
     u = torch.where(axis == 0, local[:, 2], local[:, 0])
     v = torch.where(axis == 1, local[:, 2], -local[:, 1])
     better = t < hit.t
@@ -213,7 +232,9 @@ def _trace(scene: Scene, camera: Camera, rays: Tensor, time: float) -> tuple[_Hi
     for i in range(scene.card_centre.shape[0]):
         centre = scene.card_centre[i] + _swing(scene.card_velocity[i], time)
         denominator = (rays * facing).sum(-1)
-        t = ((centre - camera.position) * facing).sum() / torch.where(denominator.abs() < 1e-5, torch.full_like(denominator, 1e-5), denominator)
+        t = ((centre - camera.position) * facing).sum() / torch.where(
+            denominator.abs() < 1e-5, torch.full_like(denominator, 1e-5), denominator
+        )
         p = origin + rays * t[:, None] - centre
         u, v = (p * right).sum(-1) / scene.card_size[i, 0], -p[:, 1] / scene.card_size[i, 1]
         inside = (u.abs() < 0.5) & (v.abs() < 0.5) & (t > 1e-3) & (t < hit.t)
@@ -242,7 +263,13 @@ def _accept(
 
 
 def _fill(
-    hit: _Hit, better: Tensor, ident: Tensor, texture: Tensor, scale: Tensor, material: Tensor, velocity: Tensor
+    hit: _Hit,
+    better: Tensor,
+    ident: Tensor,
+    texture: Tensor,
+    scale: Tensor,
+    material: Tensor,
+    velocity: Tensor,
 ) -> None:
     hit.ident = torch.where(better, ident, hit.ident)
     hit.texture = torch.where(better, texture, hit.texture)
@@ -251,10 +278,14 @@ def _fill(
     hit.velocity = torch.where(better[:, None], velocity, hit.velocity)
 
 
-def _plane(hit: _Hit, scene: Scene, origin: Tensor, rays: Tensor, t: Tensor, ident: int, material: int) -> None:
+def _plane(
+    hit: _Hit, scene: Scene, origin: Tensor, rays: Tensor, t: Tensor, ident: int, material: int
+) -> None:
     p = origin + rays * t.clamp_max(500)[:, None]
     up = torch.tensor([0.0, 1.0, 0.0]).expand(t.shape[0], 3)
-    _accept(hit, t < hit.t, t, up, ident, p[:, 0], p[:, 2], scene.ground_texture, scene.ground_scale, material)
+    _accept(
+        hit, t < hit.t, t, up, ident, p[:, 0], p[:, 2], scene.ground_texture, scene.ground_scale, material
+    )
 
 
 def _frame(scene: Scene, i: int, window: Window) -> dict[str, Tensor]:
@@ -308,7 +339,9 @@ def _frame(scene: Scene, i: int, window: Window) -> dict[str, Tensor]:
     size = scene.cloud_map.shape[0]
     cu = (direction[:, 0] / up * 12 + scene.sun[0] * 90).long() % size
     cv = (direction[:, 2] / up * 12 + scene.sun[2] * 90).long() % size
-    cover = torch.sigmoid(3 * (scene.cloud_map[cv, cu] + scene.cloud_cover - 0.6)) * (direction[:, 1] * 6).clamp(0, 1)
+    cover = torch.sigmoid(3 * (scene.cloud_map[cv, cu] + scene.cloud_cover - 0.6)) * (
+        direction[:, 1] * 6
+    ).clamp(0, 1)
     cloud = torch.where(sky, cover, cloud)
 
     planes = {
@@ -325,7 +358,9 @@ def _frame(scene: Scene, i: int, window: Window) -> dict[str, Tensor]:
         # The sky is at infinity: only rotation moves it.
         moved = torch.where(sky[:, None], previous.position + (points - camera.position), moved)
         x, y, z = window.project(previous, moved)
-        here_y, here_x = torch.meshgrid(torch.arange(window.height) + 0.5, torch.arange(window.width) + 0.5, indexing="ij")
+        here_y, here_x = torch.meshgrid(
+            torch.arange(window.height) + 0.5, torch.arange(window.width) + 0.5, indexing="ij"
+        )
         motion = torch.stack([x - here_x.reshape(-1), y - here_y.reshape(-1)], -1).clamp(-4096, 4096)
         visible = z > 1e-2
         planes["expected"] = z
@@ -382,7 +417,9 @@ def random_window(rng: torch.Generator, height: int, width: int) -> Window:
     lines = int(height * math.exp(uniform(rng, 0.0, math.log(4.0))))
     aspect = (16 / 9, 16 / 9, 4 / 3, 21 / 9, 1.0)[choice(rng, 5)]
     columns = max(width, int(lines * aspect))
-    return Window(lines, columns, uniform(rng, 0, lines - height), uniform(rng, 0, columns - width), height, width)
+    return Window(
+        lines, columns, uniform(rng, 0, lines - height), uniform(rng, 0, columns - width), height, width
+    )
 
 
 def cast_clip(scene: Scene, window: Window, seed: int) -> GBuffer:

@@ -12,7 +12,14 @@ import torch
 from torch import Tensor
 
 from mirage_plugin.train.worlds.gbuffer import Material
-from mirage_plugin.train.worlds.textures import Atlas, choice, draw_cards, draw_texture, tileable_noise, uniform
+from mirage_plugin.train.worlds.textures import (
+    Atlas,
+    choice,
+    draw_cards,
+    draw_texture,
+    tileable_noise,
+    uniform,
+)
 
 __all__ = ["FAMILIES", "Camera", "Scene", "draw_scene"]
 
@@ -96,10 +103,17 @@ class _Builder:
         self, centre: list[float], half: list[float], texture: int, material: int, *, scale: float = 0.5,
         yaw: float = 0.0, velocity: list[float] | None = None, inverted: bool = False,
     ) -> None:  # fmt: skip
-        self.boxes.append((centre, half, yaw, texture, scale, material, velocity or [0.0, 0.0, 0.0], inverted))
+        self.boxes.append(
+            (centre, half, yaw, texture, scale, material, velocity or [0.0, 0.0, 0.0], inverted)
+        )
 
     def sphere(
-        self, centre: list[float], radius: float, texture: int, material: int, velocity: list[float] | None = None
+        self,
+        centre: list[float],
+        radius: float,
+        texture: int,
+        material: int,
+        velocity: list[float] | None = None,
     ) -> None:
         self.spheres.append((centre, radius, texture, material, velocity or [0.0, 0.0, 0.0]))
 
@@ -115,7 +129,11 @@ def _town(b: _Builder, ground: float = 0.0) -> None:
         angle, radius = b.u(0, 2 * math.pi), b.u(8, 40)
         w, h, d = b.u(2, 7), b.u(1.5, 9), b.u(2, 7)
         wall = walls[choice(b.rng, 4)]
-        x, z, yaw = radius * math.sin(angle), radius * math.cos(angle), b.u(0, 6.28) if choice(b.rng, 2) else 0.0
+        x, z, yaw = (
+            radius * math.sin(angle),
+            radius * math.cos(angle),
+            b.u(0, 6.28) if choice(b.rng, 2) else 0.0,
+        )
         b.box([x, ground + h, z], [w, h, d], wall, Material.WALL, scale=b.u(0.1, 0.35), yaw=yaw)
         if choice(b.rng, 2):
             b.box([x, ground + 2 * h + 0.3, z], [w * 1.1, 0.3, d * 1.1], crate[0], Material.WALL, yaw=yaw)
@@ -165,13 +183,17 @@ def _interior(b: _Builder) -> None:
         x, z = b.u(-half[0], half[0]) * 0.8, b.u(-half[2], half[2]) * 0.8
         b.box([x, 2 * half[1] - 0.15, z], [b.u(0.1, 0.5), 0.05, b.u(0.1, 0.5)], glow, Material.EMISSIVE)
         b.lamps.append(([x, 2 * half[1] - 0.6, z], [b.u(0.5, 1.2), b.u(0.5, 1.0), b.u(0.3, 1.0)]))
-    _props(b, [b.texture("planks", "panels", "plain", "checker") for _ in range(3)], 0.0, min(half[0], half[2]))
+    _props(
+        b, [b.texture("planks", "panels", "plain", "checker") for _ in range(3)], 0.0, min(half[0], half[2])
+    )
 
 
 def _corridor(b: _Builder) -> None:
     """Grid-aligned walls on a map of cells, as first-person shooters have them."""
     cell, height = b.u(1.6, 3.5), b.u(1.2, 2.6)
-    walls = [b.texture("bricks", "stone", "panels", "planks", "tiles", "plaster", "windows") for _ in range(3)]
+    walls = [
+        b.texture("bricks", "stone", "panels", "planks", "tiles", "plaster", "windows") for _ in range(3)
+    ]
     open_sky = choice(b.rng, 3) == 0
     if not open_sky:
         ceiling = b.texture("plaster", "panels", "planks", "stone")
@@ -182,7 +204,13 @@ def _corridor(b: _Builder) -> None:
                 continue
             tall = height * (1 if not open_sky else b.u(0.7, 1.6))
             centre = [i * 2 * cell * 0.5 + (cell if i > 0 else -cell) * 0.3, tall, j * cell]
-            b.box(centre, [cell / 2, tall, cell / 2], walls[choice(b.rng, 3)], Material.WALL, scale=b.u(0.25, 0.5))
+            b.box(
+                centre,
+                [cell / 2, tall, cell / 2],
+                walls[choice(b.rng, 3)],
+                Material.WALL,
+                scale=b.u(0.25, 0.5),
+            )
     _props(b, [b.texture("planks", "panels", "plain") for _ in range(2)], 0.0, 5.0)
     for _ in range(2 + choice(b.rng, 3)):
         b.lamps.append(([b.u(-3, 3), height, b.u(0, 12)], [b.u(0.4, 1.0), b.u(0.3, 0.9), b.u(0.2, 0.8)]))
@@ -201,7 +229,9 @@ def _landscape(b: _Builder) -> None:
             b.sphere([x, 0.2, z], b.u(0.5, 2), rock, Material.OBJECT)
     for _ in range(choice(b.rng, 3)):
         wall = b.texture("windows", "planks", "stone")
-        b.box([b.u(-25, 25), 2.5, b.u(10, 45)], [b.u(1.5, 4), 3.5, b.u(1.5, 4)], wall, Material.WALL, scale=0.25)
+        b.box(
+            [b.u(-25, 25), 2.5, b.u(10, 45)], [b.u(1.5, 4), 3.5, b.u(1.5, 4)], wall, Material.WALL, scale=0.25
+        )
 
 
 def _side(b: _Builder) -> None:
@@ -211,7 +241,13 @@ def _side(b: _Builder) -> None:
     while x < 14:
         w, h = b.u(0.8, 3), 0.5 * (1 + choice(b.rng, 6))
         if choice(b.rng, 5):
-            b.box([x + w / 2, h / 2 - 2, 0], [w / 2, h / 2 + 1, 0.6], tile[0], Material.GROUND, scale=b.u(0.3, 0.8))
+            b.box(
+                [x + w / 2, h / 2 - 2, 0],
+                [w / 2, h / 2 + 1, 0.6],
+                tile[0],
+                Material.GROUND,
+                scale=b.u(0.3, 0.8),
+            )
         if choice(b.rng, 2):
             b.box([x, h + b.u(0.8, 3.5), 0], [b.u(0.4, 1.6), 0.25, 0.5], tile[1], Material.WALL, scale=0.7)
         x += w
@@ -224,7 +260,9 @@ def _side(b: _Builder) -> None:
         b.cards.append(([b.u(-6, 6), b.u(-0.5, 4), -0.7], [b.u(0.6, 1.6), b.u(0.6, 1.8)], velocity))
     for _ in range(choice(b.rng, 5)):
         coin = b.texture("plain")
-        b.sphere([b.u(-6, 6), b.u(0.5, 4), -0.4], b.u(0.15, 0.4), coin, Material.EMISSIVE, [0.0, b.u(0, 1), 0.0])
+        b.sphere(
+            [b.u(-6, 6), b.u(0.5, 4), -0.4], b.u(0.15, 0.4), coin, Material.EMISSIVE, [0.0, b.u(0, 1), 0.0]
+        )
 
 
 def _top(b: _Builder) -> None:
@@ -243,7 +281,9 @@ def _top(b: _Builder) -> None:
 
 
 def _abstract(b: _Builder) -> None:
-    textures = [b.texture("plain", "plain", "panels", "checker", "stripes", "tiles", "windows") for _ in range(4)]
+    textures = [
+        b.texture("plain", "plain", "panels", "checker", "stripes", "tiles", "windows") for _ in range(4)
+    ]
     for _ in range(6 + choice(b.rng, 14)):
         centre = [b.u(-10, 10), b.u(0, 8), b.u(-4, 25)]
         texture = textures[choice(b.rng, 4)]
@@ -347,10 +387,16 @@ def draw_scene(seed: int, frames: int, family: str | None = None) -> Scene:
         b.box([0.0, -50.0, 0.0], [0.1, 0.1, 0.1], ground, Material.OBJECT)
     azimuth, elevation = b.u(0, 2 * math.pi), b.u(0.35, 1.3)
     sun = torch.tensor(
-        [math.cos(elevation) * math.sin(azimuth), math.sin(elevation), math.cos(elevation) * math.cos(azimuth)]
+        [
+            math.cos(elevation) * math.sin(azimuth),
+            math.sin(elevation),
+            math.cos(elevation) * math.cos(azimuth),
+        ]
     )
     if family == "side":
-        sun = torch.nn.functional.normalize(torch.tensor([b.u(-0.6, 0.6), b.u(0.5, 1.0), -b.u(0.4, 1.0)]), dim=0)
+        sun = torch.nn.functional.normalize(
+            torch.tensor([b.u(-0.6, 0.6), b.u(0.5, 1.0), -b.u(0.4, 1.0)]), dim=0
+        )
     lamps = b.lamps[:6] or [([0.0, -60.0, 0.0], [0.0, 0.0, 0.0])]
     boxes, spheres = list(zip(*b.boxes, strict=True)), list(zip(*b.spheres, strict=True))
     ground_kind = Material.GROUND

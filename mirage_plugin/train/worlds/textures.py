@@ -35,7 +35,8 @@ def tileable_noise(rng: torch.Generator, size: int, exponent: float) -> Tensor:
     freq = torch.fft.fftfreq(size)
     radius = torch.sqrt(freq[:, None] ** 2 + freq[None, :] ** 2).clamp_min(1.0 / size)
     shaped = torch.fft.ifft2(torch.fft.fft2(white) * radius**-exponent).real
-    return (shaped - shaped.mean()) / shaped.std().clamp_min(1e-6)
+    out: Tensor = (shaped - shaped.mean()) / shaped.std().clamp_min(1e-6)
+    return out
 
 
 def _grid(size: int) -> tuple[Tensor, Tensor]:
@@ -116,7 +117,9 @@ def draw_texture(kind: str, rng: torch.Generator) -> Tensor:
         x = u * nx + offset
         fx, fy = x - x.floor(), v * ny - row
         mortar = uniform(rng, 0.03, 0.1)
-        edge = torch.minimum(torch.minimum(fx, 1 - fx) * (2.0 if kind == "bricks" else 1.0), torch.minimum(fy, 1 - fy))
+        edge = torch.minimum(
+            torch.minimum(fx, 1 - fx) * (2.0 if kind == "bricks" else 1.0), torch.minimum(fy, 1 - fy)
+        )
         line = (edge < mortar).float()
         tone = tone * (0.8 + 0.4 * _cell_random(rng, x.floor(), row, nx, ny))
         joint = uniform(rng, 0.35, 1.4)
@@ -131,7 +134,9 @@ def draw_texture(kind: str, rng: torch.Generator) -> Tensor:
         x = u * n
         fx = x - x.floor()
         grain = tileable_noise(rng, size, 1.0)
-        streak = torch.fft.ifft(torch.fft.fft(grain, dim=0) * torch.exp(-40 * torch.fft.fftfreq(size)[:, None].abs()), dim=0).real
+        streak = torch.fft.ifft(
+            torch.fft.fft(grain, dim=0) * torch.exp(-40 * torch.fft.fftfreq(size)[:, None].abs()), dim=0
+        ).real
         tone = 1 + uniform(rng, 0.15, 0.35) * streak + 0.05 * fine
         tone = tone * (0.8 + 0.4 * _cell_random(rng, x.floor(), torch.zeros_like(x), n, 1))
         if kind == "planks":
