@@ -1,18 +1,19 @@
 """Compile every kernel that a launcher can choose, for several chips, on a machine without a GPU.
 
     python benchmarks/compile_check.py --json out/compile.json            everything, minutes
-    python benchmarks/compile_check.py --short --json out/compile.json    what base and nano launch at 1080p in bf16
+    python benchmarks/compile_check.py --short --json out/compile.json    what base and nano launch at 1080p
+    in bf16
 
 The launches are not listed by hand: each op is called as the network calls it, with tensors that have shapes
-and no memory, and what it would have launched is recorded (`mirage_kernels.record`) with the same arguments, so
-that the compiler is told exactly what a launch tells it. The JSON is
+and no memory, and what it would have launched is recorded (`mirage_kernels.record`) with the same arguments,
+so that the compiler is told exactly what a launch tells it. The JSON is
 
     {"triton": version, "kernels": [{"name", "config", "target", "registers", "spill_bytes", "shared_bytes",
                                      "warps", "stages", "tensor_core"}]}
 
 with `tensor_core` the matrix instruction in the machine code ("HGMMA", "QGMMA" on sm_90; "HMMA", "IMMA", ...;
-"" where there is none). The exit code is 1 where a kernel spills on sm_90, misses a matrix instruction that its
-source asks for, or wants more shared memory than the chip has.
+"" where there is none). The exit code is 1 where a kernel spills on sm_90, misses a matrix instruction that
+its source asks for, or wants more shared memory than the chip has.
 """
 
 from __future__ import annotations
@@ -24,15 +25,15 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
-from mirage_kernels.launch import triton
 
 import mirage_kernels as kernels
 from mirage_kernels import Launch, record
+from mirage_kernels.launch import triton
 
 __all__ = ["compile_launch", "launches", "main", "problems"]
 
@@ -89,7 +90,13 @@ def _empty(*shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
 
 
 def _read(
-    weights: kernels.NetworkWeights, layout: kernels.FrameLayout, rows: int, columns: int, *, n: int = 1, what: str
+    weights: kernels.NetworkWeights,
+    layout: kernels.FrameLayout,
+    rows: int,
+    columns: int,
+    *,
+    n: int = 1,
+    what: str,
 ) -> torch.Tensor:
     """Read frames: with `what` in "noise", "planes" (noise and all planes) or "step" (a later step)."""
     h, w = kernels.grid_size(rows, columns)
@@ -105,7 +112,13 @@ def _read(
 
 
 def _compose(
-    weights: kernels.NetworkWeights, layout: kernels.FrameLayout, rows: int, columns: int, *, n: int = 1, **which: bool
+    weights: kernels.NetworkWeights,
+    layout: kernels.FrameLayout,
+    rows: int,
+    columns: int,
+    *,
+    n: int = 1,
+    **which: bool,
 ) -> None:
     h, w = kernels.grid_size(rows, columns)
     optional: dict[str, torch.Tensor] = {}
@@ -143,21 +156,23 @@ def _frame(sizes: kernels.NetworkSizes, dtype: torch.dtype, size: tuple[int, int
     _compose(weights, layout, height, width, n=n, late=True)
 
 
-def rehearse(short: bool, target: int) -> None:
+def rehearse(short: bool, target: int, tiers: Collection[str] = ("nano", "small", "base")) -> None:
     """Call the ops as a session would, in all the ways a session can differ."""
     sizes = {"360p": (360, 640), "720p": (720, 1280), "1080p": (1080, 1920), "4K": (2160, 3840)}
     if short:
-        for tier in ("base", "nano"):
+        for tier in [name for name in ("base", "nano") if name in tiers]:
             _frame(kernels.SIZES[tier], torch.bfloat16, sizes["1080p"], 1, False)
         if target >= 89:
             weights = kernels.pack_linear(_empty(384, 768), _empty(384), torch.bfloat16, fp8=True)
             kernels.linear(_empty(1, 136, 240, 192, dtype=torch.bfloat16), weights, "down")
         return
-    for tier in kernels.SIZES.values():
+    for tier in (kernels.SIZES[name] for name in tiers):
         for dtype in (torch.bfloat16, torch.float16):
             for size in sizes.values():
                 for n in (1, 4) if size == sizes["1080p"] else (1,):
                     _frame(tier, dtype, size, n, False)
+        # Eight games at 4K fill even the quarter grid.
+        _frame(tier, torch.bfloat16, sizes["4K"], 8, False)
         if target >= 89:
             for size in sizes.values():
                 _frame(tier, torch.bfloat16, size, 1, True)
@@ -184,11 +199,11 @@ def rehearse(short: bool, target: int) -> None:
             _compose(weights, layout, 1080, 1920, late=True, dither=True)
 
 
-def launches(target: int, short: bool) -> Iterator[Launch]:
+def launches(target: int, short: bool, tiers: Collection[str] = ("nano", "small", "base")) -> Iterator[Launch]:
     """Every distinct launch for a chip, in the order in which a frame meets them."""
     seen: set[str] = set()
     with record(target) as found:
-        rehearse(short, target)
+        rehearse(short, target, tiers)
         for launch in found:
             key = _key(launch)
             if key not in seen:
@@ -265,13 +280,14 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--short", action="store_true", help="what base and nano launch at 1080p in bf16")
     parser.add_argument("--targets", default=",".join(map(str, TARGETS)), help="compute capabilities, such as 80,90")
     parser.add_argument("--only", default="", help="kernels whose name contains this")
+    parser.add_argument("--tiers", default="nano,small,base", help="whose widths")
     options = parser.parse_args(arguments)
     if triton is None:
         print("compile_check needs Triton, which has wheels for Linux only: pip install triton", file=sys.stderr)
         return 2
     rows, wrong = [], 0
     for target in map(int, options.targets.split(",")):
-        for launch in launches(target, options.short):
+        for launch in launches(target, options.short, options.tiers.split(",")):
             if options.only not in launch.name:
                 continue
             started = time.perf_counter()

@@ -5,14 +5,14 @@
 
 Needs torch, Triton and numpy alone. Part one, accuracy: each op in each of its dtypes on fresh random inputs,
 against the same op's reference in fp64 (fp32 where the answer is bytes), with outputs poisoned first; where
-compute-sanitizer is installed, once more under it on small shapes. Part two, time: median of CUDA-graph replays
-that rotate over input sets larger than the L2 cache, at 720p, 1080p and 4K with base's widths; the floor is the
-larger of bytes over the measured copy bandwidth, operations over the measured matrix rate, and operations off
-the tensor cores over the fp32 rate of the data sheet. On a CPU both sides of the switch are the reference, so
-what is measured there is that the script runs, and the times are the reference's.
+compute-sanitizer is installed, once more under it on small shapes. Part two, time: median of CUDA-graph
+replays that rotate over input sets larger than the L2 cache, at 720p, 1080p and 4K with base's widths; the
+floor is the larger of bytes over the measured copy bandwidth, operations over the measured matrix rate, and
+operations off the tensor cores over the fp32 rate of the data sheet. On a CPU both sides of the switch are
+the reference, so what is measured there is that the script runs, and the times are the reference's.
 
-JSON: {"machine": {...}, "ceilings": {...}, "accuracy": [...], "speed": [...], "sanitizer": ...}. The exit code is
-1 where an answer is wrong.
+JSON: {"machine": {...}, "ceilings": {...}, "accuracy": [...], "speed": [...], "sanitizer": ...}. The exit
+code is 1 where an answer is wrong.
 """
 
 from __future__ import annotations
@@ -61,8 +61,8 @@ FP32_FLOPS = 60e12
 class Case:
     """One op on inputs of one size: `run(inputs)` calls the op, `inputs(dtype, seed)` draws them.
 
-    `copied_bytes`, `matrix_flops` and `vector_flops` are its floor's terms. `whole_numbers`: the answer is bytes,
-    of which a few may differ by one.
+    `copied_bytes`, `matrix_flops` and `vector_flops` are its floor's terms. `whole_numbers`: the answer is
+    bytes, of which a few may differ by one.
     """
 
     name: str
@@ -134,7 +134,8 @@ def cases(size: tuple[int, int], device: torch.device) -> Iterator[Case]:
         return frame(seed), weights, normal(1, 1, 4 * h, 4 * w)
 
     yield Case(
-        "pixels", lambda i: kernels.pixels(i[0], layout, i[1], noise=i[2]), stem_inputs, ("bf16", "fp16", "fp32"),
+        "pixels", lambda i: kernels.pixels(i[0], layout, i[1], noise=i[2]),
+        stem_inputs, ("bf16", "fp16", "fp32"),
         copied_bytes=4 * pixels + 64 * cells + 2 * c0 * cells, matrix_flops=2.0 * cells * c0 * 272,
         vector_flops=3.0 * 256 * cells,
     )  # fmt: skip
@@ -161,7 +162,7 @@ def cases(size: tuple[int, int], device: torch.device) -> Iterator[Case]:
             shapes = ((c, 1, 5, 5), (c,), (2 * c, c), (2 * c,), (c, 2 * c), (c,))
             scales = (0.2, 0.1, c**-0.5, 0.1, (2 * c) ** -0.5, 0.1)
             parts = [normal(*shape, scale=scale) for shape, scale in zip(shapes, scales, strict=True)]
-            weights = kernels.pack_block(*parts, DTYPES[dtype])
+            weights = kernels.pack_block(*parts, dtype=DTYPES[dtype])
             return normal(1, *grid, c, dtype=DTYPES[dtype]), normal(1, 3 * c, scale=0.3), weights
 
         yield Case(
@@ -170,7 +171,11 @@ def cases(size: tuple[int, int], device: torch.device) -> Iterator[Case]:
             vector_flops=(50.0 + 12) * count * c,
         )  # fmt: skip
 
-    for mode, k, out, count in (("down", c0, c1, cells // 4), ("up", c1, 4 * c0, cells // 4), ("head", c0, 240, cells)):
+    for mode, k, out, count in (
+        ("down", c0, c1, cells // 4),
+        ("up", c1, 4 * c0, cells // 4),
+        ("head", c0, 240, cells),
+    ):
         inputs_of = 4 * k if mode == "down" else k
         grid = {"down": (h, w), "up": (h // 2, w // 2), "head": (h, w)}[mode]
 
@@ -187,7 +192,8 @@ def cases(size: tuple[int, int], device: torch.device) -> Iterator[Case]:
             return normal(1, *grid, k, dtype=compute), weights, film, skip
 
         yield Case(
-            f"linear {mode}", lambda i, m=mode: kernels.linear(i[0], i[1], m, film=i[2], skip=i[3]), linear_inputs,
+            f"linear {mode}", lambda i, m=mode: kernels.linear(i[0], i[1], m, film=i[2], skip=i[3]),
+            linear_inputs,
             ("bf16", "fp16", "fp32", "fp8"),
             copied_bytes=2.0 * count * (inputs_of + out * (2 if mode == "up" else 1)) + 2 * inputs_of * out,
             matrix_flops=2.0 * count * inputs_of * out,
@@ -196,7 +202,7 @@ def cases(size: tuple[int, int], device: torch.device) -> Iterator[Case]:
     def memory_inputs(dtype: str, seed: int) -> Any:
         normal = draw(seed)
         shapes = ((s, c1 + s + 1), (s,), (c1, s), (c1,), (s, c1 + s + 1), (s,), (s, c1), (s,))
-        weights = kernels.pack_memory(*(normal(*shape, scale=0.05) for shape in shapes), DTYPES[dtype])
+        weights = kernels.pack_memory(*(normal(*shape, scale=0.05) for shape in shapes), dtype=DTYPES[dtype])
         state = normal(1, h // 2, w // 2, s).tanh().to(DTYPES[dtype])
         valid = normal(1, h // 2, w // 2, 1).sigmoid().to(DTYPES[dtype])
         return normal(1, h // 2, w // 2, c1, dtype=DTYPES[dtype]), state, valid, weights
@@ -230,7 +236,8 @@ def cases(size: tuple[int, int], device: torch.device) -> Iterator[Case]:
         return normal(*field_shape), normal(1, 2, 4 * h, 4 * w, scale=6.0), visible, number, number
 
     yield Case(
-        "advect_noise", lambda i: kernels.advect_noise(*i), noise_inputs, ("fp32",), copied_bytes=17.0 * 16 * cells,
+        "advect_noise", lambda i: kernels.advect_noise(*i), noise_inputs, ("fp32",),
+        copied_bytes=17.0 * 16 * cells,
         vector_flops=120.0 * 16 * cells,
     )  # fmt: skip
 
@@ -430,7 +437,16 @@ def _sanitizer(quick: bool) -> str:
     tool = shutil.which("compute-sanitizer")
     if tool is None or quick or not torch.cuda.is_available():
         return "absent"
-    command = [tool, "--tool", "memcheck", "--error-exitcode", "9", sys.executable, __file__, "--accuracy-only"]
+    command = [
+        tool,
+        "--tool",
+        "memcheck",
+        "--error-exitcode",
+        "9",
+        sys.executable,
+        __file__,
+        "--accuracy-only",
+    ]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=60, env=os.environ.copy())
     except subprocess.TimeoutExpired:
@@ -470,7 +486,8 @@ def main(arguments: list[str] | None = None) -> int:
             row["size"] = f"{shape[1]}x{shape[0]}"
             rows.append(row)
             print(
-                f"{row['case']:32} {row['size']:8} {row['dtype']:5} error {row['error']:.2e} of {row['bound']:.0e} "
+                f"{row['case']:32} {row['size']:8} {row['dtype']:5} error {row['error']:.2e} "
+                f"of {row['bound']:.0e} "
                 f"{'' if row['right'] else 'WRONG'}",
                 flush=True,
             )

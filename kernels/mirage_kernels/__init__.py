@@ -4,20 +4,20 @@ Every op is a `torch.library` op under ``mirage::`` with a fake, so that it work
 CUDA it is a Triton kernel, elsewhere the fp32 reference, behind one switch (`use`). Nothing of Mirage is
 imported here: what the network is, `mirage_plugin.model` says, and a test holds the two together.
 
-======================  ==========================================================================================
-`pixels`                an engine's bytes, noise and planes -> the features of the patch projection
-`block`                 depthwise 5x5, RMSNorm, FiLM, expand, SiLU, project, gated residual
-`linear`                products with what stands around them: down, up with skip, head; bf16, fp16, fp8 weights
-`warp_state`            motion warp and unpacking of the memory
-`memory_read`           the trust gate
-`memory_write`          the gated update and packing
-`fresh_noise`           counter-based noise
-`advect_noise`          the noise field carried along the motion, fresh where it must be
-`solver_step`           the noisy end of a denoising step
-`drift_statistics`      mean, square, bounds, NaN and infinities, without a synchronisation
-`compose`               the edit on the full-resolution frame, packed for the engine; also the late answer
-`forward`               the network on these ops, from weights that `prepare` packed
-======================  ==========================================================================================
+================  ==========================================================================================
+`pixels`          an engine's bytes, noise and planes -> the features of the patch projection
+`block`           depthwise 5x5, RMSNorm, FiLM, expand, SiLU, project, gated residual
+`linear`          products with what stands around them: down, up with skip, head; bf16, fp16, fp8
+`warp_state`      motion warp and unpacking of the memory
+`memory_read`     the trust gate
+`memory_write`    the gated update and packing
+`fresh_noise`     counter-based noise
+`advect_noise`    the noise field carried along the motion, fresh where it must be
+`solver_step`     the noisy end of a denoising step
+`drift_statistics`mean, square, bounds, NaN and infinities, without a synchronisation
+`compose`         the edit on the full-resolution frame, packed for the engine; also the late answer
+`forward`         the network on these ops, from weights that `prepare` packed
+================  ==========================================================================================
 """
 
 from mirage_kernels.block import BlockWeights, block, block_reference, pack_block

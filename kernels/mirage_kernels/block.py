@@ -1,17 +1,19 @@
-# mypy: disable-error-code="no-untyped-def"
+# mypy: disable-error-code="no-untyped-def,assignment"
+# ruff: noqa: RUF005 - Triton's tuples know `+` and not `*`
 """block: the network's residual block, the hidden activation never in device memory.
 
     out = x + gate * (W2 silu(W1 a + b1) + b2),    a = rmsnorm(depthwise5x5(x)) * (1 + scale) + shift
 
 x [N, h, w, C] NHWC; scale, shift, gate [N, C] are the frame's FiLM; the norm is over channels, per cell.
 
-A program takes a tile of cells with all their channels: it makes `a` for the tile (which the compiler keeps in
-shared memory as the left operand), then walks over the hidden channels in chunks; a chunk of hidden activation
-is born in registers, goes through SiLU and straight into the second product. Up to 192 channels that is the
-whole block in one launch. Wider tiles leave no registers for the depthwise part beside their sums: it is then a
-launch of its own, which leaves its result and 1 / RMS in the L2 cache. Where the tiles of a frame are fewer than
-the chip's multiprocessors, the hidden channels are split over programs as well; their fp32 partial sums are
-added in one more small launch in a fixed order, so that the answer does not depend on timing.
+A program takes a tile of cells with all their channels: it makes `a` for the tile (which the compiler keeps
+in shared memory as the left operand), then walks over the hidden channels in chunks; a chunk of hidden
+activation is born in registers, goes through SiLU and straight into the second product. Up to 192 channels
+that is the whole block in one launch. Wider tiles leave no registers for the depthwise part beside their
+sums: it is then a launch of its own, which leaves its result and 1 / RMS in the L2 cache. Where the tiles of
+a frame are fewer than the chip's multiprocessors, the hidden channels are split over programs as well; their
+fp32 partial sums are added in one more small launch in a fixed order, so that the answer does not depend on
+timing.
 
 Floor: reads and writes `2 * N*h*w * C * 2` bytes (bf16) and the weights once, `4 * C * C * 2` at expand 2;
 `N*h*w * 8 * C * C` operations on the tensor cores and `N*h*w * 50 * C` beside them.
@@ -48,8 +50,8 @@ __all__ = ["BlockWeights", "block", "block_reference", "block_triton", "pack_blo
 class BlockWeights(NamedTuple):
     """A block's weights as the kernel reads them.
 
-    `depthwise` fp32 [25, C] with `depthwise_bias` fp32 [C]; `expand` [H, C] and `project` [C, H] in the compute
-    dtype, as `nn.Linear` holds them; `expand_bias` fp32 [H], `project_bias` fp32 [C].
+    `depthwise` fp32 [25, C] with `depthwise_bias` fp32 [C]; `expand` [H, C] and `project` [C, H] in the
+    compute dtype, as `nn.Linear` holds them; `expand_bias` fp32 [H], `project_bias` fp32 [C].
     """
 
     depthwise: Tensor
@@ -67,9 +69,10 @@ def pack_block(
     expand_bias: Tensor,
     project: Tensor,
     project_bias: Tensor,
+    *,
     dtype: torch.dtype,
 ) -> BlockWeights:
-    """Pack the parameters of a trained block: `depthwise` [C, 1, 5, 5], the rest as `nn.Linear` holds them."""
+    """Pack the parameters of a trained block: `depthwise` [C, 1, 5, 5], the rest as in `nn.Linear`."""
     c = depthwise.shape[0]
     return BlockWeights(
         wide(depthwise).view(c, 25).t().contiguous(),
@@ -102,7 +105,7 @@ def block_reference(x: Tensor, film: Tensor, weights: BlockWeights) -> Tensor:
 
 @jit
 def _cells_of(start, h, w, TH: tl.constexpr, TW: tl.constexpr):
-    """(y, x, whether they are there) of the cells of a tile: TH x TW, or a run in memory order where TH is 1."""
+    """(y, x, whether it is there) of a tile's cells: TH x TW, or a run in memory order where TH is 1."""
     p = tl.arange(0, TH * TW)
     if TH == 1:
         # No run is cut by the frame's edge but the last.
@@ -225,7 +228,7 @@ def _block_kernel(
     nn = tl.arange(0, BN)
     hh = tl.arange(0, BH)
     acc = ()
-    for i in tl.static_range(C // BN):
+    for _ in tl.static_range(C // BN):
         acc = acc + (tl.zeros([P, BN], tl.float32),)
     for j in tl.range(0, HIDDEN // SPLIT, BH):
         unit = part * (HIDDEN // SPLIT) + j + hh
@@ -285,9 +288,9 @@ def _block_sum_kernel(
 
 _ROOMY = {
     # channels: (tiles of many cells, tiles of few). 8x16 cells cover 240x136 exactly, and 128 cells read the
-    # weights half as often as 64. Wider channels take smaller tiles: the sums of a tile (cells x channels fp32)
-    # live in registers, its left operand (cells x channels) and two stages of weights (2 x BH x channels) in
-    # shared memory, 227 KB on Hopper, 163 KB on sm_80.
+    # weights half as often as 64. Wider channels take smaller tiles: the sums of a tile (cells x channels
+    # fp32) live in registers, its left operand (cells x channels) and two stages of weights (2 x BH x
+    # channels) in shared memory, 227 KB on Hopper, 163 KB on sm_80.
     64: (Config({"FUSED": 1, "TH": 8, "TW": 16, "BK": 64, "BN": 64, "BH": 64}, 8, 2),
          Config({"FUSED": 1, "TH": 1, "TW": 64, "BK": 64, "BN": 64, "BH": 64}, 4, 2)),
     96: (Config({"FUSED": 1, "TH": 8, "TW": 16, "BK": 32, "BN": 32, "BH": 64}, 8, 2),
@@ -334,16 +337,15 @@ def block_triton(x: Tensor, film: Tensor, weights: BlockWeights) -> Tensor:
     hidden = weights.expand.shape[0]
     if c not in _ROOMY:
         raise KernelError(f"the block kernel is laid out for {sorted(_ROOMY)} channels, not {c}")
-    if roomy(x) and x.dtype != torch.float32:
-        config = _ROOMY[c][n * h * w < _FEW]
-    else:
-        config = _TIGHT[c]
+    few = n * h * w < _FEW
+    config = _ROOMY[c][few] if roomy(x) and x.dtype != torch.float32 else _TIGHT[c]
     sizes = config.sizes
     split = _SPLIT if n * h * w < _FEWER else 1
     if hidden % (sizes["BH"] * split):
         split = 1
     require(
-        hidden % sizes["BH"] == 0, f"{hidden} hidden channels: the block kernel takes multiples of {sizes['BH']}"
+        hidden % sizes["BH"] == 0,
+        f"{hidden} hidden channels: the block kernel takes multiples of {sizes['BH']}",
     )
     out = torch.empty_like(x)
     target = torch.empty(split, n, h, w, c, device=x.device) if split > 1 else out
@@ -408,9 +410,7 @@ def _checked(x: Tensor, film: Tensor, weights: BlockWeights) -> None:
     check("weights.project_bias", weights.project_bias, (c,), full, like=x)
 
 
-@torch.library.custom_op(
-    "mirage::block", mutates_args=(), schema="(Tensor x, Tensor film, Tensor[] weights) -> Tensor"
-)
+@torch.library.custom_op("mirage::block", mutates_args=(), schema="(Tensor x, Tensor film, Tensor[] weights) -> Tensor")
 def _op(x: Tensor, film: Tensor, weights: Sequence[Tensor]) -> Tensor:
     packed = BlockWeights(*weights)
     _checked(x, film, packed)

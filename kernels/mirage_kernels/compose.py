@@ -9,11 +9,11 @@ For a pixel with display-encoded colour v = (r, g, b) in [-1, 1]:
 
 `detail` is resampled where the display is larger or smaller than the working frame. The answer is clamped,
 dithered by a hash of (seed, y, x) and packed; alpha passes by, and so does what a half float holds outside
-[0, 1]. Only the *difference* is added to the raw value, so that an edit of zero gives back the very bytes, and
-an edit that is NaN is an edit of zero: a failing network shows the source.
+[0, 1]. Only the *difference* is added to the raw value, so that an edit of zero gives back the very bytes,
+and an edit that is NaN is an edit of zero: a failing network shows the source.
 
-With `motion`, the edit is the *last* frame's: every pixel takes it from where it was, and where that was hidden,
-outside or is unknown only the colour transforms stay. That is the answer when the network is late.
+With `motion`, the edit is the *last* frame's: every pixel takes it from where it was, and where that was
+hidden, outside or is unknown only the colour transforms stay. That is the answer when the network is late.
 
 An edit is [N, h, w, 240] per cell: 48 numbers as (colour out, bin, r g b 1), so that one product needs 16
 neighbours in memory, then 192 of detail as (row, column, colour). `pack_edit` and `split_edit` translate.
@@ -35,7 +35,6 @@ from torch.nn import functional
 from mirage_kernels.frames import (
     FrameLayout,
     decode,
-    encode,
     frame_of,
     load_rgb,
     mix32,
@@ -83,7 +82,7 @@ class GuideWeights(NamedTuple):
 def pack_guide(
     look: Tensor, look_bias: Tensor, bias: Tensor, bias_bias: Tensor, weigh: Tensor, weigh_bias: Tensor
 ) -> GuideWeights:
-    """Pack the guide's parameters: `look` [6, 3, 3, 3], `bias` [6, D], `weigh` [4, 6, 1, 1] and their biases."""
+    """Pack the guide's layers: `look` [6, 3, 3, 3], `bias` [6, D], `weigh` [4, 6, 1, 1], and their biases."""
     pad = 8 - look.shape[0]
     return GuideWeights(
         functional.pad(wide(look).permute(2, 3, 1, 0).reshape(27, -1), (0, pad)).contiguous(),
@@ -214,10 +213,7 @@ def _finish(raw, unit, delta, threshold, KIND: tl.constexpr, LINEAR: tl.constexp
     """The raw value of the answer from the source's and the change of v."""
     delta = tl.where(delta == delta, delta, 0.0)
     edited = tl.minimum(tl.maximum(unit + delta * 0.5, 0.0), 1.0)
-    if LINEAR:
-        step = decode(edited) - decode(unit)
-    else:
-        step = edited - unit
+    step = decode(edited) - decode(unit) if LINEAR else edited - unit
     value = tl.where(raw == raw, raw, 0.0) + step * SCALE
     if KIND != 3:
         value = tl.minimum(tl.maximum(tl.floor(value + threshold), 0.0), SCALE)
@@ -289,7 +285,7 @@ def _compose_kernel(
         row = first + tl.minimum(tl.maximum(y + (ty - 1), 0), height - 1) * pitch
         for tx in tl.static_range(3):
             column = tl.minimum(tl.maximum(x + (tx - 1), 0), width - 1)
-            r, g, b, a = load_rgb(frame_ptr, row, column, keep, KIND, BGR)
+            r, g, b, _a = load_rgb(frame_ptr, row, column, keep, KIND, BGR)
             r = raw_to_unit(r, KIND, LINEAR) * 2.0 - 1.0
             g = raw_to_unit(g, KIND, LINEAR) * 2.0 - 1.0
             b = raw_to_unit(b, KIND, LINEAR) * 2.0 - 1.0
@@ -427,8 +423,8 @@ def _compose_kernel(
         tl.store(out_row + x * 4 + 3, alpha.to(tl.float16), mask=keep)
 
 
-# 4 x 32 pixels, one a thread: runs of 128 bytes in the frame, the sums of three colours x 16 in registers, and a
-# tile touches at most 2 x 6 cells, which stay in the L1 cache.
+# 4 x 32 pixels, one a thread: runs of 128 bytes in the frame, the sums of three colours x 16 in registers,
+# and a tile touches at most 2 x 6 cells, which stay in the L1 cache.
 _CONFIG = Config({"TY": 4, "TX": 32}, 4, 1)
 
 
@@ -533,8 +529,8 @@ def _checked(
 
 _SCHEMA = (
     "(Tensor(a!) out, Tensor frames, str format, int height, int width, int pitch_bytes, bool flipped, "
-    "bool linear, int rows, int columns, Tensor edit, Tensor[] guide, Tensor bias, Tensor strength, Tensor? mask, "
-    "Tensor? dither, Tensor? motion, Tensor? visible) -> ()"
+    "bool linear, int rows, int columns, Tensor edit, Tensor[] guide, Tensor bias, Tensor strength, "
+    "Tensor? mask, Tensor? dither, Tensor? motion, Tensor? visible) -> ()"
 )
 
 
@@ -596,9 +592,7 @@ def compose(
         out = torch.empty(frames.shape[0], layout.size_bytes, dtype=torch.uint8, device=frames.device)
     parts = [guide.look, guide.weigh, guide.weigh_bias]
     if recording():
-        compose_triton(
-            out, frames, layout, rows, columns, edit, parts, bias, strength, mask, dither, motion, visible
-        )
+        compose_triton(out, frames, layout, rows, columns, edit, parts, bias, strength, mask, dither, motion, visible)
         return out
     shape = (layout.format, layout.height, layout.width, layout.pitch_bytes, layout.flipped, layout.linear)
     torch.ops.mirage.compose(

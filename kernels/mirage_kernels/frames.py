@@ -1,10 +1,12 @@
 # mypy: disable-error-code="no-untyped-def"
 """The pixels of engines: what formats there are, and how one pixel of each is read and written.
 
-Shared by the op that reads a frame (`pixels`) and the op that writes one (`compose`). Values go by three names:
+Shared by the op that reads a frame (`pixels`) and the op that writes one (`compose`). Values go by three
+names:
 
 - *raw*: what stands in memory, as a number: 0..255, 0..1023, or any half float;
-- *unit*: display-encoded colour in [0, 1]; a linear frame is encoded with the sRGB curve, a half float is bounded
+- *unit*: display-encoded colour in [0, 1]; a linear frame is encoded with the sRGB curve, a half float is
+bounded
   to [0, 1] and its NaN is 0, so that nothing an engine writes can enter the network unbounded;
 - *v* = 2 * unit - 1, the network's own.
 """
@@ -45,8 +47,8 @@ _SCALE = {"rgba8": 255, "bgra8": 255, "rgb8": 255, "rgb10a2": 1023, "rgba16f": 1
 class FrameLayout:
     """How a frame lies in memory: `height` rows of `width` pixels, `pitch_bytes` from row to row.
 
-    `flipped`: the first row in memory is the lowest on the screen (OpenGL). `linear`: values are linear light;
-    otherwise they are encoded as a display wants them (sRGB). Raises `KernelError` for what cannot be.
+    `flipped`: the first row in memory is the lowest on the screen (OpenGL). `linear`: values are linear
+    light; otherwise they are encoded as a display wants them (sRGB). Raises `KernelError` for what cannot be.
     """
 
     format: PixelFormat
@@ -63,7 +65,8 @@ class FrameLayout:
         least, align = self.width * self.bytes_per_pixel, _ALIGN[self.format]
         if self.pitch_bytes < least or self.pitch_bytes % align:
             raise KernelError(
-                f"a pitch of {self.pitch_bytes} bytes: {self.width} pixels of {self.format} need at least {least}, "
+                f"a pitch of {self.pitch_bytes} bytes: {self.width} pixels of {self.format} need at "
+                f"least {least}, "
                 f"in multiples of {align}"
             )
         require(self.height * self.pitch_bytes < 2**31, "a frame of 2 GiB or more: a kernel indexes 2**31 - 1")
@@ -141,7 +144,7 @@ def srgb_decode(encoded: Tensor) -> Tensor:
 
 
 def unpack_frame(frames: Tensor, layout: FrameLayout) -> Tensor:
-    """Raw values, upright: uint8 [N, size_bytes] -> fp32 [N, H, W, 4] as (r, g, b, a); rgb8 has an alpha of 0."""
+    """Raw values, upright: uint8 [N, size_bytes] -> fp32 [N, H, W, 4] as (r, g, b, a); rgb8 has alpha 0."""
     frames = frame_of(frames, layout)
     n, size, span = frames.shape[0], layout.bytes_per_pixel, layout.width * layout.bytes_per_pixel
     rows = frames.as_strided((n, layout.height, span), (frames.stride(0), layout.pitch_bytes, 1)).contiguous()

@@ -1,4 +1,5 @@
-"""The ground every launcher stands on: which side of the switch is taken, what bad input gets, one way to launch.
+"""The ground every launcher stands on: which side of the switch is taken, what bad input gets, one way to
+launch.
 
 An op of this package has two sides behind one name: its fp32 reference, which is its definition, and a Triton
 kernel. `use` turns the switch for the whole process. Launchers never tune at run time: they read their launch
@@ -64,7 +65,7 @@ class KernelError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """Launch parameters of a kernel for one class of shapes; `sizes` are its block sizes by constexpr name."""
+    """Launch parameters of a kernel for one class of shapes; `sizes`: its block sizes by constexpr name."""
 
     sizes: dict[str, int]
     warps: int
@@ -101,8 +102,8 @@ def backend() -> Backend:
 def use(name: Backend) -> Backend:
     """Take one side for the whole process and return the side that was taken before.
 
-    ``"auto"``: Triton for tensors on CUDA, the reference elsewhere. ``"reference"``: always the definition, on
-    any device. ``"triton"``: always the kernels; a CPU tensor is then a `KernelError`, unless Triton's
+    ``"auto"``: Triton for tensors on CUDA, the reference elsewhere. ``"reference"``: always the definition,
+    on any device. ``"triton"``: always the kernels; a CPU tensor is then a `KernelError`, unless Triton's
     interpreter is on (``TRITON_INTERPRET=1`` before the first import).
     """
     global _choice
@@ -120,13 +121,11 @@ def interpreting() -> bool:
 
 
 def on_triton(x: Tensor) -> bool:
-    """Whether an op on `x` goes to its kernel. Raises `KernelError` where the switch and the device disagree."""
+    """Whether an op on `x` goes to its kernel. Raises `KernelError` where switch and device disagree."""
     if _choice == "reference" or (_choice == "auto" and not (HAS_TRITON and x.is_cuda)):
         return False
     if not (x.is_cuda or interpreting()):
-        raise KernelError(
-            f'the backend is "triton" and the tensor is on {x.device}: move it to CUDA, or use("auto")'
-        )
+        raise KernelError(f'the backend is "triton" and the tensor is on {x.device}: move it to CUDA, or use("auto")')
     return True
 
 
@@ -144,7 +143,7 @@ def target(x: Tensor) -> int:
 
 
 def roomy(x: Tensor) -> bool:
-    """Whether a block may hold more than 99 KB of shared memory: data-centre chips may, the others may not."""
+    """Whether a block may hold more than 99 KB of shared memory: data-centre chips may, others not."""
     return target(x) in (80, 90, 100, 103)
 
 
@@ -174,9 +173,7 @@ def recording() -> bool:
     return _recorder is not None
 
 
-def launch(
-    kernel: Any, grid: tuple[int, ...], args: dict[str, Any], constants: dict[str, Any], config: Config
-) -> None:
+def launch(kernel: Any, grid: tuple[int, ...], args: dict[str, Any], constants: dict[str, Any], config: Config) -> None:
     """Launch `kernel` on the current stream of its tensors' device; an empty grid is no launch."""
     if 0 in grid:
         return
@@ -207,7 +204,7 @@ def check(
     dtypes: torch.dtype | Sequence[torch.dtype],
     like: Tensor | None = None,
 ) -> None:
-    """Refuse a tensor that a launcher cannot take: shape (None: any), dtype, device, layout, alignment, size."""
+    """Refuse a tensor that a launcher cannot take: shape (None: any), dtype, device, strides, start, size."""
     allowed = (dtypes,) if isinstance(dtypes, torch.dtype) else tuple(dtypes)
     wanted = ", ".join("*" if size is None else str(size) for size in shape)
     fits = x.dim() == len(shape) and all(

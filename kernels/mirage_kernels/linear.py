@@ -7,10 +7,11 @@
 - ``"plain"``: [N, h, w, K] -> [N, h, w, O].
 
 Operands are fp32 (exact, off the tensor cores), fp16 or bf16. Weights may be fp8 (e4m3, one scale per output
-channel): then the left operand is brought to fp8 while it is read, each row in runs of at most 128 channels by
-its own largest value, and every run's product is added to fp32 sums outside the tensor cores, because Hopper's
-fp8 products keep about 14 bits. Weights are read through ordinary pointers with asynchronous copies, not through
-TMA descriptors: tiles are re-read from the L2 cache, and a descriptor would have to be built for every call.
+channel): then the left operand is brought to fp8 while it is read, each row in runs of at most 128 channels
+by its own largest value, and every run's product is added to fp32 sums outside the tensor cores, because
+Hopper's fp8 products keep about 14 bits. Weights are read through ordinary pointers with asynchronous copies,
+not through TMA descriptors: tiles are re-read from the L2 cache, and a descriptor would have to be built for
+every call.
 
 Floor: `N*h*w * (K + O) * 2` bytes (+ the skip), weights once `K * O * 2` (half in fp8); `2 * N*h*w * K * O`
 operations, at twice the rate in fp8.
@@ -49,7 +50,7 @@ _FP8_MAX = 448.0
 
 
 class LinearWeights(NamedTuple):
-    """`weight` [O, K] in the compute dtype or float8_e4m3fn, `bias` fp32 [O], `scale` fp32 [O] (ones unless fp8)."""
+    """`weight` [O, K], compute dtype or float8_e4m3fn; fp32 `bias` [O] and `scale` [O] (ones but in fp8)."""
 
     weight: Tensor
     bias: Tensor
@@ -77,9 +78,15 @@ def _depth_to_space(x: Tensor) -> Tensor:
 
 
 def linear_reference(
-    x: Tensor, weight: Tensor, bias: Tensor, scale: Tensor, mode: str, film: Tensor | None, skip: Tensor | None
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    scale: Tensor,
+    mode: str,
+    film: Tensor | None,
+    skip: Tensor | None,
 ) -> Tensor:
-    """The definition of `linear`, in fp32; fp8 weights are what they stand for, the left operand is not rounded."""
+    """The definition of `linear`, in fp32; fp8 weights count as what they stand for, x is not rounded."""
     v = wide(x)
     full = weight.to(v.dtype) * scale.to(v.dtype)[:, None]
     if mode == "down":
@@ -197,7 +204,13 @@ def _config(x: Tensor, cells: int, frames: int, k: int, out: int, run: int, fp8:
 
 
 def linear_triton(
-    x: Tensor, weight: Tensor, bias: Tensor, scale: Tensor, mode: str, film: Tensor | None, skip: Tensor | None
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    scale: Tensor,
+    mode: str,
+    film: Tensor | None,
+    skip: Tensor | None,
 ) -> Tensor:
     """Launch the kernel of `linear` on checked arguments."""
     n = x.shape[0]
@@ -238,7 +251,13 @@ def linear_triton(
 
 
 def _checked(
-    x: Tensor, weight: Tensor, bias: Tensor, scale: Tensor, mode: str, film: Tensor | None, skip: Tensor | None
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    scale: Tensor,
+    mode: str,
+    film: Tensor | None,
+    skip: Tensor | None,
 ) -> None:
     require(mode in ("plain", "down", "up", "head"), f'mode {mode!r}: there are "plain", "down", "up", "head"')
     check("x", x, (None, None, None, None), (*FLOATS, torch.float64))
@@ -269,7 +288,13 @@ def _checked(
     schema="(Tensor x, Tensor weight, Tensor bias, Tensor scale, str mode, Tensor? film, Tensor? skip) -> Tensor",
 )
 def _op(
-    x: Tensor, weight: Tensor, bias: Tensor, scale: Tensor, mode: str, film: Tensor | None, skip: Tensor | None
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    scale: Tensor,
+    mode: str,
+    film: Tensor | None,
+    skip: Tensor | None,
 ) -> Tensor:
     _checked(x, weight, bias, scale, mode, film, skip)
     run = linear_triton if on_triton(x) else linear_reference
@@ -278,7 +303,13 @@ def _op(
 
 @_op.register_fake
 def _fake(
-    x: Tensor, weight: Tensor, bias: Tensor, scale: Tensor, mode: str, film: Tensor | None, skip: Tensor | None
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    scale: Tensor,
+    mode: str,
+    film: Tensor | None,
+    skip: Tensor | None,
 ) -> Tensor:
     if skip is not None:
         return torch.empty_like(skip)

@@ -6,12 +6,13 @@
     write   keep    = sigmoid(Wk [f, s, valid] + bk) * valid
             state   = s * keep + tanh(Wc f + bc) * (1 - keep),  as int8 of 1/127 for the next frame
 
-f [N, h, w, C] are features, s [N, h, w, S] the moved state. Each is one launch: unpacking happens while the warp
-reads, packing while the write stores, and the gates' concatenation is three products that meet in registers.
-The read depends on the warp, and the write on blocks between: three passes are as few as there can be.
+f [N, h, w, C] are features, s [N, h, w, S] the moved state. Each is one launch: unpacking happens while the
+warp reads, packing while the write stores, and the gates' concatenation is three products that meet in
+registers. The read depends on the warp, and the write on blocks between: three passes are as few as there can
+be.
 
-Floors per cell in bf16: warp S + 12 + 2 S bytes; read 2 (2 C + S) bytes and 2 (C S + S S + S C) operations; write
-2 (C + S) + S bytes and 2 (2 C S + S S) operations; the weights once.
+Floors per cell in bf16: warp S + 12 + 2 S bytes; read 2 (2 C + S) bytes and 2 (C S + S S + S C) operations;
+write 2 (C + S) + S bytes and 2 (2 C S + S S) operations; the weights once.
 """
 
 from __future__ import annotations
@@ -23,7 +24,19 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from mirage_kernels.launch import FLOATS, Config, check, divisor, jit, launch, on_triton, recording, require, tl, wide
+from mirage_kernels.launch import (
+    FLOATS,
+    Config,
+    check,
+    divisor,
+    jit,
+    launch,
+    on_triton,
+    recording,
+    require,
+    tl,
+    wide,
+)
 from mirage_kernels.noise import rint
 
 __all__ = [
@@ -73,9 +86,10 @@ def pack_memory(
     keep_bias: Tensor,
     candidate: Tensor,
     candidate_bias: Tensor,
+    *,
     dtype: torch.dtype,
 ) -> MemoryWeights:
-    """Pack the memory's four linear layers: `trust`, `keep` [S, C + S + 1], `into` [C, S], `candidate` [S, C]."""
+    """Pack the memory's layers: `trust`, `keep` [S, C + S + 1], `into` [C, S], `candidate` [S, C]."""
     s, c = candidate.shape
     pad = max(16, 1 << (s - 1).bit_length()) - s
 
@@ -106,11 +120,9 @@ def unpack_state(state: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
     return state.to(dtype) * (1.0 / 127.0)
 
 
-def warp_state_reference(
-    state: Tensor, motion: Tensor, visible: Tensor, dtype: torch.dtype
-) -> tuple[Tensor, Tensor]:
+def warp_state_reference(state: Tensor, motion: Tensor, visible: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """The definition of `warp_state`."""
-    n, h, w, s = state.shape
+    n, h, w, _ = state.shape
     source = unpack_state(state, motion.dtype) if state.dtype == torch.int8 else wide(state)
     motion = torch.nan_to_num(motion, nan=1e6, posinf=1e6, neginf=-1e6).clamp(-1e5, 1e5) / 16.0
     y = torch.arange(h, device=state.device).view(1, -1, 1) + motion[:, 1]
@@ -309,9 +321,7 @@ _GATE = Config({"BM": 64, "BK": 32}, 8, 2)
 _GATE_EXACT = Config({"BM": 16, "BK": 32}, 4, 1)
 
 
-def warp_state_triton(
-    state: Tensor, motion: Tensor, visible: Tensor, dtype: torch.dtype
-) -> tuple[Tensor, Tensor]:
+def warp_state_triton(state: Tensor, motion: Tensor, visible: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """Launch the kernel of `warp_state` on checked arguments."""
     n, h, w, s = state.shape
     out = torch.empty(n, h, w, s, dtype=dtype, device=state.device)
@@ -358,9 +368,7 @@ def memory_read_triton(features: Tensor, state: Tensor, valid: Tensor, weights: 
     return out
 
 
-def memory_write_triton(
-    features: Tensor, state: Tensor, valid: Tensor, weights: MemoryWeights, packed: bool
-) -> Tensor:
+def memory_write_triton(features: Tensor, state: Tensor, valid: Tensor, weights: MemoryWeights, packed: bool) -> Tensor:
     """Launch the kernel of `memory_write` on checked arguments."""
     c, s = features.shape[-1], state.shape[-1]
     cells = valid.numel()
@@ -460,19 +468,18 @@ def _write(features: Tensor, state: Tensor, valid: Tensor, weights: Sequence[Ten
 
 
 @_write.register_fake
-def _write_fake(
-    features: Tensor, state: Tensor, valid: Tensor, weights: Sequence[Tensor], packed: bool
-) -> Tensor:
+def _write_fake(features: Tensor, state: Tensor, valid: Tensor, weights: Sequence[Tensor], packed: bool) -> Tensor:
     return torch.empty_like(state, dtype=torch.int8 if packed else features.dtype)
 
 
 def warp_state(
     state: Tensor, motion: Tensor, visible: Tensor, dtype: torch.dtype = torch.float32
 ) -> tuple[Tensor, Tensor]:
-    """Carry the stored state to where its surfaces are now: (state [N, h, w, S], valid [N, h, w, 1]) in `dtype`.
+    """Carry the stored state to where its surfaces are now: (state [N, h, w, S], valid [N, h, w, 1]) in
+    `dtype`.
 
-    `state` [N, h, w, S], int8 as `memory_write` left it, or float; `motion` fp32 [N, 2, h, w] to where it was,
-    in pixels of the working frame (16 per entry), NaN for unknown; `visible` fp32 [N, 1, h, w] in [0, 1].
+    `state` [N, h, w, S], int8 as `memory_write` left it, or float; `motion` fp32 [N, 2, h, w] to where it
+    was, in pixels of the working frame (16 per entry), NaN for unknown; `visible` fp32 [N, 1, h, w].
     Raises `KernelError` for what a kernel could not take.
     """
     if recording():

@@ -1,7 +1,7 @@
 """The network's forward pass on these ops: what a fast path captures, and what holds the ops to the model.
 
-`prepare` packs the parameters of a trained network once; `forward` is everything behind the patch projection, the
-same calls on both sides of the switch. For a whole frame see `docs/KERNELS.md`; in short:
+`prepare` packs the parameters of a trained network once; `forward` is everything behind the patch projection,
+the same calls on both sides of the switch. For a whole frame see `docs/KERNELS.md`; in short:
 
     stem  = pixels(frames, layout, weights.stem(layout, sigma), noise=..., depth=..., motion=..., mask=...)
     state, valid = warp_state(last_state, motion16, visible16, stem.dtype)
@@ -56,7 +56,7 @@ SIZES = {
 
 @dataclass(frozen=True, slots=True)
 class NetworkWeights:
-    """A network, packed. `film_weight`, `film_bias` and the `stem_*` stay as trained; the rest as ops read it."""
+    """A network, packed. `film_*` and `stem_*` stay as trained; the rest as ops read it."""
 
     dtype: torch.dtype
     stem_source: Tensor
@@ -75,7 +75,7 @@ class NetworkWeights:
     guide: GuideWeights
 
     def stem(self, layout: FrameLayout, sigma: float) -> StemWeights:
-        """Fold the stem for frames of this format. It costs a few launches: keep it while the format stays."""
+        """Fold the stem for frames of this format. It costs some launches: keep it while the format stays."""
         return fold_stem(
             self.stem_source, self.stem_noisy, self.stem_planes, self.stem_bias,
             layout=layout, sigma=sigma, dtype=self.dtype,
@@ -85,9 +85,9 @@ class NetworkWeights:
 def prepare(parameters: Mapping[str, Tensor], dtype: torch.dtype, *, fp8: bool = False) -> NetworkWeights:
     """Pack a network's parameters, named as in the model's state dict, where they lie.
 
-    `dtype` is the compute dtype: fp32, fp16 or bf16. With `fp8` the layers between the stages and the head hold
-    e4m3 weights (compute capability 8.9 and up; their products then carry e4m3's three bits of mantissa).
-    Raises `KernelError` where a parameter is missing.
+    `dtype` is the compute dtype: fp32, fp16 or bf16. With `fp8` the layers between the stages and the head
+    hold e4m3 weights (compute capability 8.9 and up; their products then carry e4m3's three bits of
+    mantissa). Raises `KernelError` where a parameter is missing.
     """
 
     def get(name: str) -> Tensor:
@@ -106,7 +106,7 @@ def prepare(parameters: Mapping[str, Tensor], dtype: torch.dtype, *, fp8: bool =
         require(count > 0, f"the parameters have no blocks for stage {index}")
         parts = ("depthwise", "expand", "project")
         return tuple(
-            pack_block(*(tensor for part in parts for tensor in layer(f"stages.{index}.{i}.{part}")), dtype)
+            pack_block(*(tensor for part in parts for tensor in layer(f"stages.{index}.{i}.{part}")), dtype=dtype)
             for i in range(count)
         )
 
@@ -135,7 +135,7 @@ def prepare(parameters: Mapping[str, Tensor], dtype: torch.dtype, *, fp8: bool =
         up2=packed("up2"),
         up1=packed("up1"),
         head=head,
-        memory=pack_memory(*memory, dtype),
+        memory=pack_memory(*memory, dtype=dtype),
         guide=pack_guide(*guide),
     )
 
@@ -156,9 +156,9 @@ def forward(
 ) -> tuple[Tensor, Tensor]:
     """Everything behind the patch projection: (edit [N, h, w, 240], next state [N, h/2, w/2, S]).
 
-    `stem` [N, h, w, C0] in the compute dtype, h and w multiples of 4; `state` and `valid` as `warp_state` made
-    them, in the same dtype; `condition` fp32 [N, D]. The next state is int8 for storage, or in the compute dtype
-    where not `packed_state`.
+    `stem` [N, h, w, C0] in the compute dtype, h and w multiples of 4; `state` and `valid` as `warp_state`
+    made them, in the same dtype; `condition` fp32 [N, D]. The next state is int8 for storage, or in the
+    compute dtype where not `packed_state`.
     """
     require(
         stem.dim() == 4 and stem.shape[1] % 4 == 0 and stem.shape[2] % 4 == 0,
@@ -184,13 +184,11 @@ def forward(
     return linear(full, weights.head, "head", film=film[:, offset:]), written
 
 
-def random_parameters(
-    sizes: NetworkSizes, device: torch.device | str = "cpu", seed: int = 0
-) -> dict[str, Tensor]:
+def random_parameters(sizes: NetworkSizes, device: torch.device | str = "cpu", seed: int = 0) -> dict[str, Tensor]:
     """Parameters of a network of these sizes as if it had just been drawn: fp32, each 1 / sqrt(inputs) large.
 
-    For benchmarks and checks, which need the shapes and honest values but no training. On the meta device they
-    are shapes alone.
+    For benchmarks and checks, which need the shapes and honest values but no training. On the meta device
+    they are shapes alone.
     """
     c0, c1, c2 = sizes.widths
     s, d = sizes.state, sizes.condition

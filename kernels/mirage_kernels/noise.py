@@ -1,10 +1,10 @@
 # mypy: disable-error-code="no-untyped-def"
 """noise: counter-based noise that sticks to the world, and the noisy end of a solver step.
 
-A value of the field depends on (seed, frame, y, x) alone, so it is the same whatever the batch, the launch shape
-or the device: the hash and the movement of values are the same whole numbers everywhere, and only logarithm and
-cosine differ in their last bits. The field has one value per 2x2 pixels of the working frame; moving it and
-drawing what comes into view is one pass.
+A value of the field depends on (seed, frame, y, x) alone, so it is the same whatever the batch, the launch
+shape or the device: the hash and the movement of values are the same whole numbers everywhere, and only
+logarithm and cosine differ in their last bits. The field has one value per 2x2 pixels of the working frame;
+moving it and drawing what comes into view is one pass.
 
 `solver_step` makes `y_k = (1 - k) y0 + k (x + sigma lift(eps))` with a noise level per frame, on cells.
 
@@ -59,9 +59,7 @@ def fresh_noise_reference(seed: Tensor, frame: Tensor, height: int, width: int) 
     return (-2.0 * u.log()).sqrt() * (b.float() * (2 * math.pi / 4294967296.0)).cos()
 
 
-def advect_noise_reference(
-    noise: Tensor, motion: Tensor, visible: Tensor, seed: Tensor, frame: Tensor
-) -> Tensor:
+def advect_noise_reference(noise: Tensor, motion: Tensor, visible: Tensor, seed: Tensor, frame: Tensor) -> Tensor:
     """The definition of `advect_noise`: nearest neighbour, so that the variance stays what it is.
 
     Where the picture is stretched, two neighbours come from one value: the right or lower of them is fresh.
@@ -204,7 +202,7 @@ def noise_triton(
     motion: Tensor | None = None,
     visible: Tensor | None = None,
 ) -> Tensor:
-    """Launch the kernel of `fresh_noise` or, with a field to move, of `advect_noise`, on checked arguments."""
+    """Launch the kernel of `fresh_noise` or, with a field to move, of `advect_noise`; checked arguments."""
     n = seed.shape[0]
     out = torch.empty(n, 1, height, width, device=seed.device)
     args = {
@@ -248,7 +246,9 @@ def _check_seed(seed: Tensor, frame: Tensor, height: int, width: int) -> None:
 
 
 @torch.library.custom_op(
-    "mirage::fresh_noise", mutates_args=(), schema="(Tensor seed, Tensor frame, int height, int width) -> Tensor"
+    "mirage::fresh_noise",
+    mutates_args=(),
+    schema="(Tensor seed, Tensor frame, int height, int width) -> Tensor",
 )
 def _fresh(seed: Tensor, frame: Tensor, height: int, width: int) -> Tensor:
     _check_seed(seed, frame, height, width)
@@ -318,8 +318,8 @@ def advect_noise(noise: Tensor, motion: Tensor, visible: Tensor, seed: Tensor, f
     """Carry a field along the motion and draw afresh what comes into view: fp32 [N, 1, h, w].
 
     `noise` is the previous frame's field; `motion` fp32 [N, 2, h, w] in pixels of the working frame (two per
-    value) to where each value was, not finite where unknown; `visible` bool [N, 1, h, w]; `seed`, `frame` int64
-    [N]. Raises `KernelError` for what a kernel could not take.
+    value) to where each value was, not finite where unknown; `visible` bool [N, 1, h, w]; `seed`, `frame`
+    int64 [N]. Raises `KernelError` for what a kernel could not take.
     """
     if recording():
         return noise_triton(seed, frame, noise.shape[2], noise.shape[3], noise, motion, visible)

@@ -1,4 +1,5 @@
-# mypy: disable-error-code="no-untyped-def"
+# mypy: disable-error-code="no-untyped-def,assignment"
+# ruff: noqa: RUF005 - Triton's tuples know `+` and not `*`
 """pixels: an engine's bytes, the noise field and the engine's planes -> the features of the patch projection.
 
 The network's stem is linear in the source x, the noisy answer y and the planes p (all cut into 8x8 cells):
@@ -11,12 +12,14 @@ so with y0 the previous answer and k the noise level of the frame
 
 `lift` repeats a noise value over its 2x2 pixels and three colours. At k = 1 (every first step) the two
 products with x are one, with the weights Wx + Wy. Channel order, alpha and `v = 2 * unit - 1` live in the
-weights, so the frame is read once, as it lies in memory, and no converted picture of it ever exists. A working
-frame smaller than the display's is the area average of the display's, taken while reading. Cells beyond the
-frame's edge (the grid is a multiple of 4 cells) repeat its last row and column.
+weights, so the frame is read once, as it lies in memory, and no converted picture of it ever exists. A
+working frame smaller than the display's is the area average of the display's, taken while reading. Cells
+beyond the frame's edge (the grid is a multiple of 4 cells) repeat its last row and column.
 
-Floor at k = 1, per frame: reads `H*W*bytes_per_pixel` + 4 * 16 per cell of noise (+ planes), writes `h*w*C0*2`;
-`h*w * 2 * C0 * (256 + 16)` operations (four elements a pixel are multiplied; one is alpha, with a weight of 0).
+Floor at k = 1, per frame: reads `H*W*bytes_per_pixel` + 4 * 16 per cell of noise (+ planes), writes
+`h*w*C0*2`;
+`h*w * 2 * C0 * (256 + 16)` operations (four elements a pixel are multiplied; one is alpha, with a weight of
+0).
 """
 
 from __future__ import annotations
@@ -43,7 +46,16 @@ from mirage_kernels.launch import (
     wide,
 )
 
-__all__ = ["CELL", "StemWeights", "area_matrix", "fold_stem", "grid_size", "pixels", "pixels_reference", "pixels_triton"]
+__all__ = [
+    "CELL",
+    "StemWeights",
+    "area_matrix",
+    "fold_stem",
+    "grid_size",
+    "pixels",
+    "pixels_reference",
+    "pixels_triton",
+]
 
 CELL = 8
 """Pixels per cell side."""
@@ -54,8 +66,8 @@ class StemWeights(NamedTuple):
     """The patch projection with everything linear folded into it; see `fold_stem`.
 
     In the compute dtype: `both` (Wx + Wy), `source` (Wx), `noisy` (Wy) [C0, 256] over (row, column, element);
-    `answer` (Wy) [C0, 192]; `noise` [C0, 16]; `depth` [C0, 16]. fp32: `rest` [8, C0] (depth flag, motion x, y,
-    flag, masks, flag) and `bias` [2, C0]: what stands always, and what k multiplies.
+    `answer` (Wy) [C0, 192]; `noise` [C0, 16]; `depth` [C0, 16]. fp32: `rest` [8, C0] (depth flag, motion x,
+    y, flag, masks, flag) and `bias` [2, C0]: what stands always, and what k multiplies.
     """
 
     both: Tensor
@@ -92,8 +104,8 @@ def fold_stem(
 
     `source`, `noisy` [C0, 192] over (row, column, rgb) and `planes` [C0, 24] are the weights of the stem's
     three linear layers, `bias` [C0] that of the first; `sigma` is the noise at k = 1. 8-bit values enter as
-    `(raw - 128) / 128`, which bf16 holds exactly; the bias makes up for the difference to v with the *rounded*
-    weights, so that rounding them never shifts a flat colour.
+    `(raw - 128) / 128`, which bf16 holds exactly; the bias makes up for the difference to v with the
+    *rounded* weights, so that rounding them never shifts a flat colour.
     """
     c0 = source.shape[0]
     check("source", source, (None, 192), (torch.float32, torch.float64))
@@ -111,9 +123,7 @@ def fold_stem(
     # Noise: (row, column) of a 4x4 field in the cell, each value under 2x2 pixels of three colours.
     noise = noisy.view(c0, 4, 2, 4, 2, 3).sum((2, 4, 5)).view(c0, 16) * sigma
     both, alone, answer = spread(source + noisy), spread(source), spread(noisy)
-    wide_bias = torch.stack(
-        [bias + shift * wide(alone).sum(1), shift * (wide(both).sum(1) - wide(alone).sum(1))]
-    )
+    wide_bias = torch.stack([bias + shift * wide(alone).sum(1), shift * (wide(both).sum(1) - wide(alone).sum(1))])
     return StemWeights(
         both,
         alone,
@@ -216,9 +226,7 @@ def pixels_reference(
 
 
 @jit
-def _element(
-    frame_ptr, row, x, c, KIND: tl.constexpr, FOLDS: tl.constexpr, LINEAR: tl.constexpr, EXACT: tl.constexpr
-):
+def _element(frame_ptr, row, x, c, KIND: tl.constexpr, FOLDS: tl.constexpr, LINEAR: tl.constexpr, EXACT: tl.constexpr):
     """What enters the product for element c of the pixels x in rows that start at `row`, fp32."""
     if KIND == 0:
         raw = tl.load(frame_ptr + row + x * 4 + c).to(tl.float32)
@@ -527,9 +535,9 @@ def _checked(
 
 
 _SCHEMA = (
-    "(Tensor frames, str format, int height, int width, int pitch_bytes, bool flipped, bool linear, int rows, "
-    "int columns, Tensor[] weights, Tensor? noise, Tensor? depth, Tensor? motion, Tensor? mask, Tensor? answer, "
-    "Tensor? k) -> Tensor"
+    "(Tensor frames, str format, int height, int width, int pitch_bytes, bool flipped, bool linear, "
+    "int rows, int columns, Tensor[] weights, Tensor? noise, Tensor? depth, Tensor? motion, Tensor? mask, "
+    "Tensor? answer, Tensor? k) -> Tensor"
 )
 
 
@@ -548,7 +556,7 @@ def _op(
     *optional: Tensor | None,
 ) -> Tensor:
     layout = FrameLayout(format, height, width, pitch_bytes, flipped, linear)
-    args = (frames, layout, rows, columns, StemWeights(*weights), *optional)
+    args: Any = (frames, layout, rows, columns, StemWeights(*weights), *optional)
     _checked(*args)
     return pixels_triton(*args) if on_triton(frames) else pixels_reference(*args)
 
@@ -587,12 +595,12 @@ def pixels(
 ) -> Tensor:
     """Make the stem's features from frames as they lie in memory: [N, h, w, C0] in the weights' dtype.
 
-    `frames` uint8 [N, size_bytes] in `layout`; `weights` folded for the same layout. `rows` x `columns` is the
-    working frame (the display's size where left out) and h, w = `grid_size(rows, columns)`. `noise` fp32
+    `frames` uint8 [N, size_bytes] in `layout`; `weights` folded for the same layout. `rows` x `columns` is
+    the working frame (the display's size where left out) and h, w = `grid_size(rows, columns)`. `noise` fp32
     [N, 1, 4h, 4w]. Planes lie on the working frame, fp32 or fp16: `depth` [N, 1, rows, columns] in metres,
     `motion` [N, 2, rows, columns] in pixels to where it was, `mask` [N, 3, rows, columns] in [0, 1]; what is
-    absent is zero with a zero flag, as in training. For a step after the first, `answer` [N, h, w, 192] (cells
-    of v in the weights' dtype) and its noise level `k` fp32 [N].
+    absent is zero with a zero flag, as in training. For a step after the first, `answer` [N, h, w, 192]
+    (cells of v in the weights' dtype) and its noise level `k` fp32 [N].
 
     Raises `KernelError` for what a kernel could not take.
     """

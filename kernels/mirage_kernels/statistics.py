@@ -1,9 +1,10 @@
 # mypy: disable-error-code="no-untyped-def"
 """statistics: what an error corrector must know of a tensor, in one pass and without a synchronisation.
 
-Per frame and group of neighbouring channels: mean, mean square, least, greatest, the count of NaN and the count of
-infinities. Only finite values enter the first four; of none at all, mean and mean square are 0 and the bounds
-+inf and -inf. The answer stays on the device: a controller compares it there, or copies it when it is done.
+Per frame and group of neighbouring channels: mean, mean square, least, greatest, the count of NaN and the
+count of infinities. Only finite values enter the first four; of none at all, mean and mean square are 0 and
+the bounds +inf and -inf. The answer stays on the device: a controller compares it there, or copies it when it
+is done.
 
 Two launches, because an order must be fixed: programs reduce runs of cells, then one program a frame adds the
 runs up. (Atomic sums would depend on timing.)
@@ -12,6 +13,8 @@ Floor: every byte once; about 12 operations a value.
 """
 
 from __future__ import annotations
+
+import math
 
 import torch
 from torch import Tensor
@@ -27,7 +30,7 @@ STATISTICS = ("mean", "mean_square", "least", "greatest", "nans", "infinities")
 def drift_statistics_reference(x: Tensor, groups: int, scale: float) -> Tensor:
     """The definition of `drift_statistics`."""
     n, c = x.shape[0], x.shape[-1]
-    v = x.reshape(n, -1, groups, c // groups).transpose(1, 2).reshape(n, groups, -1).double() * scale
+    v = x.reshape(n, math.prod(x.shape[1:-1]), groups, c // groups).transpose(1, 2).flatten(2).double() * scale
     finite, nan = v.isfinite(), v.isnan()
     count = finite.sum(-1).clamp_min(1)
     zero = torch.where(finite, v, 0.0)
@@ -147,7 +150,7 @@ _SUM = Config({"BR": 8}, 4, 1)
 def drift_statistics_triton(x: Tensor, groups: int, scale: float) -> Tensor:
     """Launch the kernels of `drift_statistics` on checked arguments."""
     n, c = x.shape[0], x.shape[-1]
-    cells = x[0].numel() // c if n else 0
+    cells = math.prod(x.shape[1:-1])
     out = torch.empty(n, groups, len(STATISTICS), device=x.device)
     padded = max(4, 1 << (c - 1).bit_length())
     rows = _ENTRIES // padded

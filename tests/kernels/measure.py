@@ -1,4 +1,4 @@
-"""How tests of kernels measure: a tolerance per dtype with its reason, the error printed, outputs poisoned."""
+"""How tests of kernels measure: a tolerance per dtype with its reason, errors printed, outputs poisoned."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from contextlib import contextmanager
 from typing import Any
 from unittest import mock
 
-import mirage_kernels as kernels
 import torch
 from torch import Tensor
+
+import mirage_kernels as kernels
 
 TOLERANCE = {
     # The sums of a product are taken in another order.
@@ -18,8 +19,8 @@ TOLERANCE = {
     torch.float16: 2e-3,
     # 8 bits of mantissa, 4e-3, likewise.
     torch.bfloat16: 1e-2,
-    # fp8 has 4: both operands are off by up to 6e-2, 2.6e-2 in the mean, and the errors of a sum partly cancel.
-    torch.float8_e4m3fn: 6e-2,
+    # fp8 has 4. A chip rounds the left operand to nearest (2.7e-2 in all); the interpreter cuts it (5e-2).
+    torch.float8_e4m3fn: 1e-1,
 }
 
 

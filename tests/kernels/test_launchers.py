@@ -8,12 +8,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import mirage_kernels as kernels
 import pytest
 import torch
+from torch import Tensor
+
+import mirage_kernels as kernels
 from mirage_kernels import KernelError
 from mirage_kernels.launch import check
-from torch import Tensor
 
 PACKAGE = Path(kernels.__file__).parent
 
@@ -27,7 +28,7 @@ def switch() -> Iterator[None]:
 
 def parameters(c: int = 64, dtype: torch.dtype = torch.float32) -> kernels.BlockWeights:
     shapes = ((c, 1, 5, 5), (c,), (2 * c, c), (2 * c,), (c, 2 * c), (c,))
-    return kernels.pack_block(*(torch.randn(shape) for shape in shapes), dtype)
+    return kernels.pack_block(*(torch.randn(shape) for shape in shapes), dtype=dtype)
 
 
 def network(dtype: torch.dtype = torch.float32) -> kernels.NetworkWeights:
@@ -87,7 +88,10 @@ def test_a_tensor_on_another_device_is_refused() -> None:
 
 
 def test_channels_without_a_layout_are_named() -> None:
-    with kernels.record(90), pytest.raises(KernelError, match=r"laid out for \[64, 96, .*\] channels, not 80"):
+    with (
+        kernels.record(90),
+        pytest.raises(KernelError, match=r"laid out for \[64, 96, .*\] channels, not 80"),
+    ):
         kernels.block(torch.empty(1, 4, 4, 80, device="meta"), torch.empty(1, 240, device="meta"), parameters(80))
 
 
@@ -164,9 +168,9 @@ def test_what_else_is_refused() -> None:
         kernels.warp_state(torch.zeros(1, 2, 2, 130), torch.zeros(1, 2, 2, 2), torch.zeros(1, 1, 2, 2))
     with pytest.raises(KernelError, match="h and w multiples of 4"):
         kernels.forward(weights, x, x, x, torch.zeros(1, 96))
+    broken = kernels.random_parameters(kernels.SIZES["nano"])
+    del broken["down1.weight"]
     with pytest.raises(KernelError, match=r"no 'down1\.weight'"):
-        broken = kernels.random_parameters(kernels.SIZES["nano"])
-        del broken["down1.weight"]
         kernels.prepare(broken, torch.float32)
 
 
@@ -194,16 +198,23 @@ def calls() -> dict[str, Callable[[], Any]]:
             ops.warp_state.default, (state, torch.zeros(1, 2, 4, 4), torch.ones(1, 1, 4, 4), torch.float32)
         ),
         "memory_read": lambda: opcheck(ops.memory_read.default, (features, state, valid, list(weights.memory))),
-        "memory_write": lambda: opcheck(
-            ops.memory_write.default, (features, state, valid, list(weights.memory), True)
-        ),
+        "memory_write": lambda: opcheck(ops.memory_write.default, (features, state, valid, list(weights.memory), True)),
         "fresh_noise": lambda: opcheck(ops.fresh_noise.default, (seed, seed, 4, 4)),
         "advect_noise": lambda: opcheck(ops.advect_noise.default, (noise, moved, seen, seed, seed)),
         "solver_step": lambda: opcheck(ops.solver_step.default, (cells, cells, noise, torch.ones(1), 0.25)),
         "drift_statistics": lambda: opcheck(ops.drift_statistics.default, (x, 4, 1.0)),
         "compose": lambda: opcheck(
             ops.compose.default,
-            (FRAMES.clone(), FRAMES, *shape, torch.zeros(1, 4, 4, 240), guide, torch.zeros(1, 8), torch.ones(1), *none[1:]),
+            (
+                FRAMES.clone(),
+                FRAMES,
+                *shape,
+                torch.zeros(1, 4, 4, 240),
+                guide,
+                torch.zeros(1, 8),
+                torch.ones(1),
+                *none[1:],
+            ),
         ),
     }
 
@@ -239,7 +250,10 @@ def test_the_gpu_says_what_the_reference_says() -> None:
         packed = kernels.prepare(weights, dtype)
         torch.manual_seed(1)
         stem, state = torch.randn(1, 8, 8, 64), torch.rand(1, 4, 4, 48) * 2 - 1
-        args = (*(x.to("cuda", dtype) for x in (stem, state, torch.rand(1, 4, 4, 1))), torch.randn(1, 96).cuda())
+        args = (
+            *(x.to("cuda", dtype) for x in (stem, state, torch.rand(1, 4, 4, 1))),
+            torch.randn(1, 96).cuda(),
+        )
         kernels.use("reference")
         expected, _ = kernels.forward(packed, *args)
         kernels.use("triton")

@@ -1,13 +1,13 @@
-"""The references are the definition only as long as they are the model: each against `mirage_plugin.model`."""
+"""The references define only as long as they are the model: each against `mirage_plugin.model`."""
 
 from __future__ import annotations
 
-import mirage_kernels as kernels
 import pytest
 import torch
-from mirage_kernels.compose import guide_weights
 from torch import Tensor
 
+import mirage_kernels as kernels
+from mirage_kernels.compose import guide_weights
 from mirage_plugin.model import noise as model_noise
 from mirage_plugin.model.memory import Memory, MemoryState, dequantise, quantise, warp_state
 from mirage_plugin.model.network import (
@@ -146,13 +146,16 @@ def test_compose_is_the_model_s(size: tuple[int, int], draw: torch.Generator) ->
     n, (height, width) = 2, size
     guide = Guide(32).requires_grad_(False)
     packed = kernels.pack_guide(
-        guide.look.weight, guide.look.bias, guide.bias.weight, guide.bias.bias, guide.weigh.weight, guide.weigh.bias
+        guide.look.weight,
+        guide.look.bias,
+        guide.bias.weight,
+        guide.bias.bias,
+        guide.weigh.weight,
+        guide.weigh.bias,
     )
     condition = torch.randn(n, 32, generator=draw)
     bias = torch.nn.functional.linear(condition, packed.bias_weight, packed.bias_bias)
-    edit = Edit(
-        torch.randn(n, 4, 8, 48, generator=draw) * 0.3, torch.randn(n, 4, 8, 192, generator=draw) * 0.2
-    )
+    edit = Edit(torch.randn(n, 4, 8, 48, generator=draw) * 0.3, torch.randn(n, 4, 8, 192, generator=draw) * 0.2)
     layout = kernels.FrameLayout("rgba16f", height, width, width * 8)
     frames = torch.rand(n, height * width * 4, generator=draw).half().view(torch.uint8)
     v = kernels.unpack_frame(frames, layout)[..., :3].permute(0, 3, 1, 2) * 2 - 1
@@ -160,9 +163,7 @@ def test_compose_is_the_model_s(size: tuple[int, int], draw: torch.Generator) ->
     ours = guide_weights(v.permute(0, 2, 3, 1), bias, packed[:3]).permute(0, 3, 1, 2)
     assert_close(ours.contiguous(), weights, EXACT, "guide")
     expected = ((compose(v, edit, weights).clamp(-1, 1) + 1) / 2).half()
-    found = kernels.compose(
-        frames, layout, kernels.pack_edit(*edit), packed, bias, torch.ones(n), rows=32, columns=64
-    )
+    found = kernels.compose(frames, layout, kernels.pack_edit(*edit), packed, bias, torch.ones(n), rows=32, columns=64)
     found = kernels.unpack_frame(found, layout)[..., :3].permute(0, 3, 1, 2).half()
     # A half float's own step.
     assert (found - expected).abs().max() <= 2**-10
@@ -177,7 +178,7 @@ def test_an_edit_and_its_parts(draw: torch.Generator) -> None:
 def test_memory_is_the_model_s(draw: torch.Generator) -> None:
     memory = Memory(64, 48).requires_grad_(False)
     layers = (memory.trust, memory.into, memory.keep, memory.candidate)
-    weights = kernels.pack_memory(*(p for layer in layers for p in (layer.weight, layer.bias)), torch.float32)
+    weights = kernels.pack_memory(*(p for layer in layers for p in (layer.weight, layer.bias)), dtype=torch.float32)
     stored = torch.randint(-127, 128, (2, 5, 7, 48), generator=draw).to(torch.int8)
     motion = torch.randn(2, 2, 5, 7, generator=draw) * 40
     motion[0, 0, 0, :3] = torch.tensor([torch.nan, torch.inf, -torch.inf])
@@ -187,7 +188,11 @@ def test_memory_is_the_model_s(draw: torch.Generator) -> None:
     assert_close(state, expected.state, 2e-5, "warp")
     assert torch.equal(valid, expected.valid)
     features = torch.randn(2, 5, 7, 64, generator=draw)
-    assert_close(kernels.memory_read(features, state, valid, weights), memory.read(features, MemoryState(state, valid)), EXACT)
+    assert_close(
+        kernels.memory_read(features, state, valid, weights),
+        memory.read(features, MemoryState(state, valid)),
+        EXACT,
+    )
     written = kernels.memory_write(features, state, valid, weights, packed=False)
     assert_close(written, memory.write(features, MemoryState(state, valid)), EXACT, "write")
     assert torch.equal(kernels.pack_state(written), quantise(written))
@@ -269,7 +274,8 @@ def test_the_late_answer_takes_the_edit_from_where_it_was(draw: torch.Generator)
     motion[:, 0] = 3.0
     late = kernels.unpack_frame(kernels.compose(*args, motion=motion, visible=visible), layout)
     assert torch.equal(late[:, :, :61], now[:, :, 3:])
-    # What comes from beyond the frame, was hidden, or is unknown keeps the colour transforms alone: here none.
+    # What comes from beyond the frame, was hidden, or is unknown keeps the colour transforms alone: here
+    # none.
     assert (late[:, :, 61:, :3] == 0.5).all()
     visible[:, :, 4:] = 0
     motion[:, :, 0] = torch.nan

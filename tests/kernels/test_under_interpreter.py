@@ -15,7 +15,10 @@ ROOT = HERE.parents[1]
 
 
 @pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="Triton has wheels for Linux only")
-@pytest.mark.parametrize("part", ["pixels", "block or empty", "linear or memory", "noise or solver or statistics", "compose", "forward"])
+@pytest.mark.parametrize(
+    "part",
+    ["pixels", "block or empty", "linear or memory", "noise or solver or statistics", "compose", "forward"],
+)
 def test_kernels_equal_their_references(part: str) -> None:
     """A part at a time, so that what fails is named; the parts together are all of it."""
     done = subprocess.run(

@@ -1,7 +1,7 @@
 """Each kernel against its reference under Triton's interpreter; run by `test_under_interpreter.py`.
 
-bf16 is silently wrong in the interpreter, so kernels are held to their references in fp16 and fp32 here, and in
-bf16 on a GPU by `benchmarks/kernels.py`.
+bf16 is silently wrong in the interpreter, so kernels are held to their references in fp16 and fp32 here, and
+in bf16 on a GPU by `benchmarks/kernels.py`.
 """
 
 from __future__ import annotations
@@ -9,12 +9,12 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-import mirage_kernels as kernels
 import pytest
 import torch
-from mirage_kernels.linear import Mode
 from torch import Tensor
 
+import mirage_kernels as kernels
+from mirage_kernels.linear import Mode
 from tests.kernels.measure import TOLERANCE, assert_close, error, layout_of, poisoned, random_frame, side
 
 HALVES = (torch.float16, torch.float32)
@@ -36,12 +36,13 @@ def both(run: Any) -> tuple[Tensor, Tensor]:
     return actual, expected
 
 
-def parameters(c: int, draw: torch.Generator, dtype: torch.dtype) -> kernels.BlockWeights:
-    shapes = ((c, 1, 5, 5), (c,), (2 * c, c), (2 * c,), (c, 2 * c), (c,))
-    return kernels.pack_block(*(torch.randn(shape, generator=draw) * 0.2 for shape in shapes), dtype)
+def parameters(c: int, draw: torch.Generator, dtype: torch.dtype, hidden: int = 128) -> kernels.BlockWeights:
+    shapes = ((c, 1, 5, 5), (c,), (hidden, c), (hidden,), (c, hidden), (c,))
+    return kernels.pack_block(*(torch.randn(shape, generator=draw) * 0.2 for shape in shapes), dtype=dtype)
 
 
-# --- pixels ---------------------------------------------------------------------------------------------------
+# --- pixels
+# ---------------------------------------------------------------------------------------------------
 
 
 def stem(layout: kernels.FrameLayout, draw: torch.Generator, dtype: torch.dtype) -> kernels.StemWeights:
@@ -83,7 +84,10 @@ def test_pixels_with_everything(dtype: torch.dtype, draw: torch.Generator) -> No
     motion[0, 1, 4] = -torch.inf
     noise = torch.randn(2, 1, 32, 16, generator=draw)
     planes = {"depth": depth, "motion": motion, "mask": torch.rand(2, 3, 33, 9, generator=draw).half()}
-    answer = {"answer": torch.randn(2, 8, 4, 192, generator=draw).to(dtype), "k": torch.rand(2, generator=draw)}
+    answer = {
+        "answer": torch.randn(2, 8, 4, 192, generator=draw).to(dtype),
+        "k": torch.rand(2, generator=draw),
+    }
     for optional in ({"depth": depth}, planes, planes | answer):
         actual, expected = both(lambda o=optional: kernels.pixels(frames, layout, weights, noise=noise, **o))
         assert_close(actual, expected, TOLERANCE[dtype], f"pixels {sorted(optional)}")
@@ -101,7 +105,8 @@ def stem_of(layout: kernels.FrameLayout) -> kernels.StemWeights:
     return stem(layout, torch.Generator().manual_seed(3), torch.float32)
 
 
-# --- block ----------------------------------------------------------------------------------------------------
+# --- block
+# ----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -165,7 +170,8 @@ def test_empty_batches(draw: torch.Generator) -> None:
     assert actual.shape == (0, 2, 6)
 
 
-# --- linear ---------------------------------------------------------------------------------------------------
+# --- linear
+# ---------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("mode", ["plain", "down", "up", "head"])
@@ -185,14 +191,15 @@ def test_linear(mode: Mode, dtype: torch.dtype, draw: torch.Generator) -> None:
         assert_close(actual, expected, TOLERANCE[dtype], f"linear {mode} {dtype}")
 
 
-# --- memory ---------------------------------------------------------------------------------------------------
+# --- memory
+# ---------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("dtype", HALVES)
 @pytest.mark.parametrize(("c", "s"), [(64, 48), (96, 16), (32, 128)])
 def test_memory(c: int, s: int, dtype: torch.dtype, draw: torch.Generator) -> None:
     shapes = ((s, c + s + 1), (s,), (c, s), (c,), (s, c + s + 1), (s,), (s, c), (s,))
-    weights = kernels.pack_memory(*(torch.randn(shape, generator=draw) * 0.2 for shape in shapes), dtype)
+    weights = kernels.pack_memory(*(torch.randn(shape, generator=draw) * 0.2 for shape in shapes), dtype=dtype)
     stored = torch.randint(-127, 128, (2, 5, 7, s), generator=draw).to(torch.int8)
     motion = torch.randn(2, 2, 5, 7, generator=draw) * 40
     motion[0, 0, 0, :3] = torch.tensor([torch.nan, torch.inf, -torch.inf])
@@ -212,7 +219,8 @@ def test_memory(c: int, s: int, dtype: torch.dtype, draw: torch.Generator) -> No
     assert not actual[0, 0, 0].any(), "NaN is stored as 0"
 
 
-# --- noise ----------------------------------------------------------------------------------------------------
+# --- noise
+# ----------------------------------------------------------------------------------------------------
 
 
 def test_noise(draw: torch.Generator) -> None:
@@ -248,7 +256,8 @@ def test_solver_step(dtype: torch.dtype, draw: torch.Generator) -> None:
     assert_close(actual, expected, TOLERANCE[dtype], "solver step")
 
 
-# --- statistics -----------------------------------------------------------------------------------------------
+# --- statistics
+# -----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 1, 4), (2, 7, 11, 24), (1, 3, 240), (1, 130, 9, 48)])
@@ -263,7 +272,8 @@ def test_statistics(shape: tuple[int, ...], draw: torch.Generator) -> None:
     assert_close(actual, expected, TOLERANCE[torch.float32], "statistics of int8")
 
 
-# --- compose --------------------------------------------------------------------------------------------------
+# --- compose
+# --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -276,25 +286,26 @@ def test_statistics(shape: tuple[int, ...], draw: torch.Generator) -> None:
     ],
 )
 def test_compose(name: kernels.PixelFormat, linear: bool, what: str, draw: torch.Generator) -> None:
-    layout = layout_of(name, 5, 33, linear=linear, flipped=linear)
-    frames = random_frame(layout, 2, draw)
-    rows, columns = (5, 33) if what == "plain" else (3, 21)
+    layout = layout_of(name, 3, 31, linear=linear, flipped=linear)
+    n = 2 if what == "all" and name == "bgra8" else 1
+    frames = random_frame(layout, n, draw)
+    rows, columns = (3, 31) if what == "plain" else (2, 19)
     h, w = kernels.grid_size(rows, columns)
     guide = kernels.prepare(kernels.random_parameters(kernels.SIZES["nano"]), torch.float32).guide
-    edit = torch.randn(2, h, w, 240, generator=draw) * 0.3
+    edit = torch.randn(n, h, w, 240, generator=draw) * 0.3
     edit[0, 0, 0, :48] = torch.nan
     optional: dict[str, Tensor] = {}
     if what == "all":
-        optional["mask"] = torch.rand(2, 1, 5, 33, generator=draw)
-        optional["dither"] = torch.tensor([1, 2**40 + 3])
+        optional["mask"] = torch.rand(n, 1, 3, 31, generator=draw)
+        optional["dither"] = torch.tensor([1, 2**40 + 3])[:n]
     if what == "late":
-        optional["motion"] = torch.randn(2, 2, 3, 7, generator=draw) * 9
+        optional["motion"] = torch.randn(n, 2, 3, 7, generator=draw) * 9
         optional["motion"][0, 0, 0, 0] = torch.nan
-        optional["visible"] = torch.rand(2, 1, 3, 7, generator=draw)
-    bias, strength = torch.randn(2, 8, generator=draw), torch.rand(2, generator=draw)
+        optional["visible"] = torch.rand(n, 1, 3, 7, generator=draw)
+    bias, strength = torch.randn(n, 8, generator=draw), torch.rand(n, generator=draw)
 
     def run() -> Tensor:
-        out = torch.full((2, layout.size_bytes), 201, dtype=torch.uint8)
+        out = torch.full((n, layout.size_bytes), 201, dtype=torch.uint8)
         return kernels.compose(
             frames, layout, edit, guide, bias, strength, rows=rows, columns=columns, out=out, **optional
         )
@@ -309,7 +320,7 @@ def test_compose(name: kernels.PixelFormat, linear: bool, what: str, draw: torch
         assert (ours != theirs).float().mean() < 5e-3
     # Bytes between the rows are not ours.
     span = layout.width * layout.bytes_per_pixel
-    rows_of = actual.as_strided((2, 4, layout.pitch_bytes), (actual.stride(0), layout.pitch_bytes, 1))
+    rows_of = actual.as_strided((n, 2, layout.pitch_bytes), (actual.stride(0), layout.pitch_bytes, 1))
     assert (rows_of[:, :, span:] == 201).all()
 
 
@@ -318,27 +329,27 @@ def test_compose_in_halves(draw: torch.Generator) -> None:
     frames = random_frame(layout, 1, draw)
     guide = kernels.prepare(kernels.random_parameters(kernels.SIZES["nano"]), torch.float32).guide
     edit = (torch.randn(1, 4, 4, 240, generator=draw) * 0.3).half()
-    actual, expected = both(
-        lambda: kernels.compose(frames, layout, edit, guide, torch.zeros(1, 8), torch.ones(1))
-    )
+    actual, expected = both(lambda: kernels.compose(frames, layout, edit, guide, torch.zeros(1, 8), torch.ones(1)))
     span = (actual.int() - expected.int()).abs().as_strided((1, 4, 128), (0, layout.pitch_bytes, 1))
     assert span.max() <= 1
 
 
-# --- the network ----------------------------------------------------------------------------------------------
+# --- the network
+# ----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("dtype", HALVES)
-def test_forward_gives_the_same_on_both_sides(dtype: torch.dtype, draw: torch.Generator) -> None:
+def test_forward_gives_the_same_on_both_sides(draw: torch.Generator) -> None:
+    dtype = torch.float16
     sizes = kernels.NetworkSizes((64, 64, 64), (1, 1, 1, 1, 1), 16, 32)
     weights = kernels.prepare(kernels.random_parameters(sizes), dtype)
     stem = torch.randn(1, 4, 8, 64, generator=draw).to(dtype)
     state = (torch.rand(1, 2, 4, 16, generator=draw) * 2 - 1).to(dtype)
     valid = torch.rand(1, 2, 4, 1, generator=draw).to(dtype)
     condition = torch.randn(1, 32, generator=draw)
-    for part in (0, 1):
-        actual, expected = both(
-            lambda p=part: kernels.forward(weights, stem, state, valid, condition, packed_state=False)[p]
+    actual, expected = both(
+        lambda: torch.cat(
+            [part.flatten() for part in kernels.forward(weights, stem, state, valid, condition, packed_state=False)]
         )
-        # Nine layers one after the other: their roundings add up.
-        assert_close(actual, expected, 3 * TOLERANCE[dtype], f"forward {part}")
+    )
+    # Nine layers one after the other: their roundings add up.
+    assert_close(actual, expected, 3 * TOLERANCE[dtype], "forward")
