@@ -107,7 +107,7 @@ class Core(nn.Module):
     def film(self, style: Tensor, k: float, trust: float) -> tuple[Tensor, Tensor]:
         """Everything that depends on style, noise level and trust, once per change: (film [1, F], guide bias [6]).
 
-        `style` float32 [1, 64].
+        `style` float32 [1, 128].
         """
         level, believed = torch.full((1,), k), torch.full((1,), trust)
         condition = self.net.condition(style.to(self.dtype), level, believed)

@@ -17,9 +17,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from mirage_plugin.model.chart import CHART_SIZE, chart
 from mirage_plugin.model.memory import Memory, MemoryState
 from mirage_plugin.model.slicing import SliceMatrices
-from mirage_plugin.styles.parameters import PARAMETERS, VECTOR_SIZE
+from mirage_plugin.styles.parameters import PARAMETERS, VECTOR_SIZE, parameter_range
 
 __all__ = [
     "CELL",
@@ -41,7 +42,7 @@ SIGMA = 0.25
 BINS = 4
 """Colour transforms per cell, blended per pixel by the guide."""
 GUIDE_WIDTH = 6
-STYLE_SIZE = 64
+STYLE_SIZE = 128
 PLANE_CHANNELS = 16 + 1 + 2 + 1 + 3 + 1
 
 
@@ -63,7 +64,7 @@ class Tier:
 
 
 TIERS: dict[str, Tier] = {
-    "nano": Tier("nano", (64, 96, 160), (1, 1, 2, 2, 2), 2, 48, 96),
+    "nano": Tier("nano", (64, 96, 160), (1, 1, 2, 2, 2), 2, 48, 128),
     "small": Tier("small", (128, 256, 384), (2, 2, 4, 2, 3), 2, 96, 192),
     "base": Tier("base", (192, 384, 640), (2, 3, 5, 3, 4), 2, 128, 256),
 }
@@ -183,13 +184,15 @@ def depth_to_space(x: Tensor) -> Tensor:
 class StyleEncoder(nn.Module):
     """Parameters of a style in [-1, 1], [N, VECTOR_SIZE] -> the style vector, unit RMS, [N, STYLE_SIZE].
 
-    Each colour is also seen multiplied by the amount it comes with (a colour without its amount means nothing),
-    and all are standardised by what random styles have: most amounts are zero most of the time, and a vector that
-    hardly changes from style to style teaches nothing.
+    It reads the parameters, each colour multiplied by the amount it comes with (a colour without its amount means
+    nothing), and the style's chart. All are standardised by what random styles have: most amounts are zero most of
+    the time, and a vector that hardly changes from style to style teaches nothing.
     """
 
     mean: Tensor
     spread: Tensor
+    low: Tensor
+    high: Tensor
 
     def __init__(self) -> None:
         super().__init__()
@@ -202,18 +205,22 @@ class StyleEncoder(nn.Module):
                 amount = next(j for j in range(i - 1, -1, -1) if PARAMETERS[j].size == 1)
                 amount = names.index(_AMOUNT_OF.get(p.name, names[amount]))
                 self._pairs.append((offsets[amount], offsets[i]))
-        size = VECTOR_SIZE + 3 * len(self._pairs)
+        size = VECTOR_SIZE + 3 * len(self._pairs) + CHART_SIZE
+        low, high = parameter_range()
+        self.register_buffer("low", torch.from_numpy(low), persistent=False)
+        self.register_buffer("high", torch.from_numpy(high), persistent=False)
         self.register_buffer("mean", torch.zeros(size))
         self.register_buffer("spread", torch.ones(size))
         self.layers = nn.Sequential(
-            nn.Linear(size, 256), nn.SiLU(), nn.Linear(256, 128), nn.SiLU(), nn.Linear(128, STYLE_SIZE)
+            nn.Linear(size, 256), nn.SiLU(), nn.Linear(256, 192), nn.SiLU(), nn.Linear(192, STYLE_SIZE)
         )
 
     def features(self, parameters: Tensor) -> Tensor:
-        """Parameters and their products, not yet standardised."""
+        """Parameters, their products and the chart, not yet standardised."""
         unit = (parameters + 1) / 2
         products = [unit[:, a : a + 1] * unit[:, c : c + 3] for a, c in self._pairs]
-        return torch.cat([parameters, *products], -1)
+        swatches = chart(self.low + (self.high - self.low) * unit.float())
+        return torch.cat([parameters, *products, swatches.to(parameters.dtype)], -1)
 
     def standardise(self, parameters: Tensor) -> None:
         """Take mean and spread from a sample of styles [many, VECTOR_SIZE]."""

@@ -50,7 +50,7 @@ def predict(
 ) -> tuple[Tensor, Edit, Tensor]:
     """Predict y0 once.
 
-    `v`, `noisy` [N, 3, H, W], sides multiples of 32; `planes` [N, h, w, PLANE_CHANNELS]; `style` [N, 64];
+    `v`, `noisy` [N, 3, H, W], sides multiples of 32; `planes` [N, h, w, PLANE_CHANNELS]; `style` [N, STYLE_SIZE];
     `k`, `trust` [N]. Returns (y0 not clamped, its edit, the next state).
     """  # fmt: skip
     condition = net.condition(style, k, trust)

@@ -19,7 +19,7 @@ import numpy as np
 
 from mirage_plugin.errors import DataError, UnknownStyleError
 
-__all__ = ["PARAMETERS", "Parameter", "Style", "load_style", "parameter_names", "preset_names"]
+__all__ = ["PARAMETERS", "VECTOR_SIZE", "Parameter", "Style", "load_style", "parameter_names", "parameter_range", "preset_names"]
 
 
 @dataclass(frozen=True)
@@ -113,6 +113,11 @@ _DEFAULT = np.concatenate([np.array(p.default, np.float32) for p in PARAMETERS])
 def parameter_names() -> tuple[str, ...]:
     """Return the names of all parameters, in vector order."""
     return tuple(_BY_NAME)
+
+
+def parameter_range() -> tuple[np.ndarray[Any, np.dtype[np.float32]], np.ndarray[Any, np.dtype[np.float32]]]:
+    """Return the least and the greatest value of every number of the vector: float32 [VECTOR_SIZE] each."""
+    return _LOW.copy(), _HIGH.copy()
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from mirage_plugin.cli import app
 
 COMMANDS = ["demo", "serve", "train", "eval", "styles", "worlds", "restyle", "keys", "profile", "doctor"]
 GROUP = typer.main.get_command(app)
+KEYS = ["make", "list", "allow", "revoke", "trust"]
 
 
 def test_the_commands_are_these() -> None:
@@ -24,6 +25,10 @@ def test_the_commands_are_these() -> None:
 def test_every_command_and_option_has_help(name: str) -> None:
     command = GROUP.commands[name]  # type: ignore[attr-defined]
     assert command.help
+    if name == "keys":
+        assert sorted(command.commands) == sorted(KEYS)
+        assert all(each.help for each in command.commands.values())
+        return
     assert len(command.help.split("\n\n")[0]) <= 88, "the first line must fit beside the command's name"
     assert "Examples" in command.epilog
     for parameter in command.params:

@@ -5,8 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+
 from mirage_plugin.model.core import Core, CoreInput
-from mirage_plugin.model.cpu_pixels import cells_from_pixels, compose_pixels, move_noise, plane_cells, warp_edit
+from mirage_plugin.model.cpu_pixels import (
+    cells_from_pixels,
+    compose_pixels,
+    move_noise,
+    plane_cells,
+    warp_edit,
+)
 from mirage_plugin.model.memory import dequantise, quantise, warp_state
 from mirage_plugin.model.network import (
     SIGMA,
@@ -62,7 +69,9 @@ def test_planes_are_those_of_the_definition() -> None:
     )  # fmt: skip
     kinds = np.stack([mask == 0, mask == 2, mask == 3]).astype(np.float32)
     planes = Planes(
-        torch.from_numpy(depth)[None, None], torch.from_numpy(motion).permute(2, 0, 1)[None], torch.from_numpy(kinds)[None]
+        torch.from_numpy(depth)[None, None],
+        torch.from_numpy(motion).permute(2, 0, 1)[None],
+        torch.from_numpy(kinds)[None],
     )
     expected = planes_to_cells(planes, 1, 8, 12, torch.zeros(1))[0].numpy()
     np.testing.assert_allclose(cells, expected, atol=2e-6)
@@ -103,16 +112,28 @@ def test_composed_bytes_are_those_of_the_definition(scale: int) -> None:
     pixels = rng(5).integers(0, 256, (height, width, 4), np.uint8)
     matrices = rng(6).normal(0, 0.2, (h, w, 48)).astype(np.float32)
     detail = rng(7).normal(0, 0.1, (h, w, 192)).astype(np.float32)
-    condition = net.condition(torch.randn(1, 64), torch.ones(1), torch.ones(1))
+    condition = net.condition(torch.randn(1, 128), torch.ones(1), torch.ones(1))
     mask = np.ones((height, width), np.uint8)
     mask[:10, :10] = 0
     out = np.empty_like(pixels)
     compose_pixels(
-        pixels, out, np.array([0, 1, 2]), matrices, detail, *guide_arrays(net, condition), mask, True, 0.7, h * 8, w * 8
+        pixels,
+        out,
+        np.array([0, 1, 2]),
+        matrices,
+        detail,
+        *guide_arrays(net, condition),
+        mask,
+        True,
+        0.7,
+        h * 8,
+        w * 8,
     )
     v = torch.from_numpy(pixels[..., :3].copy()).permute(2, 0, 1)[None].float() * (2 / 255) - 1
     with torch.inference_mode():
-        full = compose(v, Edit(torch.from_numpy(matrices)[None], torch.from_numpy(detail)[None]), net.guide(v, condition))
+        full = compose(
+            v, Edit(torch.from_numpy(matrices)[None], torch.from_numpy(detail)[None]), net.guide(v, condition)
+        )
     answer = (v + 0.7 * (full - v)).clamp(-1, 1)[0].permute(1, 2, 0).numpy() * 127.5 + 127.5
     expected = np.where(mask[..., None] == 0, pixels[..., :3], answer)
     # Half a step of rounding, and one of floating point.
@@ -144,7 +165,7 @@ def test_the_folded_core_is_the_network() -> None:
     planes = torch.rand(1, h, w, 24)
     stored = quantise(torch.rand(1, h // 2, w // 2, 48) * 2 - 1)
     motion, seen = torch.randn(1, 2, h // 2, w // 2) * 9, torch.rand(1, 1, h // 2, w // 2)
-    style = torch.nn.functional.normalize(torch.randn(1, 64), dim=-1) * 8
+    style = torch.nn.functional.normalize(torch.randn(1, 128), dim=-1) * 8
     with torch.inference_mode():
         film, _ = core.film(style, 1.0, 1.0)
         given = CoreInput(torch.from_numpy(cells), noise_to_cells(noise), planes, stored, motion, seen, film)
