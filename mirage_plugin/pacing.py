@@ -154,7 +154,8 @@ class Pace:
     ``level`` is the rung in force, ``len(ladder)`` where the net does not fit. ``costs_ns`` are upper
     estimates by rung, 0 where nothing is known. ``misses`` and ``shorts`` count those in a row,
     ``debt`` and ``late`` those beyond what is allowed. ``mix`` is the weight of the restyled picture that
-    was shown last.
+    was shown last. ``hold_ns`` is the calm time before the next step up, ``backoff_ns`` what it begins with
+    after a step down, ``fell_ns`` when that was, and ``rose`` whether it went up since.
     """
 
     ladder: tuple[Rung, ...]
@@ -174,7 +175,9 @@ class Pace:
     calm: int = 0
     changed_ns: int = 0
     hold_ns: int = _HOLD_NS
-    trial: bool = False
+    backoff_ns: int = _HOLD_NS
+    rose: bool = False
+    fell_ns: int = 0
     mix: float = 0.0
     edit_age_frames: int | None = None
     period_ns: int = 0
@@ -438,22 +441,29 @@ def observe(
         after = replace(pace, **learned)
         fits = (r for r in range(level + 1, floor) if estimate_ns(after, r) <= decision.left_ns)
         level = next(fits, level + 1)
-    hold_ns, trial = pace.hold_ns, pace.trial and finished_ns - pace.changed_ns < 4 * pace.hold_ns
-    if level > pace.level or (pace.level == level == floor and decision.level < floor):
-        # Down from a rung that was just tried: wait longer before the next try.
-        failed = trial or decision.level < pace.level
-        most_ns = _HOLD_MAX_WITHOUT_NET_NS if level == floor else _HOLD_MAX_NS
-        hold_ns, trial = (min(2 * hold_ns, most_ns) if failed else hold_ns), False
+    hold_ns, backoff_ns, rose, fell_ns = pace.hold_ns, pace.backoff_ns, pace.rose, pace.fell_ns
+    tried = pace.level == level == floor and decision.level < floor
+    if level > pace.level or tried:
+        # Down again after it had gone up: that rung does not hold, so wait longer before the next try.
+        if rose or tried:
+            again = finished_ns - fell_ns < 8 * backoff_ns
+            most_ns = _HOLD_MAX_WITHOUT_NET_NS if level == floor else _HOLD_MAX_NS
+            backoff_ns = min(2 * backoff_ns, most_ns) if again else _HOLD_NS
+        hold_ns, rose, fell_ns = backoff_ns, False, finished_ns
     elif level < pace.level:
         if pace.level == floor:
-            hold_ns = min(hold_ns, _HOLD_AFTER_NET_CAME_BACK_NS)
-        elif trial:
-            hold_ns = max(_HOLD_NS, hold_ns // 2)
-        trial = True
+            hold_ns = backoff_ns = min(hold_ns, _HOLD_AFTER_NET_CAME_BACK_NS)
+        # What holds is followed up sooner.
+        hold_ns, rose = max(_HOLD_NS, hold_ns // 2), True
     moved = level != pace.level or decision.level != pace.level
     if moved:
-        misses, shorts, debt, late = 0, 0, 0.0, 0.0
+        # A miss on the rung that was just taken is the first of it.
+        misses, shorts, debt, late = int(slow and level == decision.level), 0, 0.0, 0.0
     seen_as_source = decision.action == "source" or (slow and pace.delivery != "newest") or rescued
+    edit_age = 0 if decision.action == "net" else _edit_age(pace, frame)
+    if decision.action == "net" and pace.level == level == floor:
+        # The edit of a failed try is not shown: it would fade in and out again, each time.
+        edit_age = None
     step_ns = frame.published_ns - pace.published_ns
     period_ns = pace.period_ns
     if pace.published_ns and 0 < step_ns <= _ACTIVE_NS:
@@ -469,9 +479,11 @@ def observe(
         calm=0 if moved or slow or decision.short else pace.calm + 1,
         changed_ns=finished_ns if moved else min(pace.changed_ns, finished_ns),
         hold_ns=hold_ns,
-        trial=trial,
+        backoff_ns=backoff_ns,
+        rose=rose,
+        fell_ns=min(fell_ns, finished_ns),
         mix=0.0 if seen_as_source else decision.mix,
-        edit_age_frames=0 if decision.action == "net" else _edit_age(pace, frame),
+        edit_age_frames=edit_age,
         period_ns=period_ns,
         published_ns=frame.published_ns,
         seen_ns=finished_ns,

@@ -114,12 +114,8 @@ def cost(
     return of
 
 
-def game(
-    fps: float = 60.0, budget_ns: int = BUDGET_NS, ladder: tuple[Rung, ...] | None = None, **more: str
-) -> Game:
-    pace = pacing.start(
-        ladder or rungs(), budget_ns, reuse_ns=2 * MS, compose_ns=2 * MS, now_ns=5 * S, **more
-    )  # type: ignore[arg-type]
+def game(fps: float = 60.0, budget_ns: int = BUDGET_NS, ladder: tuple[Rung, ...] | None = None, **more: str) -> Game:
+    pace = pacing.start(ladder or rungs(), budget_ns, reuse_ns=2 * MS, compose_ns=2 * MS, now_ns=5 * S, **more)  # type: ignore[arg-type]
     return Game(pace, int(S / fps), 5 * S)
 
 
@@ -196,11 +192,20 @@ def test_recovery_is_bounded_from_the_worst() -> None:
 
     shown = simulate(cost(load=load), 90, game())
     back_ns = next(each.at_ns for each in shown if each.at_ns > 40 * S and each.decision.rung == 0)
-    assert back_ns < 70 * S
+    assert back_ns < 40 * S + 36 * S
     during = [each for each in shown if 11 * S < each.at_ns < 40 * S]
     # Not even the smallest net fits: the source, on time, with a try now and then.
     assert answered(during) >= 0.97
     assert {each.decision.action for each in during[-200:]} <= {"source", "reuse", "net"}
+
+
+def test_a_hopeless_machine_answers_all_the_same() -> None:
+    shown = simulate(cost((200.0, 150.0, 110.0, 80.0)), 120, game(ladder=rungs((200.0, 150.0, 110.0, 80.0))))
+    late = [each for each in shown if each.at_ns > 65 * S]
+    # It tries the net less and less often: each try is a frame that nobody answers in time.
+    assert answered(late) >= 0.998
+    assert {each.decision.action for each in late} == {"source", "net"}
+    assert sum(each.decision.action == "net" for each in late) <= 4
 
 
 def test_an_alternating_neighbour_does_not_make_it_swing() -> None:
@@ -270,9 +275,7 @@ def warm(pace: Pace, frames: int = 60, took_ns: int = 10 * MS) -> Pace:
     for number in range(frames):
         at_ns = 20 * S - (frames - number) * BUDGET_NS
         frame = FrameTimes(at_ns, at_ns + BUDGET_NS)
-        pace = pacing.observe(
-            pace, pacing.decide(pace, at_ns, frame), frame, at_ns, at_ns + took_ns, compose_ns=2 * MS
-        )
+        pace = pacing.observe(pace, pacing.decide(pace, at_ns, frame), frame, at_ns, at_ns + took_ns, compose_ns=2 * MS)
     return pace
 
 
@@ -547,7 +550,7 @@ def test_any_trace_gives_a_sound_decision(
         pace = pacing.observe(pace, decision, frame, now_ns, now_ns + took_ns)
         assert 0 <= pace.level <= len(SIZES)
         assert all(cost_ns >= 0 for cost_ns in pace.costs_ns)
-        assert pace.hold_ns <= 12 * S
+        assert pace.hold_ns <= 96 * S
         now_ns += abs(took_ns) + 1
 
 
