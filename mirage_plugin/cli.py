@@ -151,6 +151,12 @@ def serve(
         int, typer.Option(metavar="N", help="Denoising steps a frame: 1, 2 or 4; more is better and slower.")
     ] = 1,
     threads: ThreadsOption = 1,
+    compile: Annotated[
+        bool,
+        typer.Option(
+            "--compile/--no-compile", help="Compile the network first: a minute at the first start, then twice as fast."
+        ),
+    ] = True,
     json: JsonOption = None,
 ) -> None:
     """Start the sidecar that redraws the frames of every game that connects.
@@ -158,7 +164,14 @@ def serve(
     It loads, warms up and then says that it is ready; Ctrl-C or SIGTERM drains and stops it.
     """
     config = ServeConfig(
-        tier=tier, device=device, style=style, bind=bind, steps=steps, threads=threads, json=json
+        tier=tier,
+        device=device,
+        style=style,
+        bind=bind,
+        steps=steps,
+        threads=threads,
+        compile=compile,
+        json=json,
     )
     from mirage_plugin.sidecar import serve as run
 

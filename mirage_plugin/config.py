@@ -117,6 +117,8 @@ class ServeConfig:
     """Denoising steps a frame: 1, 2 or 4."""
     threads: int = 1
     """Compute threads on a CPU. One is steadier than two where the game has the other core."""
+    compile: bool = True
+    """Compile the network before "ready": a minute or so the first time, and more than twice as fast after it."""
     json: Path | None = None
     """Where the final statistics are written when the sidecar stops."""
 

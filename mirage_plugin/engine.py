@@ -158,34 +158,30 @@ class Engine:
         self._tell = tell
         self._costs_ns = [0] * len(GRIDS)
         self.reuse_ns = self.compose_ns = 0
-        self._compile()
+        if config.compile and self.device.type == "cpu":
+            self._compile()
+        self._measure()
 
     def _compile(self) -> None:
         """Compile for every grid, or say once why not and go on without."""
         canvas = self.open(GRIDS[0][0] * 8, GRIDS[0][1] * 8, 0)
         self.set_style(canvas, Style.make("plain", {}))
-        if self.device.type == "cpu":
-            os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(_cache_directory()))
-            import torch._inductor.config as inductor
+        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(_cache_directory()))
+        import torch._inductor.config as inductor
 
-            inductor.freezing = True
-            compiled = torch.compile(self._core, dynamic=False)
-            try:
-                with torch.inference_mode():
-                    for grid in range(len(GRIDS)):
-                        self._tell(
-                            f"compiling for {GRIDS[grid][1] * 8}x{GRIDS[grid][0] * 8}; kept for the next start"
-                        )
-                        canvas.fit_to(grid)
-                        compiled(self._input(canvas))
-                self._forward = compiled
-            except (
-                Exception
-            ) as error:  # whatever the compiler trips over, the uncompiled network still serves
-                first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-                self._tell(f"serving uncompiled, slower: torch.compile failed here ({first[:160]})")
-                torch._dynamo.reset()
-        self._measure()
+        inductor.freezing = True
+        compiled = torch.compile(self._core, dynamic=False)
+        try:
+            with torch.inference_mode():
+                for grid, (rows, columns) in enumerate(GRIDS):
+                    self._tell(f"compiling for {columns * 8}x{rows * 8}; the result is kept for the next start")
+                    canvas.fit_to(grid)
+                    compiled(self._input(canvas))
+            self._forward = compiled
+        except Exception as error:  # whatever the compiler trips over, the uncompiled network still serves
+            lines = str(error).strip().splitlines() or [type(error).__name__]
+            self._tell(f"serving uncompiled, slower: torch.compile failed here ({lines[0][:160]})")
+            torch._dynamo.reset()
 
     def _measure(self) -> None:
         """Run every path, so that nothing is compiled in the first frame, and keep what each costs."""

@@ -173,6 +173,21 @@ def bind(sock: zmq.Socket[bytes], endpoint: str) -> str:
     return endpoint
 
 
+def identity(endpoint: str) -> int:
+    """The inode of a bound ipc address's file; 0 for tcp."""
+    return os.stat(_ipc_path(endpoint)).st_ino if is_local(endpoint) else 0
+
+
+def release(endpoint: str, inode: int) -> None:
+    """Remove a host's socket file, if it still is that host's: libzmq leaves it where it was."""
+    if not inode:
+        return
+    path = _ipc_path(endpoint)
+    with contextlib.suppress(OSError), _directory_lock(path.parent):
+        if os.stat(path).st_ino == inode:
+            path.unlink()
+
+
 def _zmq_bind(sock: zmq.Socket[bytes], endpoint: str) -> None:
     try:
         sock.bind(endpoint)

@@ -450,6 +450,7 @@ class Host:
                 self._gate.guard(self._router)
             #: The address as bound.
             self.endpoint = endpoints.bind(self._router, address)
+            self._socket_inode = endpoints.identity(self.endpoint)
         except BaseException:
             self._closed = True
             self._close_sockets()
@@ -520,7 +521,7 @@ class Host:
             self._control(session._identity, {"type": "bye", "reason": "the sidecar stops"})
             self._forget(session, "the sidecar stops")
         self._events.clear()
-        # Where the path still is this host's, take it away; libzmq does so as it unbinds.
+        endpoints.release(self.endpoint, self._socket_inode)
         self._close_sockets(linger_ms=200)
         os.close(self._wake_read)
         os.close(self._wake_write)

@@ -84,7 +84,7 @@ def _surfaces() -> tuple[GBuffer, Tensor]:
 
 @torch.no_grad()
 def chart(natural: Tensor) -> Tensor:
-    """Draw the chart of each style: parameters in natural units [N, VECTOR_SIZE] -> colours [N, CHART_SIZE] in [0, 1]."""
+    """Draw the charts of styles, natural units [N, VECTOR_SIZE] -> colours [N, CHART_SIZE] in [0, 1]."""
     n = natural.shape[0]
     buffer, source = _surfaces()
     count = source.shape[0]

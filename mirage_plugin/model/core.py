@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from mirage_plugin.model.memory import dequantise, quantise, warp_state
+from mirage_plugin.model.memory import MemoryState, dequantise, quantise, warp_state
 from mirage_plugin.model.network import SIGMA, Edit, MirageNet
 
 __all__ = ["Core", "CoreInput", "CoreOutput"]
@@ -93,7 +93,8 @@ class Core(nn.Module):
 
     def _rest(self, stem: Tensor, x: CoreInput) -> CoreOutput:
         stem = stem + nn.functional.linear(x.planes.to(self.dtype), self.planes_weight)
-        memory = warp_state(dequantise(x.stored, self.dtype), x.motion, x.seen)
+        moved = warp_state(dequantise(x.stored), x.motion, x.seen)
+        memory = MemoryState(moved.state.to(self.dtype), moved.valid.to(self.dtype))
         edit, state = self.net.from_film(stem, memory, x.film)
         matrices, detail = edit.matrices.float(), edit.detail.float()
         health = torch.stack(

@@ -45,10 +45,12 @@ def warp_state(state: Tensor, motion: Tensor, visible: Tensor) -> MemoryState:
     y = torch.arange(h, device=state.device).view(1, -1, 1) + motion[:, 1]
     x = torch.arange(w, device=state.device).view(1, 1, -1) + motion[:, 0]
     inside = (y > -0.75) & (y < h - 0.25) & (x > -0.75) & (x < w - 0.25)
-    grid = torch.stack([(x * 2 + 1) / w - 1, (y * 2 + 1) / h - 1], -1).clamp(-2, 2).to(state.dtype)
+    grid = torch.stack([(x * 2 + 1) / w - 1, (y * 2 + 1) / h - 1], -1).clamp(-2, 2)
+    # In float32 whatever the state's type: bf16 places a sample no better than a sixth of an entry, and the CPU's
+    # bf16 sampler was seen to return values it had not written.
     moved = functional.grid_sample(
-        state.permute(0, 3, 1, 2), grid, mode="bilinear", padding_mode="border", align_corners=False
-    )
+        state.permute(0, 3, 1, 2).float(), grid, mode="bilinear", padding_mode="border", align_corners=False
+    ).to(state.dtype)
     valid = (inside[:, None].to(state.dtype) * visible.to(state.dtype)).permute(0, 2, 3, 1)
     return MemoryState(moved.permute(0, 2, 3, 1), valid)
 

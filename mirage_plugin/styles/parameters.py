@@ -19,7 +19,16 @@ import numpy as np
 
 from mirage_plugin.errors import DataError, UnknownStyleError
 
-__all__ = ["PARAMETERS", "VECTOR_SIZE", "Parameter", "Style", "load_style", "parameter_names", "parameter_range", "preset_names"]
+__all__ = [
+    "PARAMETERS",
+    "VECTOR_SIZE",
+    "Parameter",
+    "Style",
+    "load_style",
+    "parameter_names",
+    "parameter_range",
+    "preset_names",
+]
 
 
 @dataclass(frozen=True)
@@ -100,9 +109,7 @@ PARAMETERS: tuple[Parameter, ...] = (
 
 _BY_NAME = {p.name: p for p in PARAMETERS}
 _OFFSETS = dict(
-    zip(
-        (p.name for p in PARAMETERS), np.cumsum([0, *(p.size for p in PARAMETERS)])[:-1].tolist(), strict=True
-    )
+    zip((p.name for p in PARAMETERS), np.cumsum([0, *(p.size for p in PARAMETERS)])[:-1].tolist(), strict=True)
 )
 VECTOR_SIZE = sum(p.size for p in PARAMETERS)
 _LOW = np.concatenate([np.full(p.size, p.low, np.float32) for p in PARAMETERS])
@@ -164,9 +171,7 @@ class Style:
 
     def mixed(self, other: Style, weight: float) -> Style:
         """Return the straight mix of two styles, `weight` of `other`."""
-        return Style(
-            f"{self.name}+{other.name}", "custom", self.values * (1 - weight) + other.values * weight
-        )
+        return Style(f"{self.name}+{other.name}", "custom", self.values * (1 - weight) + other.values * weight)
 
 
 def _parse(style: str, p: Parameter, raw: Any) -> list[float]:
@@ -180,9 +185,7 @@ def _parse(style: str, p: Parameter, raw: Any) -> list[float]:
         if raw is None:
             raise DataError(f"{where} is not a colour; write it as '#rrggbb' or [r, g, b] in 0..1")
     numbers = list(raw) if isinstance(raw, Iterable) and not isinstance(raw, str) else [raw]
-    if len(numbers) != p.size or not all(
-        isinstance(n, (int, float)) and not isinstance(n, bool) for n in numbers
-    ):
+    if len(numbers) != p.size or not all(isinstance(n, (int, float)) and not isinstance(n, bool) for n in numbers):
         expected = "a number" if p.size == 1 else "'#rrggbb' or [r, g, b]"
         raise DataError(f"{where} must be {expected}, not {raw!r}")
     for n in numbers:
@@ -317,6 +320,4 @@ _COLOUR_NAMES = {
 
 def colour_name(rgb: tuple[float, ...]) -> str:
     """Return the nearest everyday name of a colour in [0, 1]."""
-    return min(
-        _COLOUR_NAMES, key=lambda n: sum((a - b) ** 2 for a, b in zip(_COLOUR_NAMES[n], rgb, strict=True))
-    )
+    return min(_COLOUR_NAMES, key=lambda n: sum((a - b) ** 2 for a, b in zip(_COLOUR_NAMES[n], rgb, strict=True)))
