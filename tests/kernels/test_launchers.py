@@ -67,7 +67,7 @@ def test_a_cpu_tensor_goes_to_the_reference_and_is_refused_by_triton() -> None:
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (lambda x, f, w: (x[0], f, w), r"x has shape \[4, 4, 64\]; it must be \[\*, \*, \*, \*\]"),
+        (lambda x, f, w: (x[0], f, w), r"x has shape \[5, 4, 64\]; it must be \[\*, \*, \*, \*\]"),
         (lambda x, f, w: (x.int(), f, w), "x is torch.int32; it must be torch.float32 or"),
         (lambda x, f, w: (x.transpose(1, 2), f, w), "make it contiguous"),
         (lambda x, f, w: (torch.randn(1025)[1:].view(1, 4, 4, 64), f, w), "16-byte boundary"),

@@ -16,15 +16,14 @@ ROOT = HERE.parents[1]
 
 @pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="Triton has wheels for Linux only")
 @pytest.mark.parametrize(
-    "part",
-    ["pixels", "block or empty", "linear or memory", "noise or solver or statistics", "compose", "forward"],
+    "part", ["pixels or compose", "block or forward", "not (pixels or compose or block or forward)"]
 )
 def test_kernels_equal_their_references(part: str) -> None:
     """A part at a time, so that what fails is named; the parts together are all of it."""
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-rP", "-p", "no:cacheprovider", "-k", part,
          str(HERE / "interpreted" / "check_kernels.py")],
-        cwd=ROOT, capture_output=True, text=True, timeout=600,
+        cwd=ROOT, capture_output=True, text=True, timeout=1500,
         env=os.environ | {"TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     print(done.stdout[-20000:], done.stderr[-5000:])
