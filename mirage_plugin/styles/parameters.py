@@ -83,7 +83,7 @@ PARAMETERS: tuple[Parameter, ...] = (
     _colour("sky_top", "air", (0.3, 0.5, 0.85), "colour of the zenith"),
     _colour("sky_horizon", "air", (0.75, 0.85, 0.95), "colour of the horizon"),
     _number("clouds", "air", 0.5, 0.0, 1.0, "how much the clouds show in a replaced sky"),
-    _number("fog", "air", 0.0, 0.0, 1.0, "fog: 1 hides what is 8 m away, 0.5 what is 60 m away"),
+    _number("fog", "air", 0.0, 0.0, 1.0, "fog: 1 hides half of what is 6 m away, 0.5 half of what is 40 m away"),
     _colour("fog_colour", "air", (0.7, 0.75, 0.8), "its colour"),
     _number("bands", "drawing", 0.0, 0.0, 1.0, "how much light falls into steps, as in a cartoon"),
     _number("band_count", "drawing", 3.0, 2.0, 6.0, "how many steps"),

@@ -62,7 +62,7 @@ def _edges(g: GBuffer, texture: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _fog(depth: Tensor, amount: Tensor) -> Tensor:
-    """How much fog hides at a depth: [N, 1, H, W]. At amount 1 half is gone after 6 m, at 0.5 after 42 m."""
+    """How much fog hides at a depth: [N, 1, H, W]. At amount 1 half is gone after 6 m, at 0.5 after 40 m."""
     density = 0.0025 * torch.exp(amount * 3.9) * (amount > 0.01)
     return 1 - torch.exp(-(depth.clamp_max(400) * density))
 
@@ -144,7 +144,6 @@ def restyle(g: GBuffer, style: Tensor, noise: Tensor, source: Tensor) -> Tensor:
     rgb = rgb + albedo * glows
     glass = (material == Material.WINDOW).float()
     rgb = torch.lerp(rgb, p["window_colour"] * (0.5 + 2.2 * luma(albedo)), (glass * p["windows"]).clamp(0, 1))
-    # Ground that is repainted in a strong warm colour glows by itself (lava): brighter than any light makes it.
     mirror = level * (1 - facing).clamp(0, 1).square()
     rgb = torch.lerp(rgb, p["sky_horizon"], (mirror * 0.85).clamp(0, 1))
 
@@ -230,14 +229,14 @@ def random_look(rng: torch.Generator) -> Look:
         ((0.02, 0.03, 0.08), (0.1, 0.12, 0.2)), ((0.5, 0.3, 0.2), (0.9, 0.7, 0.5)),
     )  # fmt: skip
     top, horizon = skies[choice(rng, len(skies))]
-    dark = choice(rng, 5) == 0
+    dark = choice(rng, 7) == 0
     return Look(
-        sun=u(0.3, 0.9) * (0.4 if dark else 1), sun_colour=near(1, 0.95, 0.85, 0.07),
-        ambient=u(0.25, 0.75) * (0.5 if dark else 1), ambient_colour=near(0.9, 0.93, 1.0, 0.06),
+        sun=u(0.35, 0.95) * (0.5 if dark else 1), sun_colour=near(1, 0.95, 0.85, 0.07),
+        ambient=u(0.4, 0.9) * (0.55 if dark else 1), ambient_colour=near(0.9, 0.93, 1.0, 0.06),
         texture=u(0.2, 1.0) if choice(rng, 3) == 0 else 1.0, lamps=u(0.0, 1.0),
         sky_top=near(*top, 0.08), sky_horizon=near(*horizon, 0.08), clouds=u(0, 1),
         fog=u(0.05, 0.45) if choice(rng, 4) == 0 else 0.0,
-        exposure=u(-0.3, 0.3), contrast=u(0.8, 1.25), saturation=u(0.6, 1.4), temperature=u(-0.4, 0.4),
+        exposure=u(-0.25, 0.35), contrast=u(0.8, 1.25), saturation=u(0.6, 1.4), temperature=u(-0.4, 0.4),
         pixels=(1, 1, 1, 1, 2, 3)[choice(rng, 6)], noise=u(0.005, 0.04) if choice(rng, 5) == 0 else 0.0,
         levels=(0, 0, 0, 31, 15)[choice(rng, 5)], outline=u(0.4, 1) if choice(rng, 10) == 0 else 0.0,
         blur=choice(rng, 4) == 0,

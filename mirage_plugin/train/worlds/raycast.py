@@ -394,7 +394,7 @@ def _hud(rng: torch.Generator, window: Window) -> Tensor:
     if choice(rng, 3):
         return hud
     for _ in range(1 + choice(rng, 4)):
-        h, w = 3 + choice(rng, 18), 8 + choice(rng, 80)
+        h, w = min(3 + choice(rng, 18), window.height), min(8 + choice(rng, 80), window.width)
         top = choice(rng, max(1, window.height - h))
         left = choice(rng, max(1, window.width - w))
         colour = torch.rand(3, generator=rng)

@@ -6,6 +6,7 @@ A scene is plain data (tensors of primitives); `raycast` draws it. Lengths are m
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -103,9 +104,7 @@ class _Builder:
         self, centre: list[float], half: list[float], texture: int, material: int, *, scale: float = 0.5,
         yaw: float = 0.0, velocity: list[float] | None = None, inverted: bool = False,
     ) -> None:  # fmt: skip
-        self.boxes.append(
-            (centre, half, yaw, texture, scale, material, velocity or [0.0, 0.0, 0.0], inverted)
-        )
+        self.boxes.append((centre, half, yaw, texture, scale, material, velocity or [0.0, 0.0, 0.0], inverted))
 
     def sphere(
         self,
@@ -170,7 +169,8 @@ def _props(b: _Builder, textures: list[int], ground: float, spread: float) -> No
 def _interior(b: _Builder) -> None:
     half = [b.u(3, 10), b.u(1.3, 3.2), b.u(4, 14)]
     wall = b.texture("bricks", "plaster", "planks", "panels", "stone", "tiles", "stripes")
-    b.box([0, half[1], 0], half, wall, Material.WALL, scale=b.u(0.2, 0.6), inverted=True)
+    # A little below the ground plane, which is the floor: two surfaces in one place would flicker.
+    b.box([0, half[1] - 0.02, 0], half, wall, Material.WALL, scale=b.u(0.2, 0.6), inverted=True)
     ceiling = b.texture("plaster", "panels", "planks", "tiles", "plain")
     b.box([0, 2 * half[1] - 0.05, 0], [half[0], 0.06, half[2]], ceiling, Material.WALL, scale=b.u(0.2, 0.5))
     column = b.texture("stone", "bricks", "plain", "panels")
@@ -183,17 +183,13 @@ def _interior(b: _Builder) -> None:
         x, z = b.u(-half[0], half[0]) * 0.8, b.u(-half[2], half[2]) * 0.8
         b.box([x, 2 * half[1] - 0.15, z], [b.u(0.1, 0.5), 0.05, b.u(0.1, 0.5)], glow, Material.EMISSIVE)
         b.lamps.append(([x, 2 * half[1] - 0.6, z], [b.u(0.5, 1.2), b.u(0.5, 1.0), b.u(0.3, 1.0)]))
-    _props(
-        b, [b.texture("planks", "panels", "plain", "checker") for _ in range(3)], 0.0, min(half[0], half[2])
-    )
+    _props(b, [b.texture("planks", "panels", "plain", "checker") for _ in range(3)], 0.0, min(half[0], half[2]))
 
 
 def _corridor(b: _Builder) -> None:
     """Grid-aligned walls on a map of cells, as first-person shooters have them."""
     cell, height = b.u(1.6, 3.5), b.u(1.2, 2.6)
-    walls = [
-        b.texture("bricks", "stone", "panels", "planks", "tiles", "plaster", "windows") for _ in range(3)
-    ]
+    walls = [b.texture("bricks", "stone", "panels", "planks", "tiles", "plaster", "windows") for _ in range(3)]
     open_sky = choice(b.rng, 3) == 0
     if not open_sky:
         ceiling = b.texture("plaster", "panels", "planks", "stone")
@@ -229,9 +225,7 @@ def _landscape(b: _Builder) -> None:
             b.sphere([x, 0.2, z], b.u(0.5, 2), rock, Material.OBJECT)
     for _ in range(choice(b.rng, 3)):
         wall = b.texture("windows", "planks", "stone")
-        b.box(
-            [b.u(-25, 25), 2.5, b.u(10, 45)], [b.u(1.5, 4), 3.5, b.u(1.5, 4)], wall, Material.WALL, scale=0.25
-        )
+        b.box([b.u(-25, 25), 2.5, b.u(10, 45)], [b.u(1.5, 4), 3.5, b.u(1.5, 4)], wall, Material.WALL, scale=0.25)
 
 
 def _side(b: _Builder) -> None:
@@ -260,9 +254,7 @@ def _side(b: _Builder) -> None:
         b.cards.append(([b.u(-6, 6), b.u(-0.5, 4), -0.7], [b.u(0.6, 1.6), b.u(0.6, 1.8)], velocity))
     for _ in range(choice(b.rng, 5)):
         coin = b.texture("plain")
-        b.sphere(
-            [b.u(-6, 6), b.u(0.5, 4), -0.4], b.u(0.15, 0.4), coin, Material.EMISSIVE, [0.0, b.u(0, 1), 0.0]
-        )
+        b.sphere([b.u(-6, 6), b.u(0.5, 4), -0.4], b.u(0.15, 0.4), coin, Material.EMISSIVE, [0.0, b.u(0, 1), 0.0])
 
 
 def _top(b: _Builder) -> None:
@@ -281,9 +273,7 @@ def _top(b: _Builder) -> None:
 
 
 def _abstract(b: _Builder) -> None:
-    textures = [
-        b.texture("plain", "plain", "panels", "checker", "stripes", "tiles", "windows") for _ in range(4)
-    ]
+    textures = [b.texture("plain", "plain", "panels", "checker", "stripes", "tiles", "windows") for _ in range(4)]
     for _ in range(6 + choice(b.rng, 14)):
         centre = [b.u(-10, 10), b.u(0, 8), b.u(-4, 25)]
         texture = textures[choice(b.rng, 4)]
@@ -307,8 +297,22 @@ def _look_rotation(yaw: float, pitch: float, roll: float = 0.0) -> Tensor:
     return torch.stack([right, up, forward], dim=1)
 
 
+def _clear(b: _Builder, x: float, y: float, z: float) -> bool:
+    """Whether a camera fits at a place: outside of every box, inside of every room."""
+    for centre, half, yaw, _, _, _, _, inverted in b.boxes:
+        dx, dy, dz = abs(x - centre[0]), abs(y - centre[1]), abs(z - centre[2])
+        if inverted:
+            if dx > half[0] - 0.5 or dy > half[1] - 0.1 or dz > half[2] - 0.5:
+                return False
+            continue
+        reach = (half[0], half[2]) if yaw == 0.0 else (math.hypot(half[0], half[2]),) * 2
+        if dx < reach[0] + 0.5 and dy < half[1] + 0.3 and dz < reach[1] + 0.5:
+            return False
+    return True
+
+
 def _cameras(
-    b: _Builder, family: str, frames: int, eye_floor: float
+    b: _Builder, family: str, frames: int, floor: Callable[[float, float], float]
 ) -> tuple[tuple[Camera, ...], tuple[bool, ...], tuple[float, ...]]:
     kind = ("walk", "walk", "walk", "orbit", "still", "whip", "cut", "fly")[choice(b.rng, 8)]
     fps = (15.0, 30.0, 60.0, 60.0, 120.0)[choice(b.rng, 5)]
@@ -322,7 +326,15 @@ def _cameras(
     if family in ("corridor", "landscape"):
         yaw = b.u(-0.7, 0.7)
     spread = 3.0 if family in ("interior", "corridor") else 8.0
-    pos = [b.u(-spread, spread) * 0.7, eye_floor + b.u(0.9, 2.4), b.u(-spread, spread) * 0.7]
+    if kind == "orbit" and family in ("interior", "corridor", "landscape"):
+        kind = "walk"
+    eye = b.u(0.9, 2.4)
+    pos = [0.0, eye, 0.0]
+    for _ in range(30):
+        pos = [b.u(-spread, spread), eye, b.u(-spread, spread)]
+        pos[1] += floor(pos[0], pos[2])
+        if _clear(b, *pos):
+            break
     if family == "abstract":
         pos = [b.u(-4, 4), b.u(1, 6), -8.0]
         yaw = b.u(-0.4, 0.4)
@@ -333,7 +345,10 @@ def _cameras(
         cut = i == 0 or (kind == "cut" and i == frames // 2)
         if kind == "cut" and i == frames // 2:
             yaw += b.u(1, 5)
-            pos = [pos[0] + b.u(-3, 3), pos[1], pos[2] + b.u(-3, 3)]
+            there = [pos[0] + b.u(-3, 3), pos[1], pos[2] + b.u(-3, 3)]
+            there[1] = pos[1] if family == "abstract" else floor(there[0], there[2]) + eye
+            if _clear(b, *there):
+                pos = there
         dt = 1 / fps
         if family == "side":
             x = pos[0] + speed * dt * i
@@ -353,8 +368,12 @@ def _cameras(
             position = torch.tensor([pos[0], pos[1] + lift, pos[2]])
             climb = b.u(-0.5, 0.5) * 0.02 if kind == "fly" else 0.0
             rotation = _look_rotation(heading, pitch + climb, 0.05 * turn if kind == "whip" else 0.0)
-            pos[0] += (math.sin(heading) + strafe * math.cos(heading)) * speed * dt
-            pos[2] += (math.cos(heading) - strafe * math.sin(heading)) * speed * dt
+            x = pos[0] + (math.sin(heading) + strafe * math.cos(heading)) * speed * dt
+            z = pos[2] + (math.cos(heading) - strafe * math.sin(heading)) * speed * dt
+            y = pos[1] if family == "abstract" else floor(x, z) + eye
+            # Walls stop whoever walks, as in a game.
+            if _clear(b, x, y, z):
+                pos = [x, y, z]
         cameras.append(Camera(position, rotation, focal))
         cuts.append(cut)
         times.append(start + i * dt)
@@ -379,8 +398,15 @@ def draw_scene(seed: int, frames: int, family: str | None = None) -> Scene:
     else:
         layout = {"town": _town, "interior": _interior, "side": _side, "top": _top, "abstract": _abstract}
         layout.get(family, _corridor)(b)
-    eye_floor = float(height_map.max()) * 0.4 if height_map is not None else 0.0
-    cameras, cut, times = _cameras(b, family, frames, eye_floor)
+
+    def floor(x: float, z: float) -> float:
+        if height_map is None:
+            return 0.0
+        size = height_map.shape[0]
+        ground_level = float(height_map[int(z / extent * size) % size, int(x / extent * size) % size])
+        return max(ground_level, water) + 0.3
+
+    cameras, cut, times = _cameras(b, family, frames, floor)
     if not b.spheres:
         b.sphere([0.0, -50.0, 0.0], 0.1, ground, Material.OBJECT)
     if not b.boxes:
@@ -394,9 +420,7 @@ def draw_scene(seed: int, frames: int, family: str | None = None) -> Scene:
         ]
     )
     if family == "side":
-        sun = torch.nn.functional.normalize(
-            torch.tensor([b.u(-0.6, 0.6), b.u(0.5, 1.0), -b.u(0.4, 1.0)]), dim=0
-        )
+        sun = torch.nn.functional.normalize(torch.tensor([b.u(-0.6, 0.6), b.u(0.5, 1.0), -b.u(0.4, 1.0)]), dim=0)
     lamps = b.lamps[:6] or [([0.0, -60.0, 0.0], [0.0, 0.0, 0.0])]
     boxes, spheres = list(zip(*b.boxes, strict=True)), list(zip(*b.spheres, strict=True))
     ground_kind = Material.GROUND
