@@ -347,6 +347,10 @@ def profile(
     csv: Annotated[
         Path | None, typer.Option(metavar="FILE", dir_okay=False, help="Write PresentMon's columns.")
     ] = None,
+    prometheus: Annotated[
+        int | None,
+        typer.Option(metavar="PORT", min=1, max=65535, help="Serve metrics on this port of the loopback address."),
+    ] = None,
     json: JsonOption = None,
 ) -> None:
     """Show where each frame's time goes, against the budget.
@@ -372,6 +376,7 @@ def profile(
             html=html,
             trace=trace,
             csv=csv,
+            prometheus=prometheus,
             json=json,
         )
     )

@@ -98,10 +98,21 @@ class Stream:
         """Answer one frame, in time."""
         began_ns = time.monotonic_ns()
         frame = pacing.FrameTimes(job.published_ns, job.deadline_ns, job.skipped, job.camera_cut)
+        local = self.session.local  # only then is the game's clock this one
         row = self.recorder.begin(
             self.session.id, job.frame_id, job.published_ns, job.deadline_ns,
+            input_ns=job.input_ns if local else 0, captured_ns=job.captured_ns if local else 0,
             skipped=job.skipped, camera_cut=job.camera_cut,
         )  # fmt: skip
+        try:
+            return self._serve(job, frame, others, row, began_ns)
+        except BaseException:
+            self.recorder.finish(row, "dropped", reason="an error in the frame path")
+            raise
+
+    def _serve(
+        self, job: FrameJob, frame: pacing.FrameTimes, others: list[pacing.Pace], row: int, began_ns: int
+    ) -> Served:
         decision = pacing.decide(self.pace, began_ns, frame, others)
         self.recorder.decided(decision)
         kind, reason, rescued, composed_ns = "source", decision.reason, False, 0

@@ -9,6 +9,7 @@ of light and grading by itself: the colours it has to reach stand before it.
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -62,7 +63,7 @@ def _surfaces() -> tuple[GBuffer, Tensor]:
     swatches = _swatches()
     count = len(swatches)
 
-    def plane(values: list[float] | list[tuple[float, ...]], channels: int = 1) -> Tensor:
+    def plane(values: Sequence[float] | Sequence[tuple[float, ...]], channels: int = 1) -> Tensor:
         return torch.tensor(values, dtype=torch.float32).view(count, channels, 1, 1).expand(-1, -1, 2, 2).clone()
 
     albedo = plane([s[1] for s in swatches], 3)

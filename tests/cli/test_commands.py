@@ -125,6 +125,7 @@ CALLS: list[tuple[list[str], str, str, dict[str, Any]]] = [
             "html": Path("r.html"),
             "trace": None,
             "csv": None,
+            "prometheus": None,
             "json": None,
         },
     ),
