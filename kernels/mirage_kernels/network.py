@@ -5,8 +5,10 @@ the same calls on both sides of the switch. For a whole frame see `docs/KERNELS.
 
     stem  = pixels(frames, layout, weights.stem(layout, sigma), noise=..., depth=..., motion=..., mask=...)
     state, valid = warp_state(last_state, motion16, visible16, stem.dtype)
-    edit, last_state = forward(weights, stem, state, valid, condition)
+    edit, last_state = forward(weights, stem, state, valid, film)
     compose(frames, layout, edit, weights.guide, guide_bias(weights, condition), strength, out=...)
+
+with `film = film_of(weights, condition)` made once per condition, not per frame: its weights are 21 MB in base.
 """
 
 from __future__ import annotations
@@ -26,7 +28,16 @@ from mirage_kernels.linear import LinearWeights, linear, pack_linear
 from mirage_kernels.memory import MemoryWeights, memory_read, memory_write, pack_memory
 from mirage_kernels.pixels import StemWeights, fold_stem
 
-__all__ = ["SIZES", "NetworkSizes", "NetworkWeights", "forward", "guide_bias", "prepare", "random_parameters"]
+__all__ = [
+    "SIZES",
+    "NetworkSizes",
+    "NetworkWeights",
+    "film_of",
+    "forward",
+    "guide_bias",
+    "prepare",
+    "random_parameters",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +58,7 @@ class NetworkSizes:
 
 
 SIZES = {
-    "nano": NetworkSizes((64, 96, 160), (1, 1, 2, 2, 2), 48, 96),
+    "nano": NetworkSizes((64, 96, 160), (1, 1, 2, 2, 2), 48, 128),
     "small": NetworkSizes((128, 256, 384), (2, 2, 4, 2, 3), 96, 192),
     "base": NetworkSizes((192, 384, 640), (2, 3, 5, 3, 4), 128, 256),
 }
@@ -140,6 +151,11 @@ def prepare(parameters: Mapping[str, Tensor], dtype: torch.dtype, *, fp8: bool =
     )
 
 
+def film_of(weights: NetworkWeights, condition: Tensor) -> Tensor:
+    """All blocks' and the head's FiLM for each frame's condition [N, D]: fp32 [N, F]."""
+    return functional.linear(wide(condition), weights.film_weight, weights.film_bias)
+
+
 def guide_bias(weights: NetworkWeights, condition: Tensor) -> Tensor:
     """The guide's bias for each frame's condition [N, D]: fp32 [N, 8]."""
     return functional.linear(wide(condition), weights.guide.bias_weight, weights.guide.bias_bias)
@@ -150,21 +166,20 @@ def forward(
     stem: Tensor,
     state: Tensor,
     valid: Tensor,
-    condition: Tensor,
+    film: Tensor,
     *,
     packed_state: bool = True,
 ) -> tuple[Tensor, Tensor]:
     """Everything behind the patch projection: (edit [N, h, w, 240], next state [N, h/2, w/2, S]).
 
     `stem` [N, h, w, C0] in the compute dtype, h and w multiples of 4; `state` and `valid` as `warp_state`
-    made them, in the same dtype; `condition` fp32 [N, D]. The next state is int8 for storage, or in the
+    made them, in the same dtype; `film` fp32 [N, F] from `film_of`. The next state is int8 for storage, or in the
     compute dtype where not `packed_state`.
     """
     require(
         stem.dim() == 4 and stem.shape[1] % 4 == 0 and stem.shape[2] % 4 == 0,
         f"the stem has shape {list(stem.shape)}; it must be [N, h, w, C0] with h and w multiples of 4",
     )
-    film = functional.linear(wide(condition), weights.film_weight, weights.film_bias)
     offset = 0
 
     def run(x: Tensor, stage: int) -> Tensor:

@@ -167,7 +167,7 @@ def test_what_else_is_refused() -> None:
     with pytest.raises(KernelError, match="at most 128"):
         kernels.warp_state(torch.zeros(1, 2, 2, 130), torch.zeros(1, 2, 2, 2), torch.zeros(1, 1, 2, 2))
     with pytest.raises(KernelError, match="h and w multiples of 4"):
-        kernels.forward(weights, x, x, x, torch.zeros(1, 96))
+        kernels.forward(weights, x, x, x, x)
     broken = kernels.random_parameters(kernels.SIZES["nano"])
     del broken["down1.weight"]
     with pytest.raises(KernelError, match=r"no 'down1\.weight'"):
@@ -232,10 +232,11 @@ def test_forward_can_be_exported() -> None:
     weights = network()
 
     class Served(torch.nn.Module):
-        def forward(self, stem: Tensor, state: Tensor, valid: Tensor, condition: Tensor) -> tuple[Tensor, Tensor]:
-            return kernels.forward(weights, stem, state, valid, condition)
+        def forward(self, stem: Tensor, state: Tensor, valid: Tensor, film: Tensor) -> tuple[Tensor, Tensor]:
+            return kernels.forward(weights, stem, state, valid, film)
 
-    inputs = (torch.randn(1, 4, 4, 64), torch.zeros(1, 2, 2, 48), torch.ones(1, 2, 2, 1), torch.randn(1, 96))
+    film = kernels.film_of(weights, torch.randn(1, kernels.SIZES["nano"].condition))
+    inputs = (torch.randn(1, 4, 4, 64), torch.zeros(1, 2, 2, 48), torch.ones(1, 2, 2, 1), film)
     exported = torch.export.export(Served(), inputs)
     called = {str(node.target) for node in exported.graph.nodes if "mirage" in str(node.target)}
     assert {"mirage.block.default", "mirage.linear.default", "mirage.memory_read.default"} <= called
@@ -249,10 +250,11 @@ def test_the_gpu_says_what_the_reference_says() -> None:
     for dtype, tolerance in ((torch.float16, 2e-2), (torch.bfloat16, 6e-2)):
         packed = kernels.prepare(weights, dtype)
         torch.manual_seed(1)
+        film = kernels.film_of(packed, torch.randn(1, kernels.SIZES["nano"].condition).cuda())
         stem, state = torch.randn(1, 8, 8, 64), torch.rand(1, 4, 4, 48) * 2 - 1
         args = (
             *(x.to("cuda", dtype) for x in (stem, state, torch.rand(1, 4, 4, 1))),
-            torch.randn(1, 96).cuda(),
+            film,
         )
         kernels.use("reference")
         expected, _ = kernels.forward(packed, *args)

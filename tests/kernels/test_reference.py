@@ -129,14 +129,15 @@ def test_forward_is_the_network(net: MirageNet, draw: torch.Generator) -> None:
     stem = torch.randn(2, 8, 4, 64, generator=draw)
     state = torch.rand(2, 4, 2, 48, generator=draw) * 2 - 1
     valid = torch.rand(2, 4, 2, 1, generator=draw)
-    condition = torch.randn(2, 96, generator=draw)
+    condition = torch.randn(2, net.tier.condition, generator=draw)
+    film = kernels.film_of(weights, condition)
     expected, expected_state = net.from_stem(stem, MemoryState(state, valid), condition)
-    edit, written = kernels.forward(weights, stem, state, valid, condition, packed_state=False)
+    edit, written = kernels.forward(weights, stem, state, valid, film, packed_state=False)
     matrices, detail = kernels.split_edit(edit)
     assert_close(matrices, expected.matrices, EXACT, "matrices")
     assert_close(detail, expected.detail, EXACT, "detail")
     assert_close(written, expected_state, EXACT, "state")
-    _, stored = kernels.forward(weights, stem, state, valid, condition)
+    _, stored = kernels.forward(weights, stem, state, valid, film)
     # A value on the border of two steps may fall to either side.
     assert (stored.int() - quantise(expected_state).int()).abs().max() <= 1
 
