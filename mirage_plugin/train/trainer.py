@@ -28,6 +28,7 @@ from mirage_plugin.model.checkpoint import save_network
 from mirage_plugin.model.network import TIERS, MirageNet
 from mirage_plugin.train.batch import Batch, draw_batch
 from mirage_plugin.train.objective import clip_loss
+from mirage_plugin.train.pairs import PairFolder
 from mirage_plugin.train.pool import ClipPool
 from mirage_plugin.train.worlds.styles import random_style, style_tensor
 
@@ -115,18 +116,14 @@ class Run:
             part.replace(path)
         except (OSError, RuntimeError) as error:
             part.unlink(missing_ok=True)
-            raise OutputError(
-                f"the checkpoint {path} cannot be written ({error}); the last one is kept"
-            ) from error
+            raise OutputError(f"the checkpoint {path} cannot be written ({error}); the last one is kept") from error
 
     def load(self, path: Path) -> None:
         """Go on from a checkpoint."""
         try:
             saved: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
         except Exception as error:
-            raise DataError(
-                f"{path} is not a whole checkpoint ({error}): use --fresh to start anew"
-            ) from error
+            raise DataError(f"{path} is not a whole checkpoint ({error}): use --fresh to start anew") from error
         if saved.get("tier") != self.net.tier.name:
             raise DataError(
                 f"{path} holds tier {saved.get('tier')!r}, not {self.net.tier.name!r}: choose another --out"
@@ -162,8 +159,8 @@ def _device(name: str) -> torch.device:
 class _Batches(IterableDataset[dict[str, Tensor]]):
     """Batches in the order of steps, drawn in processes of their own: restyling is half of the work of a step."""
 
-    def __init__(self, pool: ClipPool, seed: int, first: int, stage: Stage) -> None:
-        self.pool, self.seed, self.first, self.stage = pool, seed, first, stage
+    def __init__(self, pictures: ClipPool | PairFolder, seed: int, first: int, stage: Stage) -> None:
+        self.pictures, self.seed, self.first, self.stage = pictures, seed, first, stage
 
     def __iter__(self) -> Iterator[dict[str, Tensor]]:
         torch.set_num_threads(1)
@@ -172,10 +169,11 @@ class _Batches(IterableDataset[dict[str, Tensor]]):
         stage = self.stage
         for step in itertools.count(self.first + offset, stride):
             rng = torch.Generator().manual_seed((self.seed * 1_000_003 + step) & (2**63 - 1))
-            draw = functools.partial(self.pool.sample, step)
-            batch = draw_batch(
-                draw, rng, size=stage.batch, frames=stage.frames, height=stage.height, width=stage.width
-            )
+            sizes = {"size": stage.batch, "frames": stage.frames, "height": stage.height, "width": stage.width}
+            if isinstance(self.pictures, ClipPool):
+                batch = draw_batch(functools.partial(self.pictures.sample, step), rng, **sizes)
+            else:
+                batch = self.pictures.draw_batch(rng, **sizes)
             yield {name: getattr(batch, name) for name in Batch.__dataclass_fields__}
 
 
@@ -199,7 +197,7 @@ def train(config: TrainConfig) -> None:
         run.load(checkpoint)
         console.print(f"going on at step {run.step} after {run.seconds / 60:.0f} minutes")
     recipe = run.recipe
-    pool = ClipPool(
+    pictures = PairFolder(config.data) if config.data else ClipPool(
         folder / "pool", seed=config.seed, frames=recipe.clip_frames, capacity=recipe.capacity, first=24,
         steps_per_clip=recipe.steps_per_clip, workers=recipe.workers, start_step=run.step,
     )  # fmt: skip
@@ -211,23 +209,24 @@ def train(config: TrainConfig) -> None:
         # Also where a shell started this in the background, which makes it deaf to Ctrl-C.
         signal.signal(number, signal.default_int_handler)
     try:
-        _loop(config, run, pool, device, folder, console)
+        _loop(config, run, pictures, device, folder, console)
     except KeyboardInterrupt:
         console.print("stopped")
     finally:
-        pool.close()
+        if isinstance(pictures, ClipPool):
+            pictures.close()
     _finish(config, run, folder)
     console.print(f"step {run.step}: weights in {folder / (config.tier + '.safetensors')}")
 
 
 def _loop(
-    config: TrainConfig, run: Run, pool: ClipPool, device: torch.device, folder: Path, console: Console
+    config: TrainConfig, run: Run, pictures: ClipPool | PairFolder, device: torch.device, folder: Path, console: Console
 ) -> None:
     clock = _Clock(time.monotonic(), config.minutes * 60)
     for stage in run.recipe.stages:
         if clock.part < stage.until:
             console.print(f"{stage.batch} clips of {stage.frames} frame(s) a step")
-            _train_stage(config, run, pool, device, folder, console, stage, clock)
+            _train_stage(config, run, pictures, device, folder, console, stage, clock)
 
 
 @dataclass
@@ -250,14 +249,14 @@ class _Clock:
 
 
 def _train_stage(
-    config: TrainConfig, run: Run, pool: ClipPool, device: torch.device, folder: Path, console: Console,
-    stage: Stage, clock: _Clock,
+    config: TrainConfig, run: Run, pictures: ClipPool | PairFolder, device: torch.device, folder: Path,
+    console: Console, stage: Stage, clock: _Clock,
 ) -> None:  # fmt: skip
     recent: list[float] = []
     carried: Tensor | None = None
     first_step, first_time = run.step, clock.now
     loader = DataLoader(
-        _Batches(pool, config.seed, run.step, stage), batch_size=None, num_workers=run.recipe.drawers,
+        _Batches(pictures, config.seed, run.step, stage), batch_size=None, num_workers=run.recipe.drawers,
         prefetch_factor=2, multiprocessing_context="spawn", pin_memory=device.type == "cuda",
     )  # fmt: skip
     for drawn in loader:
