@@ -103,11 +103,14 @@ def test_every_preset_is_finite_on_every_family() -> None:
 
 
 def test_snow_lies_on_the_ground_and_lit_windows_are_lit() -> None:
-    g = draw_clip(11, 1, 96, 160, "town")
+    def open_ground(g: GBuffer) -> torch.Tensor:
+        return (g.normal[:, 1:2] > 0.9) & (g.material == 1) & (g.hud[:, 3:] == 0) & (g.depth < 30)
+
+    clips = (draw_clip(seed, 1, 96, 160, "town") for seed in range(11, 60))
+    g = next(clip for clip in clips if int(open_ground(clip).sum()) > 500)
     noise, rng = clip_noise(g, 1), torch.Generator().manual_seed(1)
     source, snow, _ = render_pair(g, [load_style("snow")], noise, rng)
-    ground = (g.normal[:, 1:2] > 0.9) & (g.material == 1) & (g.hud[:, 3:] == 0) & (g.depth < 30)
-    assert int(ground.sum()) > 50
+    ground = open_ground(g)
     assert (
         float(snow.mean(1, keepdim=True)[ground].mean())
         > float(source.mean(1, keepdim=True)[ground].mean()) + 0.2
