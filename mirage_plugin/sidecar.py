@@ -16,7 +16,7 @@ import mirage_bridge
 from mirage_bridge import Admission, Capabilities, Host, HostSession, Offer, StyleError
 from mirage_plugin import __version__, pacing
 from mirage_plugin.config import ServeConfig
-from mirage_plugin.engine import Engine
+from mirage_plugin.engine import GRIDS, Engine
 from mirage_plugin.errors import MirageError, OutputError
 from mirage_plugin.frame_path import Stream, rungs_for
 from mirage_plugin.profiler import Recorder, activate
@@ -164,6 +164,7 @@ class Sidecar:
     def _status(self, _: Mapping[str, Any]) -> Mapping[str, Any]:
         return {
             "version": __version__, "tier": self._engine.tier, "device": self._engine.device.type,
+            "cost_ms": [self._engine.cost_ns(grid) / 1e6 for grid in range(len(GRIDS))],
             "pid": os.getpid(), "games": len(self._streams), "answered": dict(self._answered),
         }  # fmt: skip
 
