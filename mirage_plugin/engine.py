@@ -246,7 +246,7 @@ class Engine:
         if canvas.fit.content != pixels.shape[:2]:
             small = cv2.resize(pixels, (content_w, content_h), interpolation=cv2.INTER_AREA)
             pixels = small.astype(np.uint8, copy=False).reshape(content_h, content_w, -1)
-        cells_from_pixels(pixels, order, canvas.cells)
+        cells_from_pixels(_frozen(pixels), order, canvas.cells)
         nothing = np.zeros((1, 1), np.float32)
         depth = mask = motion = None
         if planes.depth is not None:
@@ -368,10 +368,22 @@ class Engine:
     ) -> None:  # fmt: skip
         assert canvas.edit is not None
         matrices, detail = canvas.edit
+        drawn = out if out.flags.c_contiguous else np.empty_like(out, order="C")
         compose_pixels(
-            pixels, out, order, matrices, detail, self._look, canvas.guide_bias, self._weigh, self._weigh_bias,
-            mask if mask is not None else np.zeros((1, 1), np.uint8), mask is not None, strength, *content,
+            _frozen(pixels), drawn, order, matrices, detail, self._look, canvas.guide_bias, self._weigh,
+            self._weigh_bias,
+            _frozen(mask if mask is not None else np.zeros((1, 1), np.uint8)), mask is not None, strength, *content,
         )  # fmt: skip
+        if drawn is not out:
+            out[...] = drawn
+
+
+def _frozen(array: Bytes) -> Bytes:
+    """The array as numba has met it at warm-up, contiguous and read-only: any other kind would be compiled for
+    in the middle of a game, which takes half a minute."""
+    view = np.ascontiguousarray(array).view()
+    view.flags.writeable = False
+    return view
 
 
 def _image_of(cells: Bytes) -> Bytes:
