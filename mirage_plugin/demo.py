@@ -29,8 +29,8 @@ __all__ = ["demo"]
 
 _STYLES = ("snow", "ink", "cel", "neon")
 _READY_TIMEOUT_S = 600.0
-# A machine that needs longer for a frame than this plays at 30 frames a second, restyled, rather than at 60, plain.
-_SIXTY_MS = 9.0
+# (frames a second, the most that a frame may cost alone): a slow machine plays slower and restyled, not fast and plain.
+_RATES = ((60, 9.0), (30, 18.0))
 
 
 def demo(
@@ -67,7 +67,8 @@ def demo(
             status = mirage_bridge.request(endpoint, "status", {}, timeout_s=5.0)
             command = [sys.executable, str(game), "--endpoint", endpoint, "--size", f"{width}x{height}",
                        "--seed", str(seed), "--wait-s", "10", "--json", str(figures)]  # fmt: skip
-            fps = 60 if status["cost_ms"][0] < _SIXTY_MS else 30
+            cost_ms = status["cost_ms"][0]
+            fps = next((rate for rate, most_ms in _RATES if cost_ms < most_ms), 15)
             command += ["--fps", str(fps), "--budget-ms", f"{1000 / fps:.2f}"]
             if headless:
                 cycle = max(1, frames // len(styles))
