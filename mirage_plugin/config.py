@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ __all__ = [
     "Tier",
     "TierChoice",
     "TrainConfig",
+    "cache_directory",
     "choose_tier",
     "parse_size",
     "weights_directory",
@@ -84,6 +86,12 @@ def choose_tier(
         if tier in available:
             return tier
     raise ConfigError("no tier has weights here: train some with `mirage train --tier nano`")
+
+
+def cache_directory() -> Path:
+    """Where what was compiled for this machine is kept from start to start."""
+    base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    return Path(base) / "mirage"
 
 
 def weights_directory() -> Path:

@@ -7,12 +7,10 @@ grids of cells, so that a game of any size is served at once by what was compile
 
 from __future__ import annotations
 
-import os
 import platform
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import cv2
@@ -23,15 +21,11 @@ from torch import Tensor
 
 from mirage_plugin.config import ServeConfig, choose_tier, weights_directory
 from mirage_plugin.errors import DeviceError
+from mirage_plugin.model.ahead import Build, Forward, load_compiled
 from mirage_plugin.model.checkpoint import load_network
-from mirage_plugin.model.core import Core, CoreInput, CoreOutput
-from mirage_plugin.model.cpu_pixels import (
-    cells_from_pixels,
-    compose_pixels,
-    move_noise,
-    plane_cells,
-    warp_edit,
-)
+from mirage_plugin.model.core import Core, CoreInput
+from mirage_plugin.model.cpu_pixels import cells_from_pixels, move_noise, plane_cells, warp_edit
+from mirage_plugin.model.native import compose_pixels, why_not_native
 from mirage_plugin.model.network import PLANE_CHANNELS
 from mirage_plugin.model.sampling import levels
 from mirage_plugin.styles.parameters import Style
@@ -154,34 +148,25 @@ class Engine:
         self.state_channels = net.tier.state
         self._style_encoder = load_network(self.tier).style_encoder
         self._core = Core(net, self.dtype).to(self.device)
-        self._forward: Callable[[CoreInput], CoreOutput] = self._core
+        self._forward: list[Forward] = [self._core] * len(GRIDS)
         self._tell = tell
         self._costs_ns = [0] * len(GRIDS)
         self.reuse_ns = self.compose_ns = 0
         if config.compile and self.device.type == "cpu":
-            self._compile()
+            self._compile(config.threads)
+            if reason := why_not_native():
+                self._tell(f"composing with numba, slower: {reason[:160]}")
         self._measure()
 
-    def _compile(self) -> None:
+    def _compile(self, threads: int) -> None:
         """Compile for every grid, or say once why not and go on without."""
-        canvas = self.open(GRIDS[0][0] * 8, GRIDS[0][1] * 8, 0)
-        self.set_style(canvas, Style.make("plain", {}))
-        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(_cache_directory()))
-        import torch._inductor.config as inductor
-
-        inductor.freezing = True
-        compiled = torch.compile(self._core, dynamic=False)
+        dtype = str(self.dtype).removeprefix("torch.")
+        builds = [Build(self.tier, dtype, rows, columns, threads) for rows, columns in GRIDS]
         try:
-            with torch.inference_mode():
-                for grid, (rows, columns) in enumerate(GRIDS):
-                    self._tell(f"compiling for {columns * 8}x{rows * 8}; the result is kept for the next start")
-                    canvas.fit_to(grid)
-                    compiled(self._input(canvas))
-            self._forward = compiled
+            self._forward = load_compiled(builds, self._tell)
         except Exception as error:  # whatever the compiler trips over, the uncompiled network still serves
             lines = str(error).strip().splitlines() or [type(error).__name__]
-            self._tell(f"serving uncompiled, slower: torch.compile failed here ({lines[0][:160]})")
-            torch._dynamo.reset()
+            self._tell(f"serving uncompiled, slower: compiling failed here ({lines[0][:160]})")
 
     def _measure(self) -> None:
         """Run every path, so that nothing is compiled in the first frame, and keep what each costs."""
@@ -311,7 +296,7 @@ class Engine:
     def denoise(self, canvas: Canvas) -> bool:
         """Predict the edit of the frame that was read. False where the result was not finite: nothing is kept."""
         given = self._input(canvas)
-        out = self._forward(given)
+        out = self._forward[canvas.fit.grid](given)
         health = out.health.cpu()
         if not bool(torch.isfinite(health).all()):
             canvas.reset()
@@ -367,15 +352,10 @@ class Engine:
         strength: float, content: tuple[int, int],
     ) -> None:  # fmt: skip
         assert canvas.edit is not None
-        matrices, detail = canvas.edit
-        drawn = out if out.flags.c_contiguous else np.empty_like(out, order="C")
         compose_pixels(
-            _frozen(pixels), drawn, order, matrices, detail, self._look, canvas.guide_bias, self._weigh,
-            self._weigh_bias,
-            _frozen(mask if mask is not None else np.zeros((1, 1), np.uint8)), mask is not None, strength, *content,
+            pixels, out, order, *canvas.edit, self._look, canvas.guide_bias, self._weigh, self._weigh_bias, mask,
+            strength, content,
         )  # fmt: skip
-        if drawn is not out:
-            out[...] = drawn
 
 
 def _frozen(array: Bytes) -> Bytes:
@@ -418,7 +398,3 @@ def _best_dtype(device: torch.device) -> torch.dtype:
         return torch.bfloat16
     return torch.float32
 
-
-def _cache_directory() -> Path:
-    base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-    return Path(base) / "mirage" / "inductor"

@@ -95,7 +95,7 @@ class Core(nn.Module):
         stem = stem + nn.functional.linear(x.planes.to(self.dtype), self.planes_weight)
         moved = warp_state(dequantise(x.stored), x.motion, x.seen)
         memory = MemoryState(moved.state.to(self.dtype), moved.valid.to(self.dtype))
-        edit, state = self.net.from_film(stem, memory, x.film)
+        edit, state = self.net.from_stem(stem, memory, x.film)
         matrices, detail = edit.matrices.float(), edit.detail.float()
         health = torch.stack(
             [matrices.square().mean(), detail.square().mean(), state.float().square().mean()]
@@ -108,8 +108,8 @@ class Core(nn.Module):
     def film(self, style: Tensor, k: float, trust: float) -> tuple[Tensor, Tensor]:
         """Everything that depends on style, noise level and trust, once per change: (film [1, F], guide bias [6]).
 
-        `style` float32 [1, 128].
+        `style` float32 [1, STYLE_SIZE].
         """
         level, believed = torch.full((1,), k), torch.full((1,), trust)
         condition = self.net.condition(style.to(self.dtype), level, believed)
-        return self.net.film(condition), self.net.guide.bias(condition)[0].float()
+        return self.net.conditioned(condition, style), self.net.guide.bias(condition)[0].float()

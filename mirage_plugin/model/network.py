@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mirage_plugin.model.chart import CHART_SIZE, chart
+from mirage_plugin.model.chart import CHART_SIZE, MAPS, chart, chart_maps
 from mirage_plugin.model.memory import Memory, MemoryState
 from mirage_plugin.model.slicing import SliceMatrices
 from mirage_plugin.styles.parameters import PARAMETERS, VECTOR_SIZE, parameter_range
@@ -42,7 +42,9 @@ SIGMA = 0.25
 BINS = 4
 """Colour transforms per cell, blended per pixel by the guide."""
 GUIDE_WIDTH = 6
-STYLE_SIZE = 128
+CODE_SIZE = 128
+STYLE_SIZE = CODE_SIZE + MAPS * 12
+"""A style vector: a learned code, and the colour maps of the style's chart."""
 PLANE_CHANNELS = 16 + 1 + 2 + 1 + 3 + 1
 
 
@@ -182,11 +184,12 @@ def depth_to_space(x: Tensor) -> Tensor:
 
 
 class StyleEncoder(nn.Module):
-    """Parameters of a style in [-1, 1], [N, VECTOR_SIZE] -> the style vector, unit RMS, [N, STYLE_SIZE].
+    """Parameters of a style in [-1, 1], [N, VECTOR_SIZE] -> the style vector [N, STYLE_SIZE].
 
-    It reads the parameters, each colour multiplied by the amount it comes with (a colour without its amount means
-    nothing), and the style's chart. All are standardised by what random styles have: most amounts are zero most of
-    the time, and a vector that hardly changes from style to style teaches nothing.
+    Its code, of unit RMS, reads the parameters, each colour multiplied by the amount it comes with (a colour
+    without its amount means nothing), and the style's chart. All are standardised by what random styles have: most
+    amounts are zero most of the time, and a vector that hardly changes from style to style teaches nothing. Behind
+    the code stand the style's colour maps, fitted to the chart in closed form (`chart_maps`).
     """
 
     mean: Tensor
@@ -212,7 +215,7 @@ class StyleEncoder(nn.Module):
         self.register_buffer("mean", torch.zeros(size))
         self.register_buffer("spread", torch.ones(size))
         self.layers = nn.Sequential(
-            nn.Linear(size, 256), nn.SiLU(), nn.Linear(256, 192), nn.SiLU(), nn.Linear(192, STYLE_SIZE)
+            nn.Linear(size, 256), nn.SiLU(), nn.Linear(256, 192), nn.SiLU(), nn.Linear(192, CODE_SIZE)
         )
 
     def features(self, parameters: Tensor) -> Tensor:
@@ -230,9 +233,11 @@ class StyleEncoder(nn.Module):
 
     def forward(self, parameters: Tensor) -> Tensor:
         """See the class."""
-        raw = self.layers((self.features(parameters) - self.mean) / self.spread)
-        out: Tensor = raw * torch.rsqrt(raw.square().mean(-1, keepdim=True) + 1e-6)
-        return out
+        features = self.features(parameters)
+        raw = self.layers((features - self.mean) / self.spread)
+        code = raw * torch.rsqrt(raw.square().mean(-1, keepdim=True) + 1e-6)
+        maps = chart_maps(features[:, -CHART_SIZE:])
+        return torch.cat([code.float(), maps.flatten(1)], 1)
 
 
 # Colours whose amount is not the number just before them.
@@ -300,7 +305,7 @@ class MirageNet(nn.Module):
         c0, c1, c2 = tier.widths
         d = tier.condition
         self.style_encoder = StyleEncoder()
-        self.level = nn.Sequential(nn.Linear(STYLE_SIZE + 4, d), nn.SiLU(), nn.Linear(d, d), nn.SiLU())
+        self.level = nn.Sequential(nn.Linear(CODE_SIZE + 4, d), nn.SiLU(), nn.Linear(d, d), nn.SiLU())
         self.stem_source = nn.Linear(CELL * CELL * 3, c0)
         self.stem_noisy = nn.Linear(CELL * CELL * 3, c0, bias=False)
         self.stem_planes = nn.Linear(PLANE_CHANNELS, c0, bias=False)
@@ -315,10 +320,11 @@ class MirageNet(nn.Module):
         self.film = nn.Linear(d, total + 2 * c0)
         self.memory = Memory(c1, tier.state)
         self.head_matrices = nn.Linear(c0, BINS * 12)
+        self.head_mix = nn.Linear(c0, BINS * MAPS)
         self.head_detail = nn.Linear(c0, CELL * CELL * 3)
         self.guide = Guide(d)
         with torch.no_grad():
-            for layer in (self.head_matrices, self.head_detail):
+            for layer in (self.head_matrices, self.head_mix, self.head_detail):
                 layer.weight.zero_()
                 layer.bias.zero_()
             self.film.weight.mul_(0.3)
@@ -338,27 +344,28 @@ class MirageNet(nn.Module):
     def condition(self, style: Tensor, k: Tensor, trust: Tensor) -> Tensor:
         """Style vector [N, STYLE_SIZE], noise level [N] in [0, 1], trust in history [N] in [0, 1] -> [N, D]."""
         extra = torch.stack([k, k.square(), k.sqrt(), trust], -1).to(style.dtype)
-        out: Tensor = self.level(torch.cat([style, extra], -1))
+        out: Tensor = self.level(torch.cat([style[:, :CODE_SIZE], extra], -1))
         return out
 
+    def conditioned(self, condition: Tensor, style: Tensor) -> Tensor:
+        """All that the layers need to know of style, noise level and trust: [N, F], the FiLM, then the maps."""
+        film = self.film(condition)
+        return torch.cat([film, style[:, CODE_SIZE:].to(film.dtype)], -1)
+
     def forward(
-        self, source: Tensor, noisy: Tensor, planes: Tensor, memory: MemoryState, condition: Tensor
+        self, source: Tensor, noisy: Tensor, planes: Tensor, memory: MemoryState, film: Tensor
     ) -> tuple[Edit, Tensor]:
         """Denoise once.
 
         `source`, `noisy` [N, h, w, 192] cells of v; `planes` [N, h, w, PLANE_CHANNELS]; `memory` warped to this
-        frame; `condition` [N, D]. h and w must be multiples of 4. Returns the edit and the next state
+        frame; `film` [N, F] from `conditioned`. h and w must be multiples of 4. Returns the edit and the next state
         [N, h/2, w/2, S] in [-1, 1], not yet quantised.
         """
         stem = self.stem_source(source) + self.stem_noisy(noisy) + self.stem_planes(planes)
-        return self.from_stem(stem, memory, condition)
+        return self.from_stem(stem, memory, film)
 
-    def from_stem(self, stem: Tensor, memory: MemoryState, condition: Tensor) -> tuple[Edit, Tensor]:
-        """Everything behind the patch projection; `stem` [N, h, w, C0], `condition` [N, D]."""
-        return self.from_film(stem, memory, self.film(condition))
-
-    def from_film(self, stem: Tensor, memory: MemoryState, film: Tensor) -> tuple[Edit, Tensor]:
-        """As `from_stem`, with what the condition says already worked out: `film` [N, F]."""
+    def from_stem(self, stem: Tensor, memory: MemoryState, film: Tensor) -> tuple[Edit, Tensor]:
+        """Everything behind the patch projection; `stem` [N, h, w, C0], the others as in `forward`."""
         offset = 0
 
         def run(x: Tensor, stage: int) -> Tensor:
@@ -377,7 +384,12 @@ class MirageNet(nn.Module):
         full = run(full + depth_to_space(self.up1(half)), 4)
         c0 = self.tier.widths[0]
         out = rms_film(full, film[:, offset : offset + c0], film[:, offset + c0 : offset + 2 * c0])
-        return Edit(self.head_matrices(out), self.head_detail(out)), state
+        offset += 2 * c0
+        n, h, w, _ = out.shape
+        # How much of each of the style's colour maps holds here, and what is to be changed about it.
+        mix = self.head_mix(out).view(n, h * w * BINS, MAPS)
+        mapped = torch.bmm(mix, film[:, offset:].view(n, MAPS, 12).to(mix.dtype)).view(n, h, w, BINS * 12)
+        return Edit(self.head_matrices(out) + mapped, self.head_detail(out)), state
 
     def parameter_count(self) -> int:
         """Return how many parameters the network has."""

@@ -54,7 +54,8 @@ def predict(
     `k`, `trust` [N]. Returns (y0 not clamped, its edit, the next state).
     """  # fmt: skip
     condition = net.condition(style, k, trust)
-    edit, state = net(pixels_to_cells(v), pixels_to_cells(noisy), planes, memory, condition)
+    film = net.conditioned(condition, style)
+    edit, state = net(pixels_to_cells(v), pixels_to_cells(noisy), planes, memory, film)
     return compose(v, edit, net.guide(v, condition)), edit, state
 
 

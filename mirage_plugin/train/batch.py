@@ -13,7 +13,7 @@ from mirage_plugin.model.network import Planes
 from mirage_plugin.model.noise import advect_noise, fresh_noise
 from mirage_plugin.styles.parameters import Style
 from mirage_plugin.train.worlds.gbuffer import GBuffer, Material
-from mirage_plugin.train.worlds.program import Look, draw_source, random_look, restyle
+from mirage_plugin.train.worlds.program import Look, as_shown, draw_source, random_look, restyle
 from mirage_plugin.train.worlds.styles import random_style, style_tensor
 from mirage_plugin.train.worlds.textures import choice
 
@@ -93,7 +93,7 @@ def _draw_pairs(
     """
     source = draw_source(g, looks, grain)
     natural, scaled = style_tensor(styles)
-    truth = restyle(g, natural, noise, source)
+    truth = restyle(as_shown(g, looks), natural, noise, source)
     chosen = smooth[:, None, None, None]
     source = torch.where(chosen, (_smooth_edges(source, g) * 255).round() / 255, source)
     truth = torch.where(chosen, _smooth_edges(truth, g), truth)

@@ -24,6 +24,7 @@ HEIGHT, WIDTH = 160, 224
 # Held-out scenes for evaluation start here; training never reaches that number.
 EVALUATION_SEED = 1 << 40
 CLIP_TIMEOUT_S = 180.0
+GROWING_STEPS = 2000
 
 
 def draw_clip(
@@ -66,7 +67,7 @@ class ClipPool:
         """Start filling `folder`.
 
         `frames` a clip; at most `capacity` clips are kept; `first` must be there before the first step, then
-        one more each `steps_per_clip` steps.
+        one more each `steps_per_clip` steps, and a third as many after `GROWING_STEPS`.
         """
         self.folder, self.capacity = folder, capacity
         self.first, self.steps_per_clip = first, steps_per_clip
@@ -85,8 +86,8 @@ class ClipPool:
             worker.start()
 
     def newest(self, step: int) -> int:
-        """How many clips exist for a step."""
-        return self.first + step // self.steps_per_clip
+        """How many clips exist for a step: fast at first, for variety, then no faster than old ones wear out."""
+        return self.first + (min(step, GROWING_STEPS) + max(0, step - GROWING_STEPS) // 3) // self.steps_per_clip
 
     def sample(self, step: int, rng: torch.Generator) -> GBuffer:
         """Draw one clip that this step may use; waits until it has been drawn."""

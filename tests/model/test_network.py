@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
+from mirage_plugin.model.chart import MAPS, chart, chart_maps
 from mirage_plugin.model.memory import MemoryState
 from mirage_plugin.model.network import (
+    CODE_SIZE,
     PLANE_CHANNELS,
+    STYLE_SIZE,
     TIERS,
     Edit,
     MirageNet,
@@ -21,7 +25,7 @@ from mirage_plugin.model.network import (
 )
 from mirage_plugin.model.sampling import levels, sample
 from mirage_plugin.model.slicing import SliceMatrices
-from mirage_plugin.styles.parameters import VECTOR_SIZE, load_style
+from mirage_plugin.styles.parameters import VECTOR_SIZE, Style, load_style, preset_names
 
 
 def ask(net: MirageNet, v: Tensor, style: str = "ink", *, seed: int = 1, steps: int = 1, state: float = 0.0,
@@ -133,5 +137,22 @@ def test_steps_go_down_and_never_to_zero() -> None:
 
 
 def test_the_style_vector_has_unit_size(net: MirageNet) -> None:
-    code = net.style(torch.randn(5, VECTOR_SIZE) * 3)
-    assert torch.allclose(code.square().mean(-1), torch.ones(5), atol=1e-3)
+    style = net.style(torch.randn(5, VECTOR_SIZE) * 3)
+    assert style.shape == (5, STYLE_SIZE)
+    assert torch.allclose(style[:, :CODE_SIZE].square().mean(-1), torch.ones(5), atol=1e-3)
+
+
+def test_colour_maps_say_what_the_chart_says() -> None:
+    styles = [load_style(name) for name in preset_names()]
+    natural = torch.from_numpy(np.stack([style.values for style in styles]))
+    colours = chart(natural)
+    maps = chart_maps(colours).view(len(styles), MAPS, 3, 4)
+    plain = chart(torch.from_numpy(Style.make("plain", {}).values)[None])
+    # Snow lies on the ground: the ground's map makes a dark grey one white, the walls' does not.
+    snow = maps[preset_names().index("snow")]
+    grey = torch.tensor([-0.4, -0.4, -0.4, 1.0])
+    sunny_wall, sunny_ground = (grey[:3] + (snow[0] + snow[kind]) @ grey for kind in (1, 3))
+    assert float(sunny_ground.min()) > float(sunny_wall.max()) + 0.4
+    # One map for all surfaces says more of a style than no change at all, and a style like the source changes little.
+    assert maps[:, 0].abs().amax() < 4
+    assert chart_maps(plain).view(MAPS, 12)[0].abs().mean() < maps[:, 0].abs().mean()

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 import pytest
 import torch
 
+from mirage_plugin.model import native
 from mirage_plugin.model.core import Core, CoreInput
-from mirage_plugin.model.cpu_pixels import (
-    cells_from_pixels,
-    compose_pixels,
-    move_noise,
-    plane_cells,
-    warp_edit,
-)
+from mirage_plugin.model.cpu_pixels import cells_from_pixels, move_noise, plane_cells, warp_edit
 from mirage_plugin.model.memory import dequantise, quantise, warp_state
 from mirage_plugin.model.network import (
+    CODE_SIZE,
     SIGMA,
+    STYLE_SIZE,
     TIERS,
     Edit,
     MirageNet,
@@ -38,7 +37,7 @@ def random_net(seed: int = 0) -> MirageNet:
     torch.manual_seed(seed)
     net = MirageNet(TIERS["nano"]).eval()
     with torch.no_grad():
-        for layer in (net.head_matrices, net.head_detail):
+        for layer in (net.head_matrices, net.head_mix, net.head_detail):
             layer.weight.normal_(0, 0.05)
     return net
 
@@ -104,19 +103,28 @@ def guide_arrays(net: MirageNet, condition: torch.Tensor) -> tuple[np.ndarray, .
     return look, bias, guide.weigh.weight.detach().reshape(4, 6).numpy(), guide.weigh.bias.detach().numpy()
 
 
+@pytest.mark.parametrize("channels", [3, 4])
 @pytest.mark.parametrize("scale", [1, 2])
-def test_composed_bytes_are_those_of_the_definition(scale: int) -> None:
+@pytest.mark.parametrize("compiled", [True, False])
+def test_composed_bytes_are_those_of_the_definition(
+    compiled: bool, scale: int, channels: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not compiled:
+        monkeypatch.setattr(native, "_load", lambda: (None, "not asked for"))
+    elif native.why_not_native():
+        pytest.skip(native.why_not_native())
     net = random_net()
     h, w = 8, 12
     height, width = h * 8 * scale, w * 8 * scale
-    pixels = rng(5).integers(0, 256, (height, width, 4), np.uint8)
+    pixels = rng(5).integers(0, 256, (height, width, channels), np.uint8)
     matrices = rng(6).normal(0, 0.2, (h, w, 48)).astype(np.float32)
     detail = rng(7).normal(0, 0.1, (h, w, 192)).astype(np.float32)
-    condition = net.condition(torch.randn(1, 128), torch.ones(1), torch.ones(1))
+    condition = net.condition(torch.randn(1, STYLE_SIZE), torch.ones(1), torch.ones(1))
     mask = np.ones((height, width), np.uint8)
     mask[:10, :10] = 0
-    out = np.empty_like(pixels)
-    compose_pixels(
+    # Rows further apart than their pixels, as slots of shared memory have them.
+    out = np.zeros((height, width + 3, channels), np.uint8)[:, :width]
+    native.compose_pixels(
         pixels,
         out,
         np.array([0, 1, 2]),
@@ -124,10 +132,8 @@ def test_composed_bytes_are_those_of_the_definition(scale: int) -> None:
         detail,
         *guide_arrays(net, condition),
         mask,
-        True,
         0.7,
-        h * 8,
-        w * 8,
+        (h * 8, w * 8),
     )
     v = torch.from_numpy(pixels[..., :3].copy()).permute(2, 0, 1)[None].float() * (2 / 255) - 1
     with torch.inference_mode():
@@ -138,7 +144,7 @@ def test_composed_bytes_are_those_of_the_definition(scale: int) -> None:
     expected = np.where(mask[..., None] == 0, pixels[..., :3], answer)
     # Half a step of rounding, and one of floating point.
     assert np.abs(out[..., :3] - expected).max() <= 0.51
-    assert np.array_equal(out[..., 3], pixels[..., 3])
+    assert np.array_equal(out[..., 3:], pixels[..., 3:])
 
 
 def test_an_edit_carried_by_no_motion_stays() -> None:
@@ -165,14 +171,16 @@ def test_the_folded_core_is_the_network() -> None:
     planes = torch.rand(1, h, w, 24)
     stored = quantise(torch.rand(1, h // 2, w // 2, 48) * 2 - 1)
     motion, seen = torch.randn(1, 2, h // 2, w // 2) * 9, torch.rand(1, 1, h // 2, w // 2)
-    style = torch.nn.functional.normalize(torch.randn(1, 128), dim=-1) * 8
+    code = torch.nn.functional.normalize(torch.randn(1, CODE_SIZE), dim=-1) * CODE_SIZE**0.5
+    style = torch.cat([code, torch.randn(1, STYLE_SIZE - CODE_SIZE)], 1)
     with torch.inference_mode():
         film, _ = core.film(style, 1.0, 1.0)
         given = CoreInput(torch.from_numpy(cells), noise_to_cells(noise), planes, stored, motion, seen, film)
         out = core(given)
         condition = net.condition(style, torch.ones(1), torch.ones(1))
+        film_of = functools.partial(net.conditioned, style=style)
         noisy = v_cells + SIGMA * pixels_to_cells(lift_noise(noise).expand(1, 3, h * 8, w * 8))
-        edit, state = net(v_cells, noisy, planes, warp_state(dequantise(stored), motion, seen), condition)
+        edit, state = net(v_cells, noisy, planes, warp_state(dequantise(stored), motion, seen), film_of(condition))
         torch.testing.assert_close(out.edit.matrices, edit.matrices, atol=2e-4, rtol=1e-4)
         torch.testing.assert_close(out.edit.detail, edit.detail, atol=2e-4, rtol=1e-4)
         assert (out.stored.int() - quantise(state).int()).abs().max() <= 1
@@ -180,6 +188,6 @@ def test_the_folded_core_is_the_network() -> None:
         refined = core.refine(given, answer, torch.tensor(0.5))
         half = net.condition(style, torch.ones(1), torch.ones(1))
         mixed = 0.5 * (answer.float() * (2 / 255) - 1) + 0.5 * noisy
-        expected, _ = net(v_cells, mixed, planes, warp_state(dequantise(stored), motion, seen), half)
+        expected, _ = net(v_cells, mixed, planes, warp_state(dequantise(stored), motion, seen), film_of(half))
         torch.testing.assert_close(refined.edit.detail, expected.detail, atol=2e-4, rtol=1e-4)
     assert torch.isfinite(out.health).all()

@@ -7,7 +7,8 @@ the network: geometry, materials, the source's own shadows, and the noise field.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -17,7 +18,7 @@ from mirage_plugin.styles.parameters import PARAMETERS
 from mirage_plugin.train.worlds.gbuffer import GBuffer, Material
 from mirage_plugin.train.worlds.textures import choice, uniform
 
-__all__ = ["Look", "draw_source", "random_look", "restyle"]
+__all__ = ["Look", "as_shown", "draw_source", "random_look", "restyle"]
 
 _LUMA = (0.2126, 0.7152, 0.0722)
 
@@ -243,6 +244,40 @@ def random_look(rng: torch.Generator) -> Look:
     )  # fmt: skip
 
 
+def _columns(looks: list[Look], device: torch.device) -> Callable[[str], Tensor]:
+    """A look's numbers, one row per frame: name -> [N, 1 or 3, 1, 1]."""
+
+    def column(name: str) -> Tensor:
+        return torch.tensor([getattr(look, name) for look in looks], device=device, dtype=torch.float32).view(
+            len(looks), -1, 1, 1
+        )
+
+    return column
+
+
+# The light that `as_shown` takes a game's materials to be seen in: sun, and light from everywhere. The plain style
+# (sun 0.75, ambient 0.4) draws a surface in it at 0.69 of its albedo.
+_USUAL_SUN, _USUAL_AMBIENT, _USUAL_LEVEL = 0.55, 0.75, 0.69
+
+
+def as_shown(g: GBuffer, looks: list[Look]) -> GBuffer:
+    """Frames whose materials have the colours that their games show them in, `looks` one per frame.
+
+    A game that is dark, pale or warm stays so in every style: how much of a dark picture is dark paint and how much
+    is exposure is nothing that anyone could tell from the picture, so the truth must not depend on it.
+    """
+    column = _columns(looks, g.depth.device)
+    light = _USUAL_SUN * column("sun") * column("sun_colour")
+    light = light + _USUAL_AMBIENT * column("ambient") * column("ambient_colour")
+    grade = (column("exposure"), column("contrast"), column("saturation"), column("temperature"))
+
+    def shown(colour: Tensor) -> Tensor:
+        return (_post(colour.float() * light, *grade) / _USUAL_LEVEL).clamp(0, 1).to(colour.dtype)
+
+    flat, albedo = shown(g.flat), shown(g.albedo)
+    return replace(g, flat=flat, albedo=torch.lerp(flat, albedo, column("texture").to(albedo.dtype)))
+
+
 def draw_source(g: GBuffer, looks: list[Look], grain: Tensor) -> Tensor:
     """Draw frames as their games would.
 
@@ -250,12 +285,7 @@ def draw_source(g: GBuffer, looks: list[Look], grain: Tensor) -> Tensor:
     Returns float32 [N, 3, H, W] in [0, 1], on the 8-bit grid.
     """
     device = g.depth.device
-
-    def column(name: str) -> Tensor:
-        return torch.tensor([getattr(look, name) for look in looks], device=device, dtype=torch.float32).view(
-            len(looks), -1, 1, 1
-        )
-
+    column = _columns(looks, device)
     albedo, flat = g.albedo.float(), g.flat.float()
     rgb = torch.lerp(flat, albedo, column("texture"))
     light = g.direct.float() * column("sun") * column("sun_colour") + g.lamp.float() * column("lamps")

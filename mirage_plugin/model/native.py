@@ -1,0 +1,126 @@
+"""`compose.c`, compiled for this processor when it is first needed and kept; numba's loops where that cannot be.
+
+Anyone who has PyTorch's own compiler has a C compiler too, and a wheel built for every processor would have to
+leave out what makes it fast here.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mirage_plugin.config import cache_directory
+from mirage_plugin.model import cpu_pixels
+
+__all__ = ["compose_pixels", "processor", "why_not_native"]
+
+_FLAGS = ("-O3", "-march=native", "-ffp-contract=fast", "-fno-math-errno", "-shared", "-fPIC", "-std=gnu11")
+_TIMEOUT_S = 60
+
+
+def processor() -> str:
+    """What code compiled for this processor depends on."""
+    try:
+        with Path("/proc/cpuinfo").open(encoding="utf-8") as file:
+            return next((line for line in file if line.startswith(("flags", "Features"))), platform.processor())
+    except OSError:
+        return platform.processor() + platform.platform()
+
+
+def _build() -> ctypes.CDLL:
+    """Compile, or load what was compiled before. Raises `OSError` or `subprocess.SubprocessError`."""
+    compiler = next((c for c in map(shutil.which, ("cc", "gcc", "clang")) if c), None)
+    if compiler is None:
+        raise OSError("there is no C compiler")
+    source = resources.files("mirage_plugin.model").joinpath("compose.c").read_bytes()
+    key = hashlib.sha256(b"\0".join([source, os.path.realpath(compiler).encode(), *map(str.encode, _FLAGS)]))
+    key.update(processor().encode())
+    folder = cache_directory() / "native"
+    library = folder / f"compose-{key.hexdigest()[:20]}.so"
+    if not library.is_file():
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder) as scratch:
+            code, made = Path(scratch) / "compose.c", Path(scratch) / "compose.so"
+            code.write_bytes(source)
+            subprocess.run(
+                [compiler, *_FLAGS, "-o", str(made), str(code)], check=True, capture_output=True, timeout=_TIMEOUT_S
+            )
+            made.replace(library)
+    return ctypes.CDLL(str(library))
+
+
+@functools.cache
+def _load() -> tuple[Any, str]:
+    """The compiled function, or None and why."""
+    try:
+        compose = _build().mirage_compose
+    except (OSError, subprocess.SubprocessError) as error:
+        return None, str(error)
+    pointer, number, size = ctypes.c_void_p, ctypes.c_int, ctypes.c_ssize_t
+    compose.argtypes = [
+        pointer, size, pointer, size, number, number, number, pointer, pointer, pointer, number, number,
+        pointer, pointer, pointer, pointer, pointer, size, ctypes.c_float, number, number,
+    ]  # fmt: skip
+    compose.restype = number
+    return compose, ""
+
+
+def why_not_native() -> str:
+    """Empty where `compose_pixels` runs compiled C; else the reason why it runs numba's loops."""
+    return str(_load()[1])
+
+
+def _packed(image: NDArray[np.uint8]) -> bool:
+    """Whether the pixels of each row lie together: the rows may be any distance apart."""
+    return image.strides[1:] == (image.shape[2], 1)
+
+
+def compose_pixels(
+    pixels: NDArray[np.uint8], out: NDArray[np.uint8], order: NDArray[np.int64], matrices: NDArray[np.float32],
+    detail: NDArray[np.float32], look: NDArray[np.float32], look_bias: NDArray[np.float32],
+    weigh: NDArray[np.float32], weigh_bias: NDArray[np.float32], mask: NDArray[np.uint8] | None, strength: float,
+    content: tuple[int, int],
+) -> None:  # fmt: skip
+    """Apply an edit to a frame's bytes; as `cpu_pixels.compose_pixels`, for rows any distance apart."""
+    compose = _load()[0]
+    height, width, channels = pixels.shape
+    source = pixels if compose is not None and _packed(pixels) else np.ascontiguousarray(pixels)
+    drawn = out if compose is not None and _packed(out) else np.empty(out.shape, np.uint8)
+    kept = mask if mask is None or mask.strides[1] == 1 else np.ascontiguousarray(mask)
+    if compose is None:
+        frozen = source.view()
+        # numba compiles for each kind of array it meets, which takes half a minute: always the same kind.
+        frozen.flags.writeable = False
+        kept = np.zeros((1, 1), np.uint8) if kept is None else np.ascontiguousarray(kept).view()
+        kept.flags.writeable = False
+        cpu_pixels.compose_pixels(
+            frozen, drawn, order, matrices, detail, look, look_bias, weigh, weigh_bias, kept, mask is not None,
+            strength, *content,
+        )  # fmt: skip
+    else:
+        numbers = [np.ascontiguousarray(a) for a in (order, matrices, detail, look, look_bias, weigh, weigh_bias)]
+        assert numbers[0].dtype == np.int64
+        assert all(a.dtype == np.float32 for a in numbers[1:])
+        at = [a.ctypes.data for a in numbers]
+        h, w = matrices.shape[:2]
+        failed = compose(
+            source.ctypes.data, source.strides[0], drawn.ctypes.data, drawn.strides[0], height, width, channels,
+            at[0], at[1], at[2], h, w, at[3], at[4], at[5], at[6],
+            None if kept is None else kept.ctypes.data, 0 if kept is None else kept.strides[0], strength, *content,
+        )  # fmt: skip
+        if failed:
+            raise MemoryError("no memory to compose a frame")
+    if drawn is not out:
+        out[...] = drawn
