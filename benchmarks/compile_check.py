@@ -145,7 +145,9 @@ def _frame(sizes: kernels.NetworkSizes, dtype: torch.dtype, size: tuple[int, int
     stored = _empty(n, h // 2, w // 2, sizes.state, dtype=torch.int8)
     motion, visible = _empty(n, 2, h // 2, w // 2), _empty(n, 1, h // 2, w // 2)
     state, valid = kernels.warp_state(stored, motion, visible, dtype)
-    edit, stored = kernels.forward(weights, stem, state, valid, kernels.film_of(weights, _empty(n, sizes.condition)))
+    film = kernels.film_of(weights, _empty(n, sizes.condition))
+    heads = [weights.head(_empty(kernels.MAPS, 12))] * n
+    edit, stored = kernels.forward(weights, stem, state, valid, film, heads)
     seed = _empty(n, dtype=torch.int64)
     kernels.fresh_noise(seed, seed, 4 * h, 4 * w)
     seen = _empty(n, 1, 4 * h, 4 * w, dtype=torch.bool)

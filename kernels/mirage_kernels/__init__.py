@@ -38,6 +38,7 @@ from mirage_kernels.memory import (
     warp_state_reference,
 )
 from mirage_kernels.network import (
+    MAPS,
     SIZES,
     NetworkSizes,
     NetworkWeights,
@@ -61,6 +62,7 @@ from mirage_kernels.statistics import STATISTICS, drift_statistics, drift_statis
 __all__ = [
     "FORMATS",
     "HAS_TRITON",
+    "MAPS",
     "SIZES",
     "STATISTICS",
     "Backend",

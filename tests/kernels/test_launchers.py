@@ -167,11 +167,16 @@ def test_what_else_is_refused() -> None:
     with pytest.raises(KernelError, match="at most 128"):
         kernels.warp_state(torch.zeros(1, 2, 2, 130), torch.zeros(1, 2, 2, 2), torch.zeros(1, 1, 2, 2))
     with pytest.raises(KernelError, match="h and w multiples of 4"):
-        kernels.forward(weights, x, x, x, x)
+        kernels.forward(weights, x, x, x, x, [])
     broken = kernels.random_parameters(kernels.SIZES["nano"])
     del broken["down1.weight"]
     with pytest.raises(KernelError, match=r"no 'down1\.weight'"):
         kernels.prepare(broken, torch.float32)
+    with pytest.raises(KernelError, match=r"takes \[12, 12\]"):
+        network().head(torch.zeros(3, 12))
+    good = (torch.zeros(1, 4, 4, 64), torch.zeros(1, 2, 2, 48), torch.ones(1, 2, 2, 1), torch.zeros(1, 9))
+    with pytest.raises(KernelError, match="0 heads for 1 frames"):
+        kernels.forward(network(), *good, [])
 
 
 def calls() -> dict[str, Callable[[], Any]]:
@@ -230,10 +235,11 @@ def test_ops_keep_torch_s_rules(name: str) -> None:
 @pytest.mark.filterwarnings("default")
 def test_forward_can_be_exported() -> None:
     weights = network()
+    head = weights.head(torch.randn(kernels.MAPS, 12))
 
     class Served(torch.nn.Module):
         def forward(self, stem: Tensor, state: Tensor, valid: Tensor, film: Tensor) -> tuple[Tensor, Tensor]:
-            return kernels.forward(weights, stem, state, valid, film)
+            return kernels.forward(weights, stem, state, valid, film, [head])
 
     film = kernels.film_of(weights, torch.randn(1, kernels.SIZES["nano"].condition))
     inputs = (torch.randn(1, 4, 4, 64), torch.zeros(1, 2, 2, 48), torch.ones(1, 2, 2, 1), film)
@@ -254,8 +260,8 @@ def test_the_gpu_says_what_the_reference_says() -> None:
         stem, state = torch.randn(1, 8, 8, 64), torch.rand(1, 4, 4, 48) * 2 - 1
         args = (
             *(x.to("cuda", dtype) for x in (stem, state, torch.rand(1, 4, 4, 1))),
-            film,
-        )
+            film, [packed.head(torch.randn(kernels.MAPS, 12).cuda())],
+        )  # fmt: skip
         kernels.use("reference")
         expected, _ = kernels.forward(packed, *args)
         kernels.use("triton")

@@ -11,7 +11,9 @@ from mirage_kernels.compose import guide_weights
 from mirage_plugin.model import noise as model_noise
 from mirage_plugin.model.memory import Memory, MemoryState, dequantise, quantise, warp_state
 from mirage_plugin.model.network import (
+    CODE_SIZE,
     SIGMA,
+    STYLE_SIZE,
     TIERS,
     Edit,
     Guide,
@@ -35,7 +37,7 @@ def draw() -> torch.Generator:
 @pytest.fixture(scope="module")
 def net() -> MirageNet:
     net = MirageNet(TIERS["nano"]).eval().requires_grad_(False)
-    for layer in (net.head_matrices, net.head_detail):
+    for layer in (net.head_matrices, net.head_mix, net.head_detail):
         layer.weight.normal_(0, 0.1)
         layer.bias.normal_(0, 0.1)
     return net
@@ -131,13 +133,15 @@ def test_forward_is_the_network(net: MirageNet, draw: torch.Generator) -> None:
     valid = torch.rand(2, 4, 2, 1, generator=draw)
     condition = torch.randn(2, net.tier.condition, generator=draw)
     film = kernels.film_of(weights, condition)
-    expected, expected_state = net.from_stem(stem, MemoryState(state, valid), condition)
-    edit, written = kernels.forward(weights, stem, state, valid, film, packed_state=False)
+    style = torch.randn(2, STYLE_SIZE, generator=draw)
+    heads = [weights.head(row.view(kernels.MAPS, 12)) for row in style[:, CODE_SIZE:]]
+    expected, expected_state = net.from_stem(stem, MemoryState(state, valid), net.conditioned(condition, style))
+    edit, written = kernels.forward(weights, stem, state, valid, film, heads, packed_state=False)
     matrices, detail = kernels.split_edit(edit)
     assert_close(matrices, expected.matrices, EXACT, "matrices")
     assert_close(detail, expected.detail, EXACT, "detail")
     assert_close(written, expected_state, EXACT, "state")
-    _, stored = kernels.forward(weights, stem, state, valid, film)
+    _, stored = kernels.forward(weights, stem, state, valid, film, heads)
     # A value on the border of two steps may fall to either side.
     assert (stored.int() - quantise(expected_state).int()).abs().max() <= 1
 

@@ -349,9 +349,10 @@ def test_forward_gives_the_same_on_both_sides(draw: torch.Generator) -> None:
     state = (torch.rand(1, 2, 4, 16, generator=draw) * 2 - 1).to(dtype)
     valid = torch.rand(1, 2, 4, 1, generator=draw).to(dtype)
     film = kernels.film_of(weights, torch.randn(1, 32, generator=draw))
+    heads = [weights.head(torch.randn(kernels.MAPS, 12, generator=draw))]
     actual, expected = both(
         lambda: torch.cat(
-            [part.flatten() for part in kernels.forward(weights, stem, state, valid, film, packed_state=False)]
+            [part.flatten() for part in kernels.forward(weights, stem, state, valid, film, heads, packed_state=False)]
         )
     )
     # Nine layers one after the other: their roundings add up.
