@@ -219,7 +219,8 @@ int mirage_compose(const uint8_t *pixels, ptrdiff_t pitch, uint8_t *out, ptrdiff
                         f8 m = {0};
                         for (int b = 0; b < BINS; b++) {
                             int k = b * 12 + c * 4 + j;
-                            m += w0[b] * a[k] + w1[b] * d[k];
+                            m += w0[b] * a[k];
+                            m += w1[b] * d[k];
                         }
                         sum += j < 3 ? m * v[j] : m;
                     }
