@@ -30,9 +30,12 @@ def reconstruction_loss(answer: Tensor, truth: Tensor) -> Tensor:
     dx = (difference[..., :, 1:] - difference[..., :, :-1]).square()
     dy = (difference[..., 1:, :] - difference[..., :-1, :]).square()
     gradient = (dx + 1e-3).sqrt().mean() + (dy + 1e-3).sqrt().mean()
-    # Local means: a patch that is off as a whole costs more than its pixels alone.
-    coarse = functional.avg_pool2d(difference, 8).square().add(1e-4).sqrt().mean()
-    return value + 0.4 * gradient + 0.5 * coarse
+    # Means of patches and of regions: what is off as a whole costs more than its pixels alone. Without these most
+    # of what is left of the error lies there, because the gradient term pays for texture first.
+    patch = functional.avg_pool2d(difference, 8)
+    region = functional.avg_pool2d(patch, 4, ceil_mode=True, count_include_pad=False)
+    coarse = patch.square().add(1e-4).sqrt().mean() + 0.5 * region.square().add(1e-4).sqrt().mean()
+    return value + 0.3 * gradient + coarse
 
 
 def _corrupt(state: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor]:

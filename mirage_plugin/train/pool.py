@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 
 from mirage_plugin.train.worlds.gbuffer import GBuffer
-from mirage_plugin.train.worlds.raycast import cast_clip, random_window
+from mirage_plugin.train.worlds.raycast import cast_clip, telling_window
 from mirage_plugin.train.worlds.scenes import draw_scene
 
 __all__ = ["ClipPool", "draw_clip"]
@@ -32,7 +32,8 @@ def draw_clip(
 ) -> GBuffer:
     """Draw one random clip: scene, camera path and window all follow from `seed`."""
     rng = torch.Generator().manual_seed(seed ^ 0x5DEECE66D)
-    return cast_clip(draw_scene(seed, frames, family), random_window(rng, height, width), seed)
+    scene = draw_scene(seed, frames, family)
+    return cast_clip(scene, telling_window(scene, rng, height, width), seed)
 
 
 def _fill(folder: Path, seed: int, frames: int, start: int, stride: int, ahead: int, wanted: object) -> None:

@@ -18,7 +18,7 @@ from mirage_plugin.train.worlds.gbuffer import SKY_DEPTH, GBuffer, Material
 from mirage_plugin.train.worlds.scenes import Camera, Scene
 from mirage_plugin.train.worlds.textures import choice, uniform
 
-__all__ = ["Window", "cast_clip"]
+__all__ = ["Window", "cast_clip", "telling_window"]
 
 _FAR = 1e9
 
@@ -413,13 +413,28 @@ def _hud(rng: torch.Generator, window: Window) -> Tensor:
 
 
 def random_window(rng: torch.Generator, height: int, width: int) -> Window:
-    """A window of `height` x `width` somewhere in a virtual frame of 180 to 720 lines."""
+    """A window of `height` x `width` somewhere in a virtual frame of one to four times as many lines."""
     lines = int(height * math.exp(uniform(rng, 0.0, math.log(4.0))))
     aspect = (16 / 9, 16 / 9, 4 / 3, 21 / 9, 1.0)[choice(rng, 5)]
     columns = max(width, int(lines * aspect))
     return Window(
         lines, columns, uniform(rng, 0, lines - height), uniform(rng, 0, columns - width), height, width
     )
+
+
+PLAIN_SHARE = 0.7
+"""A view of which one surface fills more than this share shows too little to learn from, or to judge by."""
+
+
+def telling_window(scene: Scene, rng: torch.Generator, height: int, width: int) -> Window:
+    """A random window through which the scene's first frame shows more than one surface, where one is soon found."""
+    for _ in range(4):
+        window = random_window(rng, height, width)
+        first = _frame(scene, 0, window)
+        surface = first["ident"].long() * len(Material) + first["material"].long()
+        if int(torch.unique(surface, return_counts=True)[1].max()) <= PLAIN_SHARE * surface.numel():
+            break
+    return window
 
 
 def cast_clip(scene: Scene, window: Window, seed: int) -> GBuffer:
