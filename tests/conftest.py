@@ -76,6 +76,10 @@ NEEDS = {
         "run as root where network namespaces are allowed",
         packaged=False,
     ),
+    "atheris": Need(
+        lambda: importlib.util.find_spec("atheris") is not None,
+        "pip install atheris (Linux on x86-64, Python up to 3.13)", packaged=False,
+    ),
     "cuda": Need(_has_cuda, "run on a machine with an NVIDIA GPU", packaged=False),
 }
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import re
 import struct
+import subprocess
+import sys
 import time
 import tracemalloc
 from pathlib import Path
@@ -93,6 +95,18 @@ def test_any_fields_as_an_offer(lies: dict[str, Any]) -> None:
 def test_any_bytes_as_a_packed_plane(codec: str, data: bytes, size_bytes: int) -> None:
     with contextlib.suppress(ProtocolError):
         assert len(unpack_plane(codec, data, size_bytes)) == size_bytes
+
+
+@pytest.mark.needs("atheris")
+def test_a_guided_fuzzer_finds_nothing() -> None:
+    program = Path(__file__).parent / "programs" / "fuzz_parsers.py"
+    runs = 5_000_000 if LONG else 30_000
+    done = subprocess.run(
+        [sys.executable, str(program), f"-runs={runs}", "-max_len=4096", "-seed=7"],
+        capture_output=True, text=True, timeout=3600,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-4000:]
+    assert f"Done {runs} runs" in done.stderr
 
 
 def test_records_cross_unchanged() -> None:
