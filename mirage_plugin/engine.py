@@ -7,6 +7,7 @@ grids of cells, so that a game of any size is served at once by what was compile
 
 from __future__ import annotations
 
+import dataclasses
 import platform
 import time
 from collections.abc import Callable
@@ -21,6 +22,7 @@ from torch import Tensor
 
 from mirage_plugin.config import ServeConfig, choose_tier, weights_directory
 from mirage_plugin.errors import DeviceError
+from mirage_plugin.frames import FrameEngine, FrameKind, FramePlanes
 from mirage_plugin.model.ahead import Build, Forward, load_compiled
 from mirage_plugin.model.checkpoint import load_network
 from mirage_plugin.model.core import Core, CoreInput
@@ -30,26 +32,13 @@ from mirage_plugin.model.network import PLANE_CHANNELS
 from mirage_plugin.model.sampling import levels
 from mirage_plugin.styles.parameters import Style
 
-__all__ = ["GRIDS", "Canvas", "Engine", "FramePlanes"]
+__all__ = ["GRIDS", "Canvas", "Engine", "FramePlanes", "load_engine"]
 
 Bytes = NDArray[np.uint8]
 Floats = NDArray[np.float32]
 
 GRIDS: tuple[tuple[int, int], ...] = ((48, 80), (36, 64), (28, 48))
 """Grids of cells (rows, columns) that the network is compiled for, largest first: 640x384, 512x288, 384x224."""
-
-
-@dataclass(frozen=True)
-class FramePlanes:
-    """An engine's planes in the model's conventions, at the display's size; None where it gives none.
-
-    `depth` float32 [H, W], metres; `motion` [H, W, 2] any float, display pixels to where it was, NaN for
-    unknown; `mask` uint8 [H, W].
-    """
-
-    depth: NDArray[Any] | None = None
-    motion: NDArray[Any] | None = None
-    mask: Bytes | None = None
 
 
 @dataclass(frozen=True)
@@ -122,7 +111,13 @@ class Canvas:
 
 
 class Engine:
-    """A tier's network on a device, warmed up."""
+    """A tier's network on a device, warmed up: the `FrameEngine` of a processor."""
+
+    raw = False
+    grids = GRIDS
+    warm_size = (640, 360)
+    lost = ""
+    successor: FrameEngine | None = None
 
     def __init__(self, config: ServeConfig, tell: Callable[[str], None] = lambda _: None) -> None:
         """Load, compile and warm up; `tell` gets a sentence for whatever degrades.
@@ -179,7 +174,7 @@ class Engine:
             np.ones((360, 640), np.uint8),
         )
         order = np.array([0, 1, 2])
-        canvas = self.open(360, 640, 0)
+        canvas = self.open(FrameKind("RGBA8", 360, 640), 0)
         self.set_style(canvas, Style.make("plain", {}))
         for given in (FramePlanes(), planes):
             for grid in range(len(GRIDS)):
@@ -206,9 +201,20 @@ class Engine:
         """What a whole 640x360 frame took on `GRIDS[grid]` at warm-up."""
         return self._costs_ns[grid]
 
-    def open(self, height: int, width: int, seed: int, grid: int = 0) -> Canvas:
+    def open(self, kind: FrameKind, seed: int, grid: int = 0) -> Canvas:
         """Make a canvas for a game's frames."""
-        return Canvas(height, width, self.state_channels, seed, grid)
+        return Canvas(kind.height, kind.width, self.state_channels, seed, grid)
+
+    def upload(self, canvas: Canvas, pixels: Bytes, planes: FramePlanes) -> None:
+        """Nothing: frames are read where they stand."""
+
+    def wait(self, canvas: Canvas, until_ns: int) -> int:
+        """Nothing to wait for, and nothing to tell: every call here returns when it is done."""
+        return 0
+
+    def settled(self, canvas: Canvas) -> bool:
+        """Always."""
+        return True
 
     @torch.inference_mode()
     def set_style(self, canvas: Canvas, style: Style) -> None:
@@ -356,6 +362,25 @@ class Engine:
             pixels, out, order, *canvas.edit, self._look, canvas.guide_bias, self._weigh, self._weigh_bias, mask,
             strength, content,
         )  # fmt: skip
+
+
+def load_engine(config: ServeConfig, tell: Callable[[str], None] = lambda _: None) -> FrameEngine:
+    """The engine for this machine: on its GPU where one works, else on its processor.
+
+    Raises as `Engine`; a GPU that was asked for by name and does not work is a `DeviceError`.
+    """
+    if _device(config.device).type == "cpu":
+        return Engine(config, tell)
+    from mirage_plugin.cuda_engine import CudaEngine  # with it comes Triton
+
+    try:
+        return CudaEngine(config, tell)
+    except (DeviceError, RuntimeError) as error:
+        why = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
+        if config.device == "cuda":
+            raise DeviceError(f"the GPU does not work ({why}): see `mirage doctor`, or use --device cpu") from error
+        tell(f"serving on the processor, for the GPU does not work: {why}")
+        return Engine(dataclasses.replace(config, device="cpu"), tell)
 
 
 def _frozen(array: Bytes) -> Bytes:

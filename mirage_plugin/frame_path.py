@@ -6,20 +6,27 @@ A `Stream` is one game's side of it: its canvas, its pace, its style. Timing sta
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import math
 import time
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from mirage_bridge import DepthConvention, FrameJob, HostSession, Offer
+from mirage_bridge import AnswerDraft, DepthConvention, FrameJob, HostSession, Offer
 from mirage_plugin import pacing
-from mirage_plugin.engine import GRIDS, Canvas, Engine, FramePlanes
+from mirage_plugin.errors import DeviceError
+from mirage_plugin.frames import FrameEngine, FrameKind, FramePlanes
 from mirage_plugin.profiler import Recorder, staged
 from mirage_plugin.style_input import resolve_style
+
+if TYPE_CHECKING:
+    from mirage_plugin.cuda_engine import CudaCanvas
+    from mirage_plugin.engine import Canvas
 
 __all__ = ["Served", "Stream", "rungs_for"]
 
@@ -48,13 +55,13 @@ class Served:
     service_ns: int
 
 
-def rungs_for(engine: Engine, size: tuple[int, int]) -> tuple[pacing.Rung, ...]:
+def rungs_for(engine: FrameEngine, size: tuple[int, int]) -> tuple[pacing.Rung, ...]:
     """The engine's ladder for a game of (width, height): each grid that really is smaller than the one before."""
     width, height = size
     rungs: list[pacing.Rung] = []
-    for grid, (rows, columns) in enumerate(GRIDS):
+    for grid, (rows, columns) in enumerate(engine.grids):
         # A frame smaller than a grid still costs the whole grid; one that fits the next is not worth this one.
-        following = GRIDS[grid + 1] if grid + 1 < len(GRIDS) else None
+        following = engine.grids[grid + 1] if grid + 1 < len(engine.grids) else None
         if following and following[0] * 8 >= height and following[1] * 8 >= width:
             continue
         rungs.append(pacing.Rung((columns * 8, rows * 8), engine.steps, engine.cost_ns(grid)))
@@ -64,15 +71,18 @@ def rungs_for(engine: Engine, size: tuple[int, int]) -> tuple[pacing.Rung, ...]:
 class Stream:
     """One game being redrawn."""
 
-    def __init__(self, engine: Engine, session: HostSession, recorder: Recorder, default_style: str) -> None:
+    def __init__(
+        self, engine: FrameEngine, session: HostSession, recorder: Recorder, default_style: str
+    ) -> None:
         """Begin with the style the game asked for, or the sidecar's default."""
         self.engine, self.session, self.recorder = engine, session, recorder
         self._default_style = default_style
+        self._ahead: tuple[FrameJob, NDArray[Any], FramePlanes] | None = None
+        self._unfinished: AnswerDraft | None = None
         self.begin(session.offer)
 
     def begin(self, offer: Offer) -> None:
         """Begin anew for frames of another size or format."""
-        width, height = offer.size
         self.offer = offer
         self.rungs = rungs_for(self.engine, offer.size)
         self.pace = pacing.start(
@@ -83,16 +93,29 @@ class Stream:
             self.engine.compose_ns,
             time.monotonic_ns(),
         )
-        self.canvas: Canvas = self.engine.open(height, width, self.session.seed & 0x7FFFFFFF, self._grid(0))
+        self.canvas: Canvas | CudaCanvas = self.engine.open(
+            _kind(offer), self.session.seed & 0x7FFFFFFF, self._grid(0)
+        )
         self._epoch = -1
         self._order = np.array(_ORDERS.get(offer.pixel_format, (0, 1, 2)))
         self.recorder.describe(
-            self.session.id, size=f"{width}x{height}", budget_ns=offer.budget_ns, delivery=offer.delivery
+            self.session.id, size=f"{offer.size[0]}x{offer.size[1]}", budget_ns=offer.budget_ns, delivery=offer.delivery
         )
 
     def _grid(self, level: int) -> int:
         columns, rows = self.rungs[level].size
-        return GRIDS.index((rows // 8, columns // 8))
+        return self.engine.grids.index((rows // 8, columns // 8))
+
+    def succeed(self, engine: FrameEngine) -> None:
+        """Go on with another engine; the memory begins anew."""
+        self.engine = engine
+        self.begin(self.offer)
+
+    def prefetch(self, job: FrameJob) -> None:
+        """Start a frame on its way to the device while other games' frames are worked on."""
+        if self.engine.raw:
+            with contextlib.suppress(DeviceError):  # whatever it is, `serve` meets it again
+                self._ahead = (job, *self._upload(job))
 
     def serve(self, job: FrameJob, others: list[pacing.Pace]) -> Served:
         """Answer one frame, in time."""
@@ -116,24 +139,41 @@ class Stream:
         decision = pacing.decide(self.pace, began_ns, frame, others)
         self.recorder.decided(decision)
         kind, reason, rescued, composed_ns = "source", decision.reason, False, 0
-        if decision.action != "source":
-            pixels, planes = self._upload(job)
-            edited, why = self._edit(job, pixels, planes, decision)
-            reason = why or reason
-            rescued = edited and time.monotonic_ns() > decision.compose_by_ns
-            if edited and not rescued:
-                compose_ns = time.monotonic_ns()
-                self._compose(job, pixels, planes, decision)
-                composed_ns = time.monotonic_ns() - compose_ns
-                kind = "styled" if decision.action == "net" else "reprojected"
+        if self._unfinished is not None and self.engine.settled(self.canvas):
+            self._unfinished.cancel()
+            self._unfinished = None
+        try:
+            if decision.action != "source":
+                kind, why, rescued, composed_ns = self._restyle(job, decision)
+                reason = why or reason
+        except DeviceError:
+            self.canvas.reset()
+            reason = "the device is lost" if self.engine.lost else "the device is late"
+            # Of a device that is gone nothing can be learned; one that is late was too slow.
+            rescued = not self.engine.lost
+            decision = decision if rescued else dataclasses.replace(decision, action="source")
         if kind == "source":
-            self._publish_source(job, "no time to compose" if rescued else reason)
+            self._publish_source(job, reason)
         finished_ns = time.monotonic_ns()
         self.recorder.finish(row, kind, finished_ns, rescued=rescued, reason=reason or None)
         self.pace = pacing.observe(
             self.pace, decision, frame, began_ns, finished_ns, rescued=rescued, compose_ns=composed_ns
         )
         return Served(kind, finished_ns - began_ns)
+
+    def _restyle(self, job: FrameJob, decision: pacing.Decision) -> tuple[str, str, bool, int]:
+        """Answer by the net or the last edit: (kind, reason, whether there was no time left, composing's time)."""
+        ahead, self._ahead = self._ahead, None
+        pixels, planes = ahead[1:] if ahead is not None and ahead[0] is job else self._upload(job)
+        edited, why = self._edit(job, pixels, planes, decision)
+        if not edited:
+            return "source", why, False, 0
+        compose_ns = time.monotonic_ns()
+        if compose_ns > decision.compose_by_ns:
+            return "source", "no time to compose", True, 0
+        took_ns = self._compose(job, pixels, planes, decision)
+        kind = "styled" if decision.action == "net" else "reprojected"
+        return kind, why, False, took_ns or time.monotonic_ns() - compose_ns
 
     def _edit(
         self, job: FrameJob, pixels: NDArray[np.uint8], planes: FramePlanes, decision: pacing.Decision
@@ -154,8 +194,12 @@ class Stream:
 
     @staged("upload")
     def _upload(self, job: FrameJob) -> tuple[NDArray[np.uint8], FramePlanes]:
-        """The job's planes as plain arrays in the model's conventions; no copy where they already are."""
-        return _pixels(job, self.offer), _planes(job, self.offer)
+        """The job's planes as plain arrays in the engine's conventions; no copy where they already are."""
+        if not self.engine.raw:
+            return _pixels(job, self.offer), _planes(job, self.offer)
+        pixels, planes = np.asarray(job.pixels), FramePlanes(*(_plain(p) for p in (job.depth, job.motion, job.mask)))
+        self.engine.upload(self.canvas, pixels, planes)
+        return pixels, planes
 
     @staged("preprocess")
     def _preprocess(self, pixels: NDArray[np.uint8], planes: FramePlanes, cut: bool) -> None:
@@ -178,18 +222,34 @@ class Stream:
     @staged("compose")
     def _compose(
         self, job: FrameJob, pixels: NDArray[np.uint8], planes: FramePlanes, decision: pacing.Decision
-    ) -> None:
+    ) -> int:
+        """Draw the answer into its slot and publish it; returns what the engine says that composing took."""
         draft = self.session.begin_answer(job)
         out = np.asarray(draft.pixels)
         strength = float(np.clip(job.strength, 0.0, 1.0)) * decision.mix
-        if self.offer.pixel_format in _ORDERS and self.offer.color_space == "srgb":
+        until_ns = decision.compose_by_ns + self.pace.compose_ns
+        try:
+            took_ns = self._draw(pixels, planes, out, strength, until_ns)
+        except DeviceError:
+            # The device may still write into the slot: it is given back when that is over.
+            self._unfinished = draft
+            raise
+        self._publish(job, draft, decision)
+        return took_ns
+
+    def _draw(
+        self, pixels: NDArray[Any], planes: FramePlanes, out: NDArray[Any], strength: float, until_ns: int
+    ) -> int:
+        if self.engine.raw:
+            self.engine.compose(self.canvas, pixels, out, self._order, planes.mask, strength)
+        elif self.offer.pixel_format in _ORDERS and self.offer.color_space == "srgb":
             target = out[::-1] if self.offer.orientation == "bottom_up" else out
             self.engine.compose(self.canvas, pixels, target, self._order, planes.mask, strength)
         else:
             drawn = np.empty_like(pixels)
             self.engine.compose(self.canvas, pixels, drawn, self._order, planes.mask, strength)
             _write_back(drawn, out, self.offer)
-        self._publish(job, draft, decision)
+        return self.engine.wait(self.canvas, until_ns)
 
     @staged("publish")
     def _publish(self, job: FrameJob, draft: Any, decision: pacing.Decision) -> None:
@@ -202,6 +262,28 @@ class Stream:
     @staged("publish")
     def _publish_source(self, job: FrameJob, reason: str) -> None:
         self.session.publish_source(job, reason[:48])
+
+
+def _plain(plane: NDArray[Any] | None) -> NDArray[Any] | None:
+    return None if plane is None else np.asarray(plane)
+
+
+def _kind(offer: Offer) -> FrameKind:
+    """What a game's frames are, from its offer."""
+    width, height = offer.size
+    depth, motion = offer.depth, offer.motion
+    sign = 1.0 if motion.direction == "to_previous" else -1.0
+    scale = [sign * size for size in (offer.size if motion.unit == "uv" else (1, 1))]
+    flipped = offer.orientation == "bottom_up"
+    # Rows that do not begin on a pixel's boundary are packed on their way.
+    pitch_bytes = 0 if offer.row_pitch_bytes % 8 and offer.pixel_format != "RGB8" else offer.row_pitch_bytes
+    return FrameKind(
+        offer.pixel_format, height, width, pitch_bytes, flipped, offer.color_space == "linear",
+        depth="depth" in offer.planes, motion="motion" in offer.planes, mask="mask" in offer.planes,
+        depth_range=None if depth.kind == "linear_metres" else (depth.near_m, depth.far_m),
+        motion_scale=(scale[0], -scale[1] if flipped else scale[1]),
+        unwritten=None if math.isnan(motion.not_written) else motion.not_written,
+    )  # fmt: skip
 
 
 def _pixels(job: FrameJob, offer: Offer) -> NDArray[np.uint8]:

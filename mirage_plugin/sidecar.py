@@ -16,7 +16,7 @@ import mirage_bridge
 from mirage_bridge import Admission, Capabilities, Host, HostSession, Offer, StyleError
 from mirage_plugin import __version__, pacing
 from mirage_plugin.config import ServeConfig
-from mirage_plugin.engine import GRIDS, Engine
+from mirage_plugin.engine import load_engine
 from mirage_plugin.errors import MirageError, OutputError
 from mirage_plugin.frame_path import Stream, rungs_for
 from mirage_plugin.profiler import Recorder, activate
@@ -62,7 +62,7 @@ class Sidecar:
                 f"mirage {__version__}: loading and warming up; the first time takes a minute or two"
             )
             began = time.monotonic()
-            self._engine = Engine(config, lambda sentence: console.print(f"note: {sentence}"))
+            self._engine = load_engine(config, lambda sentence: console.print(f"note: {sentence}"))
             engine = self._engine
             self._recorder = Recorder(
                 info={
@@ -80,9 +80,10 @@ class Sidecar:
         self._host.handle("status", self._status)
         self._host.handle("shutdown", self._shutdown)
         precision = str(engine.dtype).removeprefix("torch.")
+        width, height = engine.warm_size
         console.print(
             f"ready at {self._host.endpoint}: {engine.tier} on {engine.device.type} in {precision}, "
-            f"640x360 in {engine.cost_ns(0) / 1e6:.1f} ms, warm after {time.monotonic() - began:.0f} s"
+            f"{width}x{height} in {engine.cost_ns(0) / 1e6:.1f} ms, warm after {time.monotonic() - began:.0f} s"
         )
 
     def __enter__(self) -> Sidecar:
@@ -103,6 +104,7 @@ class Sidecar:
             for event in self._host.poll(0.5):
                 self._heed(event)
             self._serve_waiting()
+            self._succeed()
         self._report()
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
@@ -117,7 +119,11 @@ class Sidecar:
             job = session.take_newest() if stream else None
             if stream and job:
                 jobs.append((job.deadline_ns, session.id, stream, job))
-        for _, identity, stream, job in sorted(jobs, key=lambda each: each[:2]):
+        jobs.sort(key=lambda each: each[:2])
+        if len(jobs) > 1:
+            for _, _, stream, job in jobs:
+                stream.prefetch(job)
+        for _, identity, stream, job in jobs:
             others = [other.pace for key, other in self._streams.items() if key != identity]
             try:
                 served = stream.serve(job, others)
@@ -130,6 +136,14 @@ class Sidecar:
             self._answered[served.kind] += 1
             if len(self._service_ns) < 1_000_000:
                 self._service_ns.append(served.service_ns)
+
+    def _succeed(self) -> None:
+        """Where the engine lost its device and another took over, let every game go on with that."""
+        successor = self._engine.successor
+        if successor is not None:
+            self._engine = successor
+            for stream in self._streams.values():
+                stream.succeed(successor)
 
     def _heed(self, event: mirage_bridge.Event) -> None:
         session: HostSession = event.session
@@ -164,7 +178,7 @@ class Sidecar:
     def _status(self, _: Mapping[str, Any]) -> Mapping[str, Any]:
         return {
             "version": __version__, "tier": self._engine.tier, "device": self._engine.device.type,
-            "cost_ms": [self._engine.cost_ns(grid) / 1e6 for grid in range(len(GRIDS))],
+            "cost_ms": [self._engine.cost_ns(grid) / 1e6 for grid in range(len(self._engine.grids))],
             "pid": os.getpid(), "games": len(self._streams), "answered": dict(self._answered),
         }  # fmt: skip
 

@@ -1,0 +1,515 @@
+"""The model on a GPU: from a frame's bytes in shared memory to an answer's bytes in shared memory.
+
+The same interface as `engine.Engine`, on the ops of `mirage_kernels`. What a kind of frame needs on the device is
+made once, when a game of that kind connects (for common kinds before "ready"): buffers, and CUDA graphs of all that
+happens between the two copies. A frame then is: two small writes and the copies, asynchronously, on the game's own
+stream; two graph launches; one wait on an event before the answer is published. Nothing on the way allocates,
+synchronises or looks at a pixel.
+
+What is missing is done without, and said once: no graphs (the same work launched one by one), no Triton (the ops'
+references), too little device memory (smaller working sizes). A device that answers late costs its frames; one that
+is lost is left for the processor, while the source answers.
+
+On a `torch.device("cpu")` the same class runs the ops' references: that is how it is held to `engine.Engine`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import threading
+import time
+import weakref
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+import mirage_kernels as kernels
+from mirage_kernels import MAPS
+from mirage_plugin.config import ServeConfig, choose_tier, weights_directory
+from mirage_plugin.cuda_path import (
+    GRIDS,
+    Path,
+    Pinned,
+    SharedWeights,
+    Work,
+    WorkingSize,
+    mapping_of,
+    rows_of,
+)
+from mirage_plugin.errors import DeviceError
+from mirage_plugin.frames import FrameKind, FramePlanes
+from mirage_plugin.model.network import CODE_SIZE, SIGMA, MirageNet
+from mirage_plugin.styles.parameters import Style
+
+if TYPE_CHECKING:
+    from mirage_plugin.engine import Engine
+
+__all__ = ["COMMON", "CudaCanvas", "CudaEngine"]
+
+_KEPT_PATHS = 4
+"""So many paths without a game are kept for the next game of their kind."""
+# A frame that is still under way after this, when the next one comes, costs the next one; after this it is lost.
+_BUSY_NS = 5_000_000
+_HUNG_NS = 1_000_000_000
+# Slept between two looks at an event: no latency to speak of, and not a core of its own.
+_NAP_S = 20e-6
+
+
+COMMON = (
+    FrameKind("RGBA8", 1080, 1920), FrameKind("RGBA8", 1080, 1920, depth=True, motion=True, mask=True),
+    FrameKind("BGRA8", 1080, 1920), FrameKind("RGBA8", 720, 1280),
+)  # fmt: skip
+"""What is captured before "ready"."""
+
+
+class CudaCanvas:
+    """What the engine keeps of one game between frames; the path on the device returns to the engine with it."""
+
+    def __init__(self, kind: FrameKind, seed: int, path: Path | None, generation: int) -> None:
+        """Begin with an empty memory; without a path until the device is back."""
+        self.kind, self.seed, self._path, self.generation = kind, seed, path, generation
+        self.frame = self.resets = self.edit_age = self.composing_ns = 0
+        self.film: Style | None = None
+        """The style whose FiLM, guide and head are on the device; None before the first."""
+        self.fresh, self.has_edit, self.late = True, False, False
+        self.pinned: Pinned | None = None
+        self.bounce: tuple[Tensor, NDArray[Any]] | None = None
+        self.fit = WorkingSize(-1, WorkingSize.of(kind.height, kind.width, 0).content)
+
+    def fit_to(self, grid: int) -> None:
+        """Work on `GRIDS[grid]` from the next frame on, or on the next one there is; the memory begins anew."""
+        works = self._path.works if self._path else {}
+        there = [g for g in sorted(works) if g >= grid] or sorted(works)[-1:]
+        if there and there[0] != self.fit.grid:
+            self.fit = works[there[0]].size
+            self.fresh, self.has_edit = True, False
+
+    def reset(self) -> None:
+        """Forget: the next frame is a first one."""
+        self.fresh, self.has_edit = True, False
+        self.resets += 1
+
+    @property
+    def path(self) -> Path:
+        """What is on the device. Raises `DeviceError` where that is lost."""
+        if self._path is None:
+            raise DeviceError("the GPU was lost before this game came")
+        return self._path
+
+    def moved_to(self, path: Path, generation: int) -> None:
+        """Go on with a new path, which knows neither style nor past."""
+        self._path, self.generation, self.film = path, generation, None
+        self.fit_to(max(self.fit.grid, 0))
+        self.reset()
+
+    @property
+    def work(self) -> Work:
+        """The work of the present size. Raises `DeviceError` where the device has no memory for any."""
+        if self.fit.grid not in self.path.works:
+            raise DeviceError("no working size fits into the device's memory: close other programs on the GPU")
+        return self.path.works[self.fit.grid]
+
+
+def _on_device(method: Callable[..., Any]) -> Callable[..., Any]:
+    """Run on the canvas' stream, without gradients; what CUDA raises becomes `DeviceError`, and the engine mends."""
+
+    @functools.wraps(method)
+    def guarded(self: CudaEngine, canvas: CudaCanvas, *given: Any, **named: Any) -> Any:
+        if self.lost:
+            raise DeviceError(f"the GPU was lost: {self.lost}")
+        if canvas.generation != self.generation:
+            raise DeviceError("the GPU is back: this game's path is built with its next frame")
+        try:
+            with torch.inference_mode(), torch.cuda.stream(canvas.path.stream):
+                return method(self, canvas, *given, **named)
+        except torch.OutOfMemoryError as error:
+            self._shrink(canvas)
+            raise DeviceError("out of device memory: going on at a smaller working size") from error
+        except RuntimeError as error:
+            self._lose(str(error))
+            raise DeviceError(f"the GPU was lost: {self.lost}") from error
+
+    return guarded
+
+
+class CudaEngine:
+    """A tier's network on a GPU, captured and warm."""
+
+    raw = True
+    """Frames and planes are taken as they stand in the slot, and answers written so."""
+    grids = GRIDS
+    warm_size = (1920, 1080)
+
+    def __init__(
+        self, config: ServeConfig, tell: Callable[[str], None] = lambda _: None, *, net: MirageNet | None = None,
+        dtype: torch.dtype | None = None, fp8: bool = False, warm: Sequence[FrameKind] = COMMON,
+    ) -> None:  # fmt: skip
+        """Load the tier's network (or take `net`), capture the `warm` kinds, and measure; `tell` as `Engine`.
+
+        `config.device` "cpu" runs the ops' references in fp32. Raises `WeightsError`, `DeviceError` or `ConfigError`.
+        """
+        self._config, self._tell_all, self._told = config, tell, set[str]()
+        self.device = torch.device("cpu" if config.device == "cpu" else "cuda")
+        if self.device.type == "cuda" and not torch.cuda.is_available():
+            raise DeviceError.no_cuda()
+        self.steps, self.lost, self.generation, self._serving = config.steps, "", 0, False
+        self.successor: Engine | None = None
+        self.dtype = dtype or (torch.bfloat16 if self.device.type == "cuda" else torch.float32)
+        net = net or self._load(config)
+        self.tier = net.tier.name
+        # Styles are few and small; their encoder stays on the processor, between frames.
+        self._net = net.float().cpu().eval().requires_grad_(False)
+        self._fp8 = fp8
+        self._graphs = self.device.type == "cuda"
+        self._kept: dict[FrameKind, list[Path]] = {}
+        self._costs_ns = [0] * len(GRIDS)
+        self.reuse_ns = self.compose_ns = 0
+        if self.device.type == "cuda" and not kernels.HAS_TRITON:
+            self._tell("Triton is not installed: slower, on the reference operations (pip install triton)")
+        self._prepare()
+        self._warm_up(warm)
+        self._serving = True
+
+    @staticmethod
+    def _load(config: ServeConfig) -> MirageNet:
+        from mirage_plugin.model.checkpoint import load_network  # safetensors, which a benchmark does without
+
+        available = {p.stem for p in weights_directory().glob("*.safetensors")}
+        if config.tier != "auto":
+            return load_network(config.tier)
+        if config.device == "cpu":
+            return load_network(choose_tier(available))
+        gpu = torch.cuda.get_device_properties(torch.device("cuda"))
+        return load_network(
+            choose_tier(available, multiprocessors=gpu.multi_processor_count, memory_bytes=gpu.total_memory)
+        )
+
+    def _tell(self, sentence: str) -> None:
+        if sentence not in self._told:
+            self._told.add(sentence)
+            self._tell_all(sentence)
+
+    @torch.inference_mode()
+    def _prepare(self) -> None:
+        """Pack the network on the device."""
+        parameters = {name: value.to(self.device) for name, value in self._net.state_dict().items()}
+        network = kernels.prepare(parameters, self.dtype, fp8=self._fp8)
+        levels = tuple(1.0 - i / self.steps for i in range(self.steps))
+        stem = functools.cache(lambda layout: network.stem(layout, SIGMA))
+        film = network.film_weight.shape[0]
+        self._weights = SharedWeights(network, levels, self.device, self._net.tier.state, film, stem)
+        if self.device.type == "cuda":
+            torch.cuda.synchronize()
+
+    def _warm_up(self, kinds: Sequence[FrameKind]) -> None:
+        """Capture what is common, so that nothing is compiled in a frame, and measure every working size."""
+        for index, kind in enumerate(kinds):
+            canvas = self.open(kind, 0)
+            self.set_style(canvas, Style.make("plain", {}))
+            if index == 0:
+                self._measure(canvas)
+
+    def _measure(self, canvas: CudaCanvas) -> None:
+        frame = np.random.default_rng(0).integers(0, 256, canvas.path.frame.numel(), np.uint8)
+        out, far_ns = np.empty_like(frame), time.monotonic_ns() + 60_000_000_000
+        none = FramePlanes()
+        for grid in canvas.path.works:
+            canvas.fit_to(grid)
+            whole, reuse, compose = list[int](), list[int](), list[int]()
+            for _ in range(5):
+                for action, took in ((self.denoise, whole), (self.reuse, reuse)):
+                    start = time.monotonic_ns()
+                    self.upload(canvas, frame, none)
+                    self.read(canvas, frame, None, none, False)
+                    action(canvas)
+                    self.compose(canvas, frame, out, None, None, 1.0)
+                    compose.append(self.wait(canvas, far_ns))
+                    took.append(time.monotonic_ns() - start)
+            self._costs_ns[grid] = sorted(whole)[2]
+            self.reuse_ns = max(self.reuse_ns, sorted(reuse)[2])
+            self.compose_ns = max(self.compose_ns, sorted(compose)[5])
+
+    def cost_ns(self, grid: int) -> int:
+        """What a whole frame of `warm_size` took on `GRIDS[grid]` at warm-up; 0 where it did not run."""
+        return self._costs_ns[grid]
+
+    def open(self, kind: FrameKind, seed: int, grid: int = 0) -> CudaCanvas:
+        """Make a canvas for a game's frames, on a kept path or one captured now."""
+        if self.lost:
+            return CudaCanvas(kind, seed, None, -1)
+        kept = self._kept.get(kind)
+        try:
+            path = kept.pop() if kept else self._new_path(kind)
+        except RuntimeError as error:
+            self._lose(str(error))
+            return CudaCanvas(kind, seed, None, -1)
+        canvas = CudaCanvas(kind, seed, path, self.generation)
+        weakref.finalize(canvas, self._keep, path, self.generation).atexit = False
+        canvas.fit_to(grid)
+        return canvas
+
+    def _keep(self, path: Path, generation: int) -> None:
+        if generation == self.generation and not self.lost:
+            self._kept.setdefault(path.kind, []).append(path)
+            every = [kind for kind, paths in self._kept.items() for _ in paths]
+            if len(every) > max(_KEPT_PATHS, len(COMMON)):
+                self._kept[every[0]].pop(0)
+
+    @torch.inference_mode()
+    def _new_path(self, kind: FrameKind) -> Path:
+        """Make and capture a path with every working size that is smaller than the one before and fits."""
+        path = Path(self._weights, kind)
+        path.synchronize()
+        sizes = [WorkingSize.of(kind.height, kind.width, grid) for grid in range(len(GRIDS))]
+        with torch.cuda.stream(path.stream):
+            for size, smaller in zip(sizes, (*sizes[1:], None), strict=True):
+                if smaller is not None and size.content == smaller.content:
+                    continue
+                try:
+                    path.works[size.grid] = self._captured(path, size)
+                except torch.OutOfMemoryError:
+                    self._full()
+        path.synchronize()
+        return path
+
+    def _full(self) -> None:
+        """Give back what no game needs just now."""
+        self._tell("the device's memory is full: working on fewer cells")
+        self._kept.clear()
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    def _captured(self, path: Path, size: WorkingSize) -> Work:
+        """A work, captured; else eager; else on the references. Each is said once."""
+        while True:
+            work = Work(path, size)
+            try:
+                work.capture(self._graphs)
+            except torch.OutOfMemoryError:
+                raise
+            except Exception as error:  # whatever a driver or a compiler trips over, the next best still serves
+                why = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
+                if self._graphs:
+                    self._graphs = False
+                    self._tell(f"no CUDA graphs, slower: {why}")
+                elif self.device.type == "cuda" and kernels.backend() != "reference" and kernels.HAS_TRITON:
+                    kernels.use("reference")
+                    self._tell(f"the kernels do not run here, slower, on the reference operations: {why}")
+                else:
+                    raise
+                continue
+            return work
+
+    def _shrink(self, canvas: CudaCanvas) -> None:
+        """Out of memory in the middle of a game: give up what is kept, and this working size."""
+        if len(canvas.path.works) > 1:
+            canvas.path.works.pop(canvas.fit.grid, None)
+        canvas.fit_to(canvas.fit.grid)
+        self._full()
+
+    # -- one frame ---------------------------------------------------------------------------------------
+
+    @_on_device
+    def set_style(self, canvas: CudaCanvas, style: Style) -> None:
+        """Paint in a style from the next frame on."""
+        net, path, network = self._net, canvas.path, self._weights.network
+        vector = net.style(torch.from_numpy(style.vector().astype(np.float32))[None])
+        trust = torch.ones(1)
+        conditions = torch.cat([net.condition(vector, torch.full((1,), k), trust) for k in self._weights.levels])
+        conditions = conditions.to(self.device)
+        path.film.copy_(kernels.film_of(network, conditions))
+        path.bias.copy_(kernels.guide_bias(network, conditions))
+        maps = vector[0, CODE_SIZE:].view(MAPS, 12).to(self.device)
+        for target, source in zip(path.head, network.head(maps), strict=True):
+            target.copy_(source)
+        canvas.film = style
+
+    def upload(self, canvas: CudaCanvas, pixels: NDArray[Any], planes: FramePlanes) -> None:
+        """Start a frame and its planes, as they stand in the slot, on their way to the device."""
+        if canvas.generation != self.generation and not self.lost:
+            # The path died with the device it was made on.
+            canvas.moved_to(self._new_path(canvas.kind), self.generation)
+        self._upload(canvas, pixels, planes)
+
+    @_on_device
+    def _upload(self, canvas: CudaCanvas, pixels: NDArray[Any], planes: FramePlanes) -> None:
+        path = canvas.path
+        self._settle(path, time.monotonic_ns() + _BUSY_NS)
+        if path.host_health[0] > 0:
+            path.host_health.zero_()
+            canvas.reset()
+        self._copy_in(canvas, "frame", pixels, path.frame[0])
+        for name in ("depth", "motion", "mask"):
+            plane, into = getattr(planes, name), getattr(path, name)
+            if into is not None and plane is not None:
+                self._copy_in(canvas, name, plane, into.view(-1).view(torch.uint8))
+        path.mark(path.done)
+
+    def _copy_in(self, canvas: CudaCanvas, name: str, array: NDArray[Any], into: Tensor) -> None:
+        layout = canvas.kind.layout
+        pitch_bytes = layout.pitch_bytes if name == "frame" else into.numel() // layout.height
+        host = self._in_mapping(canvas, array, into.numel(), pitch_bytes)
+        if host is None:
+            host = canvas.path.staging.setdefault(name, canvas.path.host(into.numel()))
+            rows_of(host, pitch_bytes, array)[...] = array
+        into.copy_(host, non_blocking=True)
+
+    def _in_mapping(
+        self, canvas: CudaCanvas, array: NDArray[Any], size_bytes: int, pitch_bytes: int
+    ) -> Tensor | None:
+        """An array's bytes in pinned shared memory; None where they are elsewhere, or lie in another way."""
+        mapping = mapping_of(array)
+        if mapping is None or array.strides[0] != pitch_bytes:
+            return None
+        if canvas.pinned is None or canvas.pinned.mapping is not mapping:
+            try:
+                canvas.pinned = Pinned(mapping, self.device.type == "cuda")
+            except OSError as error:
+                self._tell(f"shared memory cannot be pinned, so frames are copied once more: {error}")
+                return None
+        return canvas.pinned.part(array, size_bytes)
+
+    @_on_device
+    def read(self, canvas: CudaCanvas, pixels: Any, order: Any, planes: FramePlanes, cut: bool) -> None:
+        """Say which frame it is that was uploaded; `cut` forgets what came before."""
+        if cut:
+            canvas.reset()
+        path = canvas.path
+        words = path.host_words.numpy()
+        words[:8].view(np.int64)[0], words[16:24].view(np.int64)[0] = canvas.seed, canvas.frame
+        words[48:52].view(np.float32)[0] = 0.0 if canvas.fresh else 1.0
+        path.words.copy_(path.host_words, non_blocking=True)
+        path.mark(path.done)
+        canvas.frame += 1
+
+    @_on_device
+    def denoise(self, canvas: CudaCanvas) -> bool:
+        """Launch the net, all its steps. Always True: whether the edit is finite is known when it is composed."""
+        canvas.work.net()
+        canvas.path.host_health.copy_(canvas.path.health.view(1), non_blocking=True)
+        canvas.path.mark(canvas.path.done)
+        canvas.late, canvas.has_edit, canvas.fresh, canvas.edit_age = False, True, False, 0
+        return True
+
+    def refine(self, canvas: CudaCanvas) -> None:
+        """Nothing: `denoise` takes all steps."""
+
+    @_on_device
+    def reuse(self, canvas: CudaCanvas) -> bool:
+        """Carry the last edit along the motion onto the frame that was read. False where there is none."""
+        if not canvas.has_edit or canvas.fresh:
+            return False
+        canvas.work.carry()
+        canvas.path.mark(canvas.path.done)
+        canvas.late = True
+        canvas.edit_age += 1
+        return True
+
+    @_on_device
+    def compose(
+        self, canvas: CudaCanvas, pixels: Any, out: NDArray[Any], order: Any, mask: Any, strength: float
+    ) -> None:
+        """Launch the edit's way onto the frame and into `out`, which is written when `wait` returns."""
+        path, canvas.composing_ns = canvas.path, time.monotonic_ns()
+        path.host_words.numpy()[32:36].view(np.float32)[0] = strength
+        path.words[32:48].copy_(path.host_words[32:48], non_blocking=True)
+        path.mark(path.composing)
+        (canvas.work.late if canvas.late else canvas.work.compose)()
+        pitch_bytes = canvas.kind.layout.pitch_bytes
+        target, canvas.bounce = self._in_mapping(canvas, out, path.answer.numel(), pitch_bytes), None
+        if target is None:
+            target = path.staging.setdefault("answer", path.host(path.answer.numel()))
+            canvas.bounce = target, out
+        target.copy_(path.answer[0], non_blocking=True)
+        path.mark(path.done)
+
+    @_on_device
+    def wait(self, canvas: CudaCanvas, until_ns: int) -> int:
+        """Wait for the answer; returns the nanoseconds from composing to its last byte.
+
+        Raises `DeviceError` where it is not there at `until_ns` (CLOCK_MONOTONIC): the memory that it was to be written
+        into may be given away when `settled` says so.
+        """
+        path = canvas.path
+        self._settle(path, until_ns)
+        if canvas.bounce is not None:
+            staged, out = canvas.bounce
+            out[...] = rows_of(staged, canvas.kind.layout.pitch_bytes, out)
+        if path.done is None:
+            return time.monotonic_ns() - canvas.composing_ns
+        return int(path.composing.elapsed_time(path.done) * 1e6)
+
+    def settled(self, canvas: CudaCanvas) -> bool:
+        """Whether nothing is under way for this game any more. A device that was lost writes nothing more."""
+        try:
+            return bool(self.lost) or canvas.generation != self.generation or canvas.path.settled()
+        except RuntimeError as error:
+            self._lose(str(error))
+            return True
+
+    def _settle(self, path: Path, until_ns: int) -> None:
+        while not path.settled():
+            now_ns = time.monotonic_ns()
+            if now_ns - path.busy_since_ns > _HUNG_NS:
+                raise RuntimeError("it has not finished a frame for a second")
+            if now_ns > until_ns:
+                raise DeviceError("the GPU is late")
+            time.sleep(_NAP_S)
+
+    # -- a device that was lost ------------------------------------------------------------------------------
+
+    def _lose(self, why: str) -> None:
+        """Answer no more frames, and find out in a thread of its own what is left."""
+        if not self._serving:
+            raise DeviceError(f"the GPU does not work: {why}")
+        if not self.lost:
+            self.lost = (why.strip().splitlines() or ["no reason was given"])[0][:160]
+            threading.Thread(target=self._mend, name="mend", daemon=True).start()
+
+    def _mend(self) -> None:
+        """Build the path anew where the device still works; where it does not, an engine on the processor.
+
+        A CUDA error that damaged the context stays for as long as the process lives.
+        """
+        self._tell(f"the GPU was lost ({self.lost}): games see their own frames meanwhile")
+        try:
+            self._probe()
+            self._kept.clear()
+            self._prepare()
+        except RuntimeError:
+            self.successor = self._on_processor()
+            return
+        self.generation += 1
+        self.lost = ""
+        self._told.clear()
+
+    def _on_processor(self) -> Engine | None:
+        from mirage_plugin.engine import Engine
+
+        try:
+            engine = Engine(dataclasses.replace(self._config, device="cpu", tier="auto"), self._tell)
+        except Exception as error:  # a thread has nobody to raise to
+            self._tell(f"nor can the processor serve ({error}): games see their own frames; start again")
+            return None
+        self._tell("serving on the processor from now on; start again to come back to the GPU")
+        return engine
+
+    def _probe(self) -> None:
+        """Raise `RuntimeError` unless the device computes within two seconds."""
+        if self.device.type != "cuda":
+            return
+        stream: Any = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        event: Any = torch.cuda.Event()  # type: ignore[no-untyped-call]
+        with torch.cuda.stream(stream):
+            torch.ones(1, device=self.device).add_(1)
+            event.record(stream)
+        until_ns = time.monotonic_ns() + 2 * _HUNG_NS
+        while not event.query():
+            if time.monotonic_ns() > until_ns:
+                raise RuntimeError("the device does not answer")
+            time.sleep(0.01)
