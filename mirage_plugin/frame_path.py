@@ -138,7 +138,7 @@ class Stream:
     ) -> Served:
         decision = pacing.decide(self.pace, began_ns, frame, others)
         self.recorder.decided(decision)
-        kind, reason, rescued, composed_ns = "source", decision.reason, False, 0
+        kind, reason, rescued, composed_ns, resets = "source", decision.reason, False, 0, self.canvas.resets
         if self._unfinished is not None and self.engine.settled(self.canvas):
             self._unfinished.cancel()
             self._unfinished = None
@@ -155,7 +155,8 @@ class Stream:
         if kind == "source":
             self._publish_source(job, reason)
         finished_ns = time.monotonic_ns()
-        self.recorder.finish(row, kind, finished_ns, rescued=rescued, reason=reason or None)
+        reseeded = self.canvas.resets != resets
+        self.recorder.finish(row, kind, finished_ns, rescued=rescued, reseeded=reseeded, reason=reason or None)
         self.pace = pacing.observe(
             self.pace, decision, frame, began_ns, finished_ns, rescued=rescued, compose_ns=composed_ns
         )
