@@ -178,18 +178,38 @@ def serve(
     run(config=config)
 
 
-@app.command(rich_help_panel=STYLE, epilog=_examples("mirage styles", "mirage styles --sheet out/styles.png"))
+@app.command(
+    rich_help_panel=STYLE,
+    epilog=_examples(
+        "mirage styles", "mirage styles --sheet out/styles.png",
+        "mirage styles --from painting.jpg --out mine.toml", "mirage demo --style mine.toml",
+    ),
+)  # fmt: skip
 def styles(
     sheet: Annotated[
         Path | None,
         typer.Option(metavar="FILE", dir_okay=False, help="Draw every style on one scene into this picture."),
     ] = None,
+    source: Annotated[
+        str | None,
+        typer.Option(
+            "--from", metavar="STYLE|IMAGE,…",
+            help="Write this style, or that of one to eight pictures, as a style file.",
+        ),  # fmt: skip
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", dir_okay=False, help="The style file of --from.", show_default="print it"),
+    ] = None,
     json: JsonOption = None,
 ) -> None:
-    """List the styles by family, or draw them all on one sheet."""
-    from mirage_plugin.styles import show
+    """List the styles by family, draw them all on one sheet, or write one as a file to edit."""
+    from mirage_plugin.styles import show, write_style
 
-    show(sheet=sheet, json=json)
+    if source is None:
+        show(sheet=sheet, json=json)
+    else:
+        write_style(source, out)
 
 
 @app.command(

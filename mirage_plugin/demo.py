@@ -23,7 +23,7 @@ import mirage_bridge
 from mirage_plugin.config import parse_size
 from mirage_plugin.errors import MirageError, MissingDependencyError, OutputError
 from mirage_plugin.sidecar import EXIT_WITH_PARENT
-from mirage_plugin.styles.parameters import load_style
+from mirage_plugin.style_input import read_style
 
 __all__ = ["demo"]
 
@@ -54,8 +54,9 @@ def demo(
     console = Console()
     game = _game_file()
     styles = [style] if style else list(_STYLES)
-    for name in styles:
-        load_style(name)
+    # The sidecar reads a style file or a picture; the game asks for it by the name that it gets there.
+    served = styles[0]
+    styles = [read_style(name).name for name in styles]
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -63,7 +64,7 @@ def demo(
     with tempfile.TemporaryDirectory(prefix="mirage-demo-") as scratch:
         endpoint = f"ipc://{scratch}/sidecar-{secrets.token_hex(4)}"
         figures, pairs = Path(scratch) / "game.json", Path(scratch) / "pairs"
-        with _sidecar(endpoint, tier, device, styles[0], console):
+        with _sidecar(endpoint, tier, device, served, console):
             status = mirage_bridge.request(endpoint, "status", {}, timeout_s=5.0)
             command = [sys.executable, str(game), "--endpoint", endpoint, "--size", f"{width}x{height}",
                        "--seed", str(seed), "--wait-s", "10", "--json", str(figures)]  # fmt: skip

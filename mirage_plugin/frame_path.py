@@ -10,6 +10,7 @@ import contextlib
 import dataclasses
 import math
 import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +23,7 @@ from mirage_plugin import pacing
 from mirage_plugin.errors import DeviceError
 from mirage_plugin.frames import FrameEngine, FrameKind, FramePlanes
 from mirage_plugin.profiler import Recorder, staged
-from mirage_plugin.style_input import resolve_style
+from mirage_plugin.styles.parameters import Style
 
 if TYPE_CHECKING:
     from mirage_plugin.cuda_engine import CudaCanvas
@@ -72,11 +73,12 @@ class Stream:
     """One game being redrawn."""
 
     def __init__(
-        self, engine: FrameEngine, session: HostSession, recorder: Recorder, default_style: str
-    ) -> None:
-        """Begin with the style the game asked for, or the sidecar's default."""
+        self, engine: FrameEngine, session: HostSession, recorder: Recorder,
+        resolve: Callable[[str | Mapping[str, Any]], Style], default_style: str,
+    ) -> None:  # fmt: skip
+        """Begin with the style the game asked for, or `default_style`; `resolve` says what a style's name means."""
         self.engine, self.session, self.recorder = engine, session, recorder
-        self._default_style = default_style
+        self._resolve, self._default_style = resolve, default_style
         self._ahead: tuple[FrameJob, NDArray[Any], FramePlanes] | None = None
         self._unfinished: AnswerDraft | None = None
         self.begin(session.offer)
@@ -209,7 +211,7 @@ class Stream:
     @staged("condition")
     def _condition(self, job: FrameJob) -> None:
         if self._epoch != job.style_epoch or self.canvas.film is None:
-            self.engine.set_style(self.canvas, resolve_style(job.style or self._default_style))
+            self.engine.set_style(self.canvas, self._resolve(job.style or self._default_style))
             self._epoch = job.style_epoch
 
     @staged("denoise")

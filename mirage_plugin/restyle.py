@@ -32,12 +32,12 @@ from mirage_plugin.model.memory import MemoryState, dequantise, quantise, warp_s
 from mirage_plugin.model.network import MirageNet, Planes, compose, planes_to_cells
 from mirage_plugin.model.noise import advect_noise, fresh_noise
 from mirage_plugin.model.sampling import sample
-from mirage_plugin.styles.parameters import Style, load_style
+from mirage_plugin.style_input import PICTURES, read_style
+from mirage_plugin.styles.parameters import Style
 from mirage_plugin.train.evaluation import empty_state, load_judged
 
 __all__ = ["Redrawer", "estimate_motion", "restyle"]
 
-PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
 VIDEOS = (".mp4", ".mkv", ".mov", ".webm", ".avi", ".m4v")
 MAX_PIXELS = 1 << 26
 """Largest frame that is redrawn: 8192x8192, about 5 GB of memory."""
@@ -213,7 +213,7 @@ def open_recording(path: Path) -> Recording:
     if path.is_dir():
         files = sorted(p for p in path.iterdir() if p.suffix.lower() in PICTURES)
         if not files:
-            raise DataError(f"{path} holds no pictures ({', '.join(PICTURES)})")
+            raise DataError(f"{path} holds no pictures ({', '.join(sorted(PICTURES))})")
         return Recording(((p.stem, read_picture(p)) for p in files), len(files), Fraction(30))
     if path.suffix.lower() in PICTURES:
         return Recording(iter([(path.stem, read_picture(path))]), 1, Fraction(30))
@@ -315,18 +315,13 @@ def restyle(
 ) -> None:
     """Redraw a folder of pictures or a video into a folder or a video, with a progress bar.
 
-    `style` is a preset or a style file; `out` with a video's suffix becomes a video, else a folder of PNGs
+    `style` is as `read_style` reads it; `out` with a video's suffix becomes a video, else a folder of PNGs
     with the names of the source's. `json` gets `{"frames", "size", "seconds", "fps", "cuts", "tier",
     "device", "style"}`. Raises `ConfigError`, `DataError`, `DeviceError`, `OutputError` or `WeightsError`.
     """
     if not (math.isfinite(strength) and 0 <= strength <= 1):
         raise ConfigError(f"strength must be from 0, untouched, to 1, not {strength}")
-    if Path(style).suffix.lower() in PICTURES:
-        raise ConfigError(
-            f"{style} is a picture, and these weights know no style by picture yet: "
-            "name one of `mirage styles` or a style file"
-        )
-    chosen = load_style(style)
+    chosen = read_style(style)
     if out.resolve() == frames.resolve():
         raise ConfigError(f"--out is the source itself ({out}): choose another place")
     recording = open_recording(frames)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import signal
@@ -20,7 +21,7 @@ from mirage_plugin.engine import load_engine
 from mirage_plugin.errors import MirageError, OutputError
 from mirage_plugin.frame_path import Stream, rungs_for
 from mirage_plugin.profiler import Recorder, activate
-from mirage_plugin.style_input import resolve_style
+from mirage_plugin.style_input import read_style, resolve_style
 from mirage_plugin.styles.parameters import preset_names
 
 __all__ = ["EXIT_WITH_PARENT", "Sidecar", "serve"]
@@ -48,14 +49,17 @@ class Sidecar:
         self._streams: dict[int, Stream] = {}
         self._answered = {"styled": 0, "reprojected": 0, "source": 0}
         self._service_ns: list[int] = []
-        self._default_style = config.style or "snow"
-        resolve_style(self._default_style)
+        default = read_style(config.style or "snow")
+        # A style file or a picture of this machine's user has a name by which games may ask for it as well.
+        self._own = {} if default.name in preset_names() else {default.name: default}
+        self._resolve = functools.partial(resolve_style, own=self._own)
+        self._default_style = default.name
         # The address first: who starts a second sidecar by mistake hears of it at once, not after the warm-up.
         self._host = Host(
             bind=config.bind,
             capabilities=Capabilities(pixel_formats=("RGBA8", "BGRA8", "RGB8", "RGB10A2", "RGBA16F"),
                                       min_size=(1, 1), max_sessions=_MAX_SESSIONS),
-            admit=self._admit, check_style=_check_style,
+            admit=self._admit, check_style=self._check_style,
         )  # fmt: skip
         try:
             console.print(
@@ -149,7 +153,9 @@ class Sidecar:
         session: HostSession = event.session
         match event:
             case mirage_bridge.SessionOpened():
-                self._streams[session.id] = Stream(self._engine, session, self._recorder, self._default_style)
+                self._streams[session.id] = Stream(
+                    self._engine, session, self._recorder, self._resolve, self._default_style
+                )
                 self._console.print(f"game {session.id}: {session.offer.size[0]}x{session.offer.size[1]}")
             case mirage_bridge.SessionClosed():
                 self._streams.pop(session.id, None)
@@ -162,13 +168,21 @@ class Sidecar:
                 if session.id in self._streams:
                     self._streams[session.id].canvas.reset()
 
+    def _check_style(self, style: str | Mapping[str, Any]) -> None:
+        if style == "":
+            return
+        try:
+            self._resolve(style)
+        except MirageError as error:
+            raise StyleError(str(error)) from error
+
     def _admit(self, offer: Offer) -> Admission | str:
         rungs = rungs_for(self._engine, offer.size)
         paces = [stream.pace for stream in self._streams.values()]
         verdict = pacing.admit(paces, rungs, offer.budget_ns, offer.delivery, time.monotonic_ns())
         info = {
             "tier": self._engine.tier, "device": self._engine.device.type, "version": __version__,
-            "styles": list(preset_names()), "working_size": list(verdict.size), "note": verdict.sentence,
+            "styles": [*self._own, *preset_names()], "working_size": list(verdict.size), "note": verdict.sentence,
         }  # fmt: skip
         if not verdict.ok and paces:
             return verdict.sentence
@@ -204,11 +218,3 @@ class Sidecar:
             except OSError as error:
                 raise OutputError.at(self._config.json, error) from error
 
-
-def _check_style(style: str | Mapping[str, Any]) -> None:
-    if style == "":
-        return
-    try:
-        resolve_style(style)
-    except MirageError as error:
-        raise StyleError(str(error)) from error

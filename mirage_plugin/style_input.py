@@ -1,18 +1,38 @@
-"""What a game may say as its style, and what the model makes of it."""
+"""What a person or a game may say as a style, and what the model makes of it."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from mirage_plugin.errors import ConfigError, UnknownStyleError
 from mirage_plugin.styles.parameters import Style, load_style, preset_names
 
-__all__ = ["resolve_style"]
+__all__ = ["PICTURES", "read_style", "resolve_style"]
+
+PICTURES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp"})
+"""Suffixes of files that a style is read off."""
 
 
-def resolve_style(spec: str | Mapping[str, Any]) -> Style:
-    """Read a style as a game sends it.
+def read_style(source: str) -> Style:
+    """Read a style as the person at the machine names it.
+
+    A preset's name, a style file (`.toml`), or a picture to take the style from; up to eight pictures with commas
+    between them. Raises `UnknownStyleError`, `DataError` or `WeightsError`.
+    """
+    parts = [Path(part) for part in source.split(",")]
+    if all(part.suffix.lower() in PICTURES for part in parts):
+        # torch is loaded here alone: whoever names a preset need not wait for it.
+        from mirage_plugin.model.reference import read_picture, style_of
+
+        return style_of([read_picture(part) for part in parts], parts[0].stem)
+    return load_style(source)
+
+
+def resolve_style(spec: str | Mapping[str, Any], own: Mapping[str, Style] = MappingProxyType({})) -> Style:
+    """Read a style as a game sends it; `own` are the styles by name that this sidecar has beside the presets.
 
     ==================================================  =====================================================
     `"snow"`                                            a preset
@@ -24,14 +44,14 @@ def resolve_style(spec: str | Mapping[str, Any]) -> Style:
     `ConfigError` with a sentence for the game's developer.
     """
     if isinstance(spec, str):
-        return _preset(spec)
+        return _named(spec, own)
     if "mix" in spec:
         mix = spec["mix"]
         if not isinstance(mix, Mapping) or not 1 <= len(mix) <= 8:
             raise ConfigError(
                 "a mix names one to eight presets with their weights, as {'mix': {'snow': 1.0}}"
             )
-        parts = [(_preset(str(name)), _weight(weight)) for name, weight in mix.items()]
+        parts = [(_named(str(name), own), _weight(weight)) for name, weight in mix.items()]
         total = sum(weight for _, weight in parts)
         if total <= 0:
             raise ConfigError("the weights of a mix are all zero")
@@ -42,9 +62,11 @@ def resolve_style(spec: str | Mapping[str, Any]) -> Style:
     raise ConfigError("a style is a preset's name, {'parameters': {…}} or {'mix': {…}}")
 
 
-def _preset(name: str) -> Style:
+def _named(name: str, own: Mapping[str, Style]) -> Style:
+    if name in own:
+        return own[name]
     if name not in preset_names():
-        raise UnknownStyleError(name, preset_names())
+        raise UnknownStyleError(name, (*own, *preset_names()))
     return load_style(name)
 
 

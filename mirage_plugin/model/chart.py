@@ -83,7 +83,6 @@ def _surfaces() -> tuple[GBuffer, Tensor]:
     return buffer, torch.where(buffer.material == Material.SKY, albedo, (albedo * light).clamp(0, 1))
 
 
-@torch.no_grad()
 def chart(natural: Tensor) -> Tensor:
     """Draw the charts of styles, natural units [N, VECTOR_SIZE] -> colours [N, CHART_SIZE] in [0, 1]."""
     n = natural.shape[0]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
@@ -16,9 +17,9 @@ from mirage_plugin.config import weights_directory
 from mirage_plugin.errors import WeightsError
 from mirage_plugin.model.network import TIERS, MirageNet
 
-__all__ = ["FORMAT", "load_network", "save_network", "weights_path"]
+__all__ = ["FORMAT", "load_network", "load_tensors", "save_network", "save_tensors", "weights_path"]
 
-FORMAT = "mirage-1"
+FORMAT = "mirage-2"
 """Changes whenever the meaning of a tensor changes; other formats are refused."""
 
 
@@ -36,24 +37,27 @@ def _digest(tensors: dict[str, Tensor]) -> str:
 
 
 def save_network(net: MirageNet, path: Path, notes: dict[str, str] | None = None) -> None:
-    """Write a network's weights as float16, with a checksum; replaces `path` at once or not at all."""
-    tensors = {k: v.detach().cpu().to(torch.float16).contiguous() for k, v in net.state_dict().items()}
-    header = {"format": FORMAT, "tier": net.tier.name, "shape": json.dumps(asdict(net.tier)),
-              "sha256": _digest(tensors), **(notes or {})}  # fmt: skip
+    """Write a network's weights; see `save_tensors`."""
+    shape = {"shape": json.dumps(asdict(net.tier))}
+    save_tensors(net.tier.name, net.state_dict(), path, shape | (notes or {}))
+
+
+def save_tensors(kind: str, tensors: Mapping[str, Tensor], path: Path, notes: Mapping[str, str]) -> None:
+    """Write weights as float16, with a checksum and what they are; replaces `path` at once or not at all."""
+    halves = {k: v.detach().cpu().to(torch.float16).contiguous() for k, v in tensors.items()}
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(".part")
-    save_file(tensors, part, metadata=header)
+    save_file(halves, part, metadata={"format": FORMAT, "tier": kind, "sha256": _digest(halves), **notes})
     part.replace(path)
 
 
-def load_network(tier: str, path: Path | None = None) -> MirageNet:
-    """Load a tier's weights into a new float32 network in evaluation mode.
+def load_tensors(kind: str, path: Path) -> dict[str, Tensor]:
+    """Read weights of a kind (a tier, or "reference") as float16.
 
-    Raises `WeightsError` when the file is missing, truncated, altered, or of another tier or format.
+    Raises `WeightsError` when the file is missing, truncated, altered, or of another kind or format.
     """
-    path = path or weights_path(tier)
     if not path.is_file():
-        raise WeightsError.missing(tier, path)
+        raise WeightsError.missing(kind, path)
     try:
         with safe_open(path, framework="pt") as file:
             header = file.metadata() or {}
@@ -62,10 +66,17 @@ def load_network(tier: str, path: Path | None = None) -> MirageNet:
         raise WeightsError.unreadable(path, f"not a whole safetensors file: {error}") from error
     if header.get("format") != FORMAT:
         raise WeightsError.unreadable(path, f"format {header.get('format')!r}, this version reads {FORMAT!r}")
-    if header.get("tier") != tier:
-        raise WeightsError.unreadable(path, f"weights of tier {header.get('tier')!r}, not {tier!r}")
+    if header.get("tier") != kind:
+        raise WeightsError.unreadable(path, f"weights of tier {header.get('tier')!r}, not {kind!r}")
     if header.get("sha256") != _digest(tensors):
         raise WeightsError.unreadable(path, "its checksum does not match its contents")
+    return tensors
+
+
+def load_network(tier: str, path: Path | None = None) -> MirageNet:
+    """Load a tier's weights into a new float32 network in evaluation mode; raises as `load_tensors`."""
+    path = path or weights_path(tier)
+    tensors = load_tensors(tier, path)
     net = MirageNet(TIERS[tier])
     try:
         net.load_state_dict({k: v.float() for k, v in tensors.items()})

@@ -9,7 +9,7 @@ from mirage_plugin.styles.parameters import (
     parameter_names,
     preset_names,
 )
-from mirage_plugin.styles.sheet import show
+from mirage_plugin.styles.sheet import show, write_style
 
 __all__ = [
     "PARAMETERS",
@@ -20,4 +20,5 @@ __all__ = [
     "parameter_names",
     "preset_names",
     "show",
+    "write_style",
 ]

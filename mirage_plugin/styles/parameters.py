@@ -6,6 +6,7 @@ A style is a point in a space of continuous parameters. Colours are display-refe
 
 from __future__ import annotations
 
+import json
 import math
 import tomllib
 from collections.abc import Iterable, Mapping
@@ -168,6 +169,24 @@ class Style:
     def caption(self) -> str:
         """Say in words what the style does."""
         return caption(self)
+
+    def text(self) -> str:
+        """Write the style as a style file, for `load_style` and for people: what is not the default, by section."""
+        lines = [f"name = {json.dumps(self.name)}", f"about = {json.dumps(self.caption())}"]
+        for section in dict.fromkeys(p.section for p in PARAMETERS):
+            changed = []
+            for p in (p for p in PARAMETERS if p.section == section):
+                value = self.value(p.name)
+                if isinstance(value, tuple):
+                    shown = "#" + "".join(f"{round(255 * v):02x}" for v in value)
+                    plain = "#" + "".join(f"{round(255 * v):02x}" for v in p.default)
+                else:
+                    shown, plain = f"{value:.3g}", f"{p.default[0]:.3g}"
+                if shown != plain:
+                    changed.append(f'{p.name} = "{shown}"' if p.size == 3 else f"{p.name} = {shown}")
+            if changed:
+                lines += ["", f"[{section}]", *changed]
+        return "\n".join(lines) + "\n"
 
     def mixed(self, other: Style, weight: float) -> Style:
         """Return the straight mix of two styles, `weight` of `other`."""

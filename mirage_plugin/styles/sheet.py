@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from mirage_plugin.train.worlds.gbuffer import GBuffer
     from mirage_plugin.train.worlds.scenes import Scene
 
-__all__ = ["FAMILIES", "Preset", "draw_sheet", "draw_styles", "presets", "show", "showcase"]
+__all__ = ["FAMILIES", "Preset", "draw_sheet", "draw_styles", "presets", "show", "showcase", "write_style"]
 
 FAMILIES = ("art", "weather", "light", "world")
 """The families of presets, in the order in which they are shown."""
@@ -244,3 +244,21 @@ def show(*, sheet: Path | None = None, json: Path | None = None) -> None:
             json.write_text(json_format.dumps({"styles": rows}, indent=1), encoding="utf-8")
         except OSError as error:
             raise OutputError.at(json, error) from error
+
+
+def write_style(source: str, out: Path | None) -> None:
+    """Write a style as a style file, or print it; `source` is as `read_style` reads it.
+
+    Raises what `read_style` raises, and `OutputError`.
+    """
+    from mirage_plugin.style_input import read_style
+
+    text = read_style(source).text()
+    if out is None:
+        print(text, end="")
+        return
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise OutputError.at(out, error) from error

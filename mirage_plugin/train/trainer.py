@@ -24,8 +24,9 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from mirage_plugin.config import TrainConfig
 from mirage_plugin.errors import DataError, DeviceError, OutputError
-from mirage_plugin.model.checkpoint import save_network
+from mirage_plugin.model.checkpoint import save_network, save_tensors
 from mirage_plugin.model.network import TIERS, MirageNet
+from mirage_plugin.model.reference import ReferenceEncoder, reference_loss
 from mirage_plugin.train.batch import Batch, draw_batch
 from mirage_plugin.train.objective import clip_loss
 from mirage_plugin.train.pairs import PairFolder
@@ -37,6 +38,8 @@ __all__ = ["train"]
 CHECKPOINT_EVERY_S = 180.0
 SHEET_EVERY_S = 900.0
 LINE_EVERY_S = 30.0
+REFERENCES = 6
+"""Pictures a step that the encoder of references learns from."""
 
 
 @dataclass(frozen=True)
@@ -91,8 +94,11 @@ class Run:
         net.style_encoder.standardise(style_tensor([random_style(rng) for _ in range(2048)])[1])
         self.net = net.to(device)
         self.average = deepcopy(self.net).eval().requires_grad_(False)
-        decayed = [p for p in self.net.parameters() if p.dim() > 1]
-        plain = [p for p in self.net.parameters() if p.dim() <= 1]
+        self.reference = ReferenceEncoder().to(device)
+        self.reference_average = deepcopy(self.reference).eval().requires_grad_(False)
+        every = [*self.net.parameters(), *self.reference.parameters()]
+        decayed = [p for p in every if p.dim() > 1]
+        plain = [p for p in every if p.dim() <= 1]
         self.optimizer = torch.optim.AdamW(
             [{"params": decayed, "weight_decay": 0.02}, {"params": plain, "weight_decay": 0.0}],
             lr=self.recipe.learning_rate, betas=(0.9, 0.98),
@@ -109,7 +115,8 @@ class Run:
                 {
                     "tier": self.net.tier.name, "net": self.net.state_dict(), "average": self.average.state_dict(),
                     "optimizer": self.optimizer.state_dict(), "step": self.step, "seconds": self.seconds,
-                    "losses": self.losses,
+                    "losses": self.losses, "reference": self.reference.state_dict(),
+                    "reference_average": self.reference_average.state_dict(),
                 },
                 part,
             )  # fmt: skip
@@ -130,6 +137,8 @@ class Run:
             )
         self.net.load_state_dict(saved["net"])
         self.average.load_state_dict(saved["average"])
+        self.reference.load_state_dict(saved["reference"])
+        self.reference_average.load_state_dict(saved["reference_average"])
         self.optimizer.load_state_dict(saved["optimizer"])
         self.step, self.seconds, self.losses = saved["step"], saved["seconds"], saved["losses"]
 
@@ -137,8 +146,9 @@ class Run:
         """Move the exponential average that ships a little towards the weights."""
         decay = min(0.998, (1 + self.step) / (20 + self.step))
         with torch.no_grad():
-            for mean, now in zip(self.average.parameters(), self.net.parameters(), strict=True):
-                mean.lerp_(now, 1 - decay)
+            for means, nows in ((self.average, self.net), (self.reference_average, self.reference)):
+                for mean, now in zip(means.parameters(), nows.parameters(), strict=True):
+                    mean.lerp_(now, 1 - decay)
 
 
 def _learning_rate(recipe: Recipe, step: int, part: float) -> float:
@@ -253,6 +263,7 @@ def _train_stage(
     console: Console, stage: Stage, clock: _Clock,
 ) -> None:  # fmt: skip
     recent: list[float] = []
+    recent_reference: list[float] = []
     carried: Tensor | None = None
     first_step, first_time = run.step, clock.now
     loader = DataLoader(
@@ -268,22 +279,30 @@ def _train_stage(
             group["lr"] = _learning_rate(run.recipe, run.step, clock.part)
         with torch.autocast(device.type, torch.bfloat16):
             loss, carried = clip_loss(run.net, batch, rng, second_pass=stage.second_pass, carried=carried)
+            reference = reference_loss(
+                run.reference, batch.truth.flatten(0, 1)[:REFERENCES], batch.parameters.flatten(0, 1)[:REFERENCES]
+            )
         run.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        norm = torch.nn.utils.clip_grad_norm_(run.net.parameters(), 1.0)
-        if bool(torch.isfinite(norm)):
+        (loss + reference).backward()  # type: ignore[no-untyped-call]
+        norms = [torch.nn.utils.clip_grad_norm_(m.parameters(), 1.0) for m in (run.net, run.reference)]
+        if all(bool(torch.isfinite(norm)) for norm in norms):
             run.optimizer.step()
             run.update_average()
         run.step += 1
         recent.append(float(loss.detach()))
+        recent_reference.append(float(reference.detach()))
         now = clock.now
         if now - clock.line > LINE_EVERY_S:
             mean = float(np.mean(recent))
             rate = (run.step - first_step) / (now - first_time)
             run.losses.append((run.step, mean))
             left = (clock.length - now) / 60
-            console.print(f"step {run.step:6d}  loss {mean:.4f}  {rate:.2f} steps/s  {left:.0f} min left")
-            recent, clock.line = [], now
+            styles = float(np.mean(recent_reference))
+            console.print(
+                f"step {run.step:6d}  loss {mean:.4f}  style from picture {styles:.4f}  {rate:.2f} steps/s  "
+                f"{left:.0f} min left"
+            )
+            recent, recent_reference, clock.line = [], [], now
         if now - clock.saved > CHECKPOINT_EVERY_S:
             run.seconds += now - clock.saved
             run.save(folder / "state.pt")
@@ -313,6 +332,7 @@ def _finish(config: TrainConfig, run: Run, folder: Path) -> None:
     run.save(folder / "state.pt")
     notes = {"steps": str(run.step), "seconds": f"{run.seconds:.0f}", "seed": str(config.seed)}
     save_network(run.average, folder / f"{config.tier}.safetensors", notes)
+    save_tensors("reference", run.reference_average.state_dict(), folder / "reference.safetensors", notes)
     if run.losses:
         import matplotlib as mpl
 

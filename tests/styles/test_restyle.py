@@ -135,7 +135,7 @@ def test_strength_out_of_range(shots: Path, tmp_path: Path, strength: float) -> 
 def test_what_cannot_be_asked_for(shots: Path, weights: Path, tmp_path: Path) -> None:
     with pytest.raises(UnknownStyleError, match="did you mean ink"):
         restyle(frames=shots, style="inc", out=tmp_path / "o", weights=weights)
-    with pytest.raises(ConfigError, match="is a picture"):
+    with pytest.raises(DataError, match="cannot be read as a picture"):
         restyle(frames=shots, style="painting.jpg", out=tmp_path / "o", weights=weights)
     with pytest.raises(ConfigError, match="source itself"):
         restyle(frames=shots, style="ink", out=shots, weights=weights)

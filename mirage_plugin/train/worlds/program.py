@@ -158,7 +158,7 @@ def restyle(g: GBuffer, style: Tensor, noise: Tensor, source: Tensor) -> Tensor:
     fine = functional.interpolate(noise, size=size, mode="nearest")
     pooled = functional.avg_pool2d(functional.pad(noise, (2, 2, 2, 2), mode="replicate"), 5, 1) * 5.0
     pooled = functional.interpolate(pooled, size=size, mode="bilinear", align_corners=False)
-    edge, texture_edge = _edges(g, torch.lerp(albedo, flat, p["flatten"] * 0.3))
+    edge, texture_edge = _edges(g, torch.lerp(albedo, flat, p["flatten"].detach() * 0.3))
     rgb = rgb * (1 + 0.13 * p["wash"] * pooled)
     rgb = rgb * (1 - 0.35 * p["wash"] * edge * (1 - p["ink"]))
 

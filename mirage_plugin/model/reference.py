@@ -1,0 +1,136 @@
+"""A style from pictures: what point of the style space would draw a picture like these.
+
+The answer is an ordinary `Style`, so what was read off a painting can be looked at, edited and saved like a preset. The
+encoder is trained beside the network, on the truths that it is trained with: pictures of any scene in a known style.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor, nn
+from torch.nn import functional
+
+from mirage_plugin.config import weights_directory
+from mirage_plugin.errors import DataError
+from mirage_plugin.model.chart import chart
+from mirage_plugin.model.checkpoint import load_tensors
+from mirage_plugin.model.network import CELL, pixels_to_cells, space_to_depth
+from mirage_plugin.styles.parameters import VECTOR_SIZE, Style, parameter_range
+
+__all__ = ["ReferenceEncoder", "load_reference", "read_picture", "reference_loss", "style_of"]
+
+MAX_PICTURES = 8
+# Pictures are looked at at about the scale of the frames that the encoder was trained on.
+_SHORT_SIDE = 160
+_WIDTHS = (96, 160)
+
+
+class _Mix(nn.Module):
+    """`x + W2 silu(W1 norm(depthwise5x5(x)))`, x [N, C, h, w]."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.depthwise = nn.Conv2d(channels, channels, 5, padding=2, groups=channels)
+        self.norm = nn.GroupNorm(1, channels)
+        self.expand = nn.Conv2d(channels, 2 * channels, 1)
+        self.project = nn.Conv2d(2 * channels, channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = x + self.project(functional.silu(self.expand(self.norm(self.depthwise(x)))))
+        return out
+
+
+class ReferenceEncoder(nn.Module):
+    """Pictures v [N, 3, H, W] in [-1, 1], sides multiples of 16 -> the parameters of their styles in [-1, 1],
+    [N, VECTOR_SIZE]."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        c0, c1 = _WIDTHS
+        self.stem = nn.Linear(CELL * CELL * 3, c0)
+        self.fine = nn.Sequential(_Mix(c0), _Mix(c0))
+        self.down = nn.Linear(4 * c0, c1)
+        self.coarse = nn.Sequential(_Mix(c1), _Mix(c1))
+        self.head = nn.Sequential(nn.Linear(3 * c0 + 3 * c1, 320), nn.SiLU(), nn.Linear(320, VECTOR_SIZE))
+
+    def forward(self, v: Tensor) -> Tensor:
+        """See the class."""
+        fine = self.fine(self.stem(pixels_to_cells(v)).permute(0, 3, 1, 2))
+        coarse = self.coarse(self.down(space_to_depth(fine.permute(0, 2, 3, 1).contiguous())).permute(0, 3, 1, 2))
+        # Where a thing stands says nothing of the style: what there is on average, at most, and how much it varies.
+        found = [
+            part
+            for x in (fine.float(), coarse.float())
+            for part in (x.mean((2, 3)), x.amax((2, 3)), x.std((2, 3)))
+        ]
+        out: Tensor = torch.tanh(self.head(torch.cat(found, 1)).float())
+        return out
+
+
+def reference_loss(encoder: ReferenceEncoder, pictures: Tensor, parameters: Tensor) -> Tensor:
+    """Distance of the styles read off pictures [N, 3, H, W] to theirs [N, VECTOR_SIZE].
+
+    By what they make of the chart, which is what will be seen; and by the parameters, for those it does not show.
+    """
+    found = encoder(pictures)
+    low, high = (torch.from_numpy(bound).to(found.device) for bound in parameter_range())
+
+    def drawn(scaled: Tensor) -> Tensor:
+        return chart(low + (high - low) * (scaled.float() + 1) / 2)
+
+    with torch.no_grad():
+        wanted = drawn(parameters)
+    loss: Tensor = (drawn(found) - wanted).abs().mean() + 0.3 * (found - parameters).abs().mean()
+    return loss
+
+
+def load_reference(path: Path | None = None) -> ReferenceEncoder:
+    """Load the encoder that ships, or another; raises `WeightsError` where it is missing or damaged."""
+    encoder = ReferenceEncoder()
+    tensors = load_tensors("reference", path or weights_directory() / "reference.safetensors")
+    encoder.load_state_dict({name: value.float() for name, value in tensors.items()})
+    return encoder.eval().requires_grad_(False)
+
+
+def read_picture(path: Path) -> NDArray[np.uint8]:
+    """Read a PNG or JPEG as uint8 RGB [H, W, 3]; raises `DataError` where it is none, or enormous."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        try:
+            with Image.open(path) as picture:
+                return np.asarray(picture.convert("RGB"), np.uint8)
+        except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+            raise DataError(f"{path} has too many pixels to be read whole: make it smaller first") from error
+        except (OSError, SyntaxError, ValueError) as error:
+            raise DataError(f"{path} cannot be read as a picture: {error}") from error
+
+
+@torch.inference_mode()
+def style_of(pictures: Sequence[NDArray[np.uint8]], name: str, encoder: ReferenceEncoder | None = None) -> Style:
+    """The style that would draw one to eight pictures uint8 [H, W, 3]: the mean of what each says.
+
+    Raises `DataError` for another number of them.
+    """
+    if not 1 <= len(pictures) <= MAX_PICTURES:
+        raise DataError(f"a style is read off one to {MAX_PICTURES} pictures, not {len(pictures)}")
+    encoder = encoder or load_reference()
+    found = []
+    for picture in pictures:
+        scale = _SHORT_SIDE / min(picture.shape[:2])
+        height, width = (max(32, min(1024, round(side * scale / 16) * 16)) for side in picture.shape[:2])
+        shrinks = picture.shape[0] > height
+        small = cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+        v = torch.from_numpy(np.ascontiguousarray(small)).permute(2, 0, 1)[None].float() * (2 / 255) - 1
+        found.append(encoder(v)[0])
+    low, high = parameter_range()
+    scaled: NDArray[Any] = torch.stack(found).mean(0).clamp(-1, 1).numpy()
+    return Style(name, "custom", (low + (high - low) * (scaled + 1) / 2).astype(np.float32))
