@@ -195,7 +195,7 @@ def styles(
         typer.Option(
             "--from", metavar="STYLE|IMAGE,…",
             help="Write this style, or that of one to eight pictures, as a style file.",
-        ),  # fmt: skip
+        ),
     ] = None,
     out: Annotated[
         Path | None,
