@@ -26,7 +26,7 @@ from mirage_bridge.stream import unpack_plane
 from tests.bridge.conftest import LONG
 
 DOCUMENT = (Path(__file__).parents[2] / "bridge" / "PROTOCOL.md").read_text()
-MANY = settings(max_examples=250_000 if LONG else 300)
+MANY = settings(max_examples=50_000 if LONG else 300)
 
 FRAME = FrameRecord(1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 0.5, True)
 ANSWER = AnswerRecord(1, 2, 3, 4, 5, 6, 7, 8, "reprojected", 9, (10, 11), 12, "why")
@@ -76,7 +76,7 @@ def test_any_bytes_as_an_answer_record(data: bytes) -> None:
     assert len(AnswerRecord.unpack(record.pack()).reason.encode()) <= 48
 
 
-@settings(max_examples=250_000 if LONG else 100)
+@settings(max_examples=50_000 if LONG else 100)
 @given(st.dictionaries(st.sampled_from(sorted(Offer().to_wire())), values))
 def test_any_fields_as_an_offer(lies: dict[str, Any]) -> None:
     try:
