@@ -26,6 +26,7 @@ from mirage_plugin.errors import ConfigError, DataError, OutputError, WeightsErr
 from mirage_plugin.model.checkpoint import load_network, weights_path
 from mirage_plugin.model.memory import MemoryState, dequantise, quantise, warp_state
 from mirage_plugin.model.network import MirageNet, planes_to_cells
+from mirage_plugin.model.reference import ReferenceEncoder, load_reference, style_of
 from mirage_plugin.model.sampling import sample
 from mirage_plugin.styles.parameters import Style, load_style
 from mirage_plugin.train.batch import Batch, clip_noise, engine_planes, render_pair
@@ -211,6 +212,20 @@ def _answers(net: MirageNet, batch: Batch) -> dict[str, Tensor]:
     }
 
 
+def _referred(
+    batch: Batch, g: GBuffer, styles: list[Style], encoder: ReferenceEncoder, number: int
+) -> Batch:
+    """The same clips, each style taken from one picture of another scene (the first frame of `g`) in it."""
+    rng = torch.Generator().manual_seed(number)
+    found = []
+    for style in styles:
+        _, truth, _ = render_pair(g, [style], clip_noise(g, number & 0x7FFFFFFF), rng)
+        picture = ((truth[0] + 1) * 127.5).round().byte().permute(1, 2, 0).numpy()
+        found.append(torch.from_numpy(style_of([picture], "reference", encoder).vector()))
+    parameters = torch.stack(found).to(batch.parameters.device).expand_as(batch.parameters)
+    return replace(batch, parameters=parameters)
+
+
 def _measure(batch: Batch, answers: dict[str, Tensor], names: list[tuple[str, bool]]) -> list[Case]:
     cases = []
     for i, (name, is_held_out) in enumerate(names):
@@ -273,12 +288,21 @@ def _picture_rows(net: MirageNet, seed: int, scale: Scale, out: Path, device: to
     cases: list[Case] = []
     grids: list[tuple[float, ...]] = []
     shown: list[tuple[str, list[Tensor]]] = []
+    try:
+        encoder: ReferenceEncoder | None = load_reference()
+    except WeightsError:
+        encoder = None
+    before = draw_clip(EVALUATION_SEED + seed * 1_000_003 + 500_000, 1, HEIGHT, WIDTH)
     with Progress(transient=True) as progress:
         total = scale.scenes * len(FAMILIES) + scale.game_clips
         task = progress.add_task("unseen scenes and styles", total=total)
         for family, g, styles, rng in _scenes(seed, scale):
             batch = _case_batch(g, styles, rng, device)
             answers = _answers(net, batch)
+            if encoder is not None:
+                referred = _referred(batch, before, [s for s, _ in styles], encoder, seed * 1_000_003 + len(cases))
+                answers["reference"] = answer_clip(net, referred)
+                before = g.frames(0, 1)
             found = _measure(batch, answers, [(f"{family}: {s.caption()}", held) for s, held in styles])
             cases += found
             everyone = ("model", "identity", "oracle_lut", "per_frame")
@@ -423,6 +447,12 @@ def _rows(
             Bar(0.0),
             {},
             f"RGB alone over the oracle LUT: {fmean(c.gain('rgb') for c in cases):+.2f} dB",
+        ),
+        Row(
+            "style from one reference picture over its own code", tier,
+            fmean(c.psnr["reference"] for c in cases) - one if "reference" in cases[0].psnr else None,
+            "dB", Bar(-1.5 if big else -3.0), {},
+            "the picture shows another scene" if "reference" in cases[0].psnr else "no reference weights here",
         ),
         over_lut("sample game over the oracle LUT", game, 5 if big else 2, game_note),
     ]
