@@ -233,6 +233,7 @@ class CudaEngine:
             self._costs_ns[grid] = sorted(whole)[2]
             self.reuse_ns = max(self.reuse_ns, sorted(reuse)[2])
             self.compose_ns = max(self.compose_ns, sorted(compose)[5])
+        canvas.path.staging.clear()
 
     def cost_ns(self, grid: int) -> int:
         """What a whole frame of `warm_size` took on `GRIDS[grid]` at warm-up; 0 where it did not run."""

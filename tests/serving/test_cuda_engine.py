@@ -1,0 +1,571 @@
+"""The GPU's frame path, held on the CPU: its answers against the processor's engine, and everything that can fail.
+
+The ops run as their references here. What only a GPU can show (that graphs replay what was captured, that pinned
+copies arrive) waits for one in the tests marked `needs("cuda")`.
+"""
+
+from __future__ import annotations
+
+import copy
+import mmap
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import mirage_bridge
+import mirage_kernels as kernels
+from mirage_plugin import engine as processor
+from mirage_plugin import frame_path
+from mirage_plugin.config import ServeConfig
+from mirage_plugin.cuda_engine import CudaCanvas, CudaEngine
+from mirage_plugin.errors import DeviceError
+from mirage_plugin.frames import FrameEngine, FrameKind, FramePlanes
+from mirage_plugin.model.memory import MemoryState
+from mirage_plugin.model.network import TIERS, MirageNet
+from mirage_plugin.model.noise import fresh_noise
+from mirage_plugin.model.sampling import sample
+from mirage_plugin.profiler import Recorder
+from mirage_plugin.style_input import resolve_style
+from mirage_plugin.styles.parameters import Style, load_style
+
+ORDER = np.array([0, 1, 2])
+SMALL = FrameKind("RGBA8", 64, 96)
+FAR_NS = 60_000_000_000
+CONFIG = ServeConfig(device="cpu", tier="nano", compile=False)
+
+
+def network(seed: int = 0) -> MirageNet:
+    """A network that changes its source."""
+    torch.manual_seed(seed)
+    net = MirageNet(TIERS["nano"]).eval()
+    with torch.no_grad():
+        for layer in (net.head_matrices, net.head_mix, net.head_detail):
+            layer.weight.normal_(0, 0.02)
+    return net
+
+
+def make(kind: FrameKind = SMALL, config: ServeConfig = CONFIG, **options: Any) -> CudaEngine:
+    return CudaEngine(config, net=network(), warm=(kind,), **options)
+
+
+@pytest.fixture(scope="module")
+def engine() -> CudaEngine:
+    return make()
+
+
+def answer(
+    engine: CudaEngine, canvas: CudaCanvas, frame: Any, planes: FramePlanes | None = None, *, late: bool = False,
+    cut: bool = False, strength: float = 1.0, out: Any = None,
+) -> Any:  # fmt: skip
+    planes = planes or FramePlanes()
+    out = np.zeros_like(frame) if out is None else out
+    engine.upload(canvas, frame, planes)
+    engine.read(canvas, frame, ORDER, planes, cut)
+    if canvas.film is None:
+        engine.set_style(canvas, load_style("snow"))
+    assert engine.reuse(canvas) if late else engine.denoise(canvas)
+    engine.compose(canvas, frame, out, ORDER, planes.mask, strength)
+    assert engine.wait(canvas, time.monotonic_ns() + FAR_NS) >= 0
+    return out
+
+
+def noise_frame(kind: FrameKind, seed: int) -> Any:
+    return np.random.default_rng(seed).integers(0, 256, (kind.height, kind.width, 4), np.uint8)
+
+
+def steps_apart(a: Any, b: Any) -> tuple[int, float]:
+    """The largest difference of two pictures, and the share of bytes that differ."""
+    apart = np.abs(a.astype(int) - b.astype(int))
+    return int(apart.max()), float((apart > 0).mean())
+
+
+@pytest.fixture(scope="module")
+def pair() -> Iterator[tuple[processor.Engine, CudaEngine, FrameKind]]:
+    """Both engines with the same weights, in fp32, for frames that just fill a grid of the processor's."""
+    rows, columns = processor.GRIDS[-1]
+    kind = FrameKind("RGBA8", rows * 8, columns * 8, depth=True, motion=True, mask=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(processor, "load_network", lambda tier: network())
+        patch.setattr(processor, "_best_dtype", lambda device: torch.float32)
+        patch.setattr(processor.Engine, "_measure", lambda self: None)
+        yield processor.Engine(CONFIG), make(kind), kind
+
+
+def planes_of(kind: FrameKind, seed: int, motion: Any = None) -> FramePlanes:
+    r = np.random.default_rng(seed)
+    if motion is None:
+        motion = (r.random((kind.height, kind.width, 2)) * 12 - 6).astype(np.float16)
+        motion[5:30, 10:50] = np.nan
+    # Alike in 2x2 pixels: the processor reads one pixel of four of the mask, the GPU all.
+    ids = r.integers(0, 4, (kind.height // 2, kind.width // 2)).astype(np.uint8).repeat(2, 0).repeat(2, 1)
+    return FramePlanes((r.random((kind.height, kind.width)) * 60).astype(np.float32), motion, ids)
+
+
+def test_both_engines_give_the_same_answers(pair: tuple[processor.Engine, CudaEngine, FrameKind]) -> None:
+    """Over frames with moving planes, a cut, and an edit that is carried along.
+
+    One step in fewer than one byte of a thousand: sums in another order put few values over a rounding's edge, and
+    the memory's 8 bits hand at most one such step on to the next frame.
+    """
+    cpu, gpu, kind = pair
+    mine, theirs = cpu.open(kind, 5, len(processor.GRIDS) - 1), gpu.open(kind, 5)
+    cpu.set_style(mine, load_style("snow"))
+    gpu.set_style(theirs, load_style("snow"))
+    for number in range(3):
+        frame, planes = noise_frame(kind, number), planes_of(kind, number)
+        expected = np.zeros_like(frame)
+        cpu.read(mine, frame, ORDER, planes, number == 2)
+        assert cpu.denoise(mine)
+        cpu.compose(mine, frame, expected, ORDER, planes.mask, 0.8)
+        drawn = answer(gpu, theirs, frame, planes, cut=number == 2, strength=0.8)
+        largest, share = steps_apart(drawn, expected)
+        assert largest <= 1, number
+        assert share < 1e-3, number
+        assert np.abs(expected.astype(int) - frame).mean() > 5, "an answer that is the source proves nothing"
+
+    # A whole cell to the right: the processor moves cells, the GPU samples between them, and here both are exact.
+    moved = np.zeros((kind.height, kind.width, 2), np.float16)
+    moved[..., 0] = 8
+    for number in (3, 4):
+        frame, planes = noise_frame(kind, number), planes_of(kind, number, moved)
+        expected = np.zeros_like(frame)
+        cpu.read(mine, frame, ORDER, planes, False)
+        assert cpu.reuse(mine)
+        cpu.compose(mine, frame, expected, ORDER, planes.mask, 1.0)
+        drawn = answer(gpu, theirs, frame, planes, late=True)
+        # At the edges, where something came in from outside, each has its own idea of what stands there.
+        inside = np.s_[:, 8 * (number - 2) : kind.width - 8 * number]
+        largest, share = steps_apart(drawn[inside], expected[inside])
+        assert largest <= 1, number
+        assert share < 1e-2, number
+
+
+def test_several_steps_are_those_of_the_definition() -> None:
+    engine = make(config=ServeConfig(device="cpu", tier="nano", steps=2))
+    canvas = engine.open(SMALL, 9)
+    frame, net, style = noise_frame(SMALL, 1), network(), load_style("snow")
+    drawn = answer(engine, canvas, frame)
+    v = torch.from_numpy(frame[..., :3].astype(np.float32)).permute(2, 0, 1)[None] / 127.5 - 1
+    none = MemoryState(torch.zeros(1, 4, 6, 48), torch.zeros(1, 4, 6, 1))
+    field = fresh_noise(torch.tensor([9]), torch.tensor([0]), 32, 48)
+    with torch.inference_mode():
+        vector = net.style(torch.from_numpy(style.vector().astype(np.float32))[None])
+        expected, _, _ = sample(net, v, field, torch.zeros(1, 8, 12, 24), none, vector, torch.ones(1), steps=2)
+    bytes_ = ((expected[0].permute(1, 2, 0) + 1) * 127.5 + 0.5).floor().clamp(0, 255).numpy().astype(np.uint8)
+    largest, share = steps_apart(drawn[..., :3], bytes_)
+    assert largest <= 1
+    assert share < 1e-2  # the first step's 8-bit answer is rounded in both, at times to either side
+
+
+def test_one_step_is_not_two(engine: CudaEngine) -> None:
+    one = answer(engine, engine.open(SMALL, 9), noise_frame(SMALL, 1))
+    two = make(config=ServeConfig(device="cpu", tier="nano", steps=2))
+    assert steps_apart(one, answer(two, two.open(SMALL, 9), noise_frame(SMALL, 1)))[0] > 1
+
+
+def offered(pixel_format: str, orientation: str, color_space: str, pitch: int = 0) -> mirage_bridge.Offer:
+    return mirage_bridge.Offer(
+        (96, 64), pixel_format, ("depth", "motion", "mask"), orientation, color_space,
+        mirage_bridge.DepthConvention("reversed_z", 0.1, 100.0),
+        mirage_bridge.MotionConvention("uv", "to_current", 0.0), pitch,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("orientation", ["top_down", "bottom_up"])
+def test_conventions_mean_what_they_mean_to_the_processor(orientation: str) -> None:
+    """Raw planes through the captured path, against the processor's conversion of them and a plain path."""
+    offer = offered("BGRA8", orientation, "srgb")
+    kind = frame_path._kind(offer)
+    r = np.random.default_rng(2)
+    frame = noise_frame(SMALL, 4)
+    # Whole 512ths of 64 and 96 pixels: exact in half floats as UV and as pixels, and never quite a half.
+    motion = ((r.integers(-12, 12, (64, 96, 2)) * 2 + 1) / 512).astype(np.float16)
+    motion[10:20, 10:20] = 0.0
+    raw = FramePlanes(r.random((64, 96)).astype(np.float32), motion, r.integers(0, 4, (64, 96)).astype(np.uint8))
+
+    class Job:
+        depth, motion, mask = raw.depth, raw.motion, raw.mask
+
+    metres = frame_path._planes(Job, offer)  # type: ignore[arg-type]
+    assert metres.depth is not None
+    assert metres.motion is not None
+    converted = FramePlanes(metres.depth.astype(np.float32), metres.motion.astype(np.float16), metres.mask)
+    engine = make(kind)
+    canvas, plain = engine.open(kind, 1), engine.open(FrameKind("RGBA8", 64, 96, depth=True, motion=True, mask=True), 1)
+    for number in range(2):  # the second frame has a memory that moves
+        upright = frame[::-1] if orientation == "bottom_up" else frame
+        expected = answer(engine, plain, np.ascontiguousarray(upright[..., [2, 1, 0, 3]]), converted)
+        drawn = answer(engine, canvas, frame, raw)
+        drawn = (drawn[::-1] if orientation == "bottom_up" else drawn)[..., [2, 1, 0, 3]]
+        largest, share = steps_apart(drawn, expected)
+        assert largest <= 1, number
+        assert share < 1e-3, number  # metres are computed in fp32 by both, but not in the same order
+
+
+@pytest.mark.parametrize(
+    ("pixel_format", "dtype", "color_space"),
+    [("RGB10A2", np.uint32, "srgb"), ("RGBA16F", np.float16, "linear"), ("RGB8", np.uint8, "linear")],
+)
+def test_every_pixel_format_is_taken_as_it_stands(pixel_format: str, dtype: Any, color_space: str) -> None:
+    kind = frame_path._kind(offered(pixel_format, "top_down", color_space))
+    engine = make(kind)
+    shape = (64, 96) if pixel_format == "RGB10A2" else (64, 96, 3 if pixel_format == "RGB8" else 4)
+    r = np.random.default_rng(0)
+    frame = r.random(shape).astype(dtype) if dtype == np.float16 else r.integers(0, 256, shape, dtype)
+    none = planes_of(kind, 1)
+    same = answer(engine, engine.open(kind, 0), frame, none, strength=0.0)
+    assert np.array_equal(same, frame)
+    assert not np.array_equal(answer(engine, engine.open(kind, 0), frame, none), frame)
+
+
+def test_in_shared_memory_nothing_is_copied_on_the_way(engine: CudaEngine) -> None:
+    kind = FrameKind("RGBA8", 64, 96, pitch_bytes=400)
+    mapping = mmap.mmap(-1, 1 << 16)
+    whole = np.frombuffer(memoryview(mapping), np.uint8)
+    frame = np.ndarray((64, 96, 4), np.uint8, whole, 64, (400, 4, 1))
+    out = np.ndarray((64, 96, 4), np.uint8, whole, 64 + 400 * 70, (400, 4, 1))
+    frame[...] = noise_frame(SMALL, 3)
+    shared, own = engine.open(kind, 1), engine.open(SMALL, 1)
+    answer(engine, shared, frame, out=out)
+    assert not shared.path.staging
+    assert np.array_equal(out, answer(engine, own, np.ascontiguousarray(frame)))
+    assert set(own.path.staging) == {"frame", "answer"}
+
+
+def test_a_path_goes_back_and_to_the_next_game_of_its_kind(engine: CudaEngine) -> None:
+    first = engine.open(SMALL, 1)
+    path = first.path
+    drawn = answer(engine, first, noise_frame(SMALL, 3))
+    other = engine.open(SMALL, 1)
+    assert other.path is not path, "a path is one game's"
+    del first
+    again = engine.open(SMALL, 1)
+    assert again.path is path
+    assert np.array_equal(answer(engine, again, noise_frame(SMALL, 3)), drawn), "nothing of the last game is left"
+
+
+def test_a_frame_depends_on_the_memory_until_it_is_reset(engine: CudaEngine) -> None:
+    frame = noise_frame(SMALL, 3)
+    canvas, other = engine.open(SMALL, 1), engine.open(SMALL, 1)
+    answer(engine, canvas, noise_frame(SMALL, 8))
+    answer(engine, other, noise_frame(SMALL, 8))
+    remembered, cut = answer(engine, canvas, frame), answer(engine, other, frame, cut=True)
+    assert not np.array_equal(remembered, cut)
+
+
+def test_an_edit_that_is_not_finite_is_the_source_and_reseeds(engine: CudaEngine) -> None:
+    canvas, frame = engine.open(SMALL, 1), noise_frame(SMALL, 3)
+    answer(engine, canvas, frame)
+    with torch.inference_mode():
+        kept = canvas.path.film.clone()
+        canvas.path.film.fill_(torch.nan)
+    assert np.array_equal(answer(engine, canvas, frame), frame)
+    with torch.inference_mode():
+        canvas.path.film.copy_(kept)
+    before = canvas.resets
+    healed = answer(engine, canvas, frame)
+    assert canvas.resets == before + 1
+    assert not np.array_equal(healed, frame)
+    answer(engine, canvas, frame)
+    assert canvas.resets == before + 1, "one bad frame is one reset"
+
+
+def test_a_late_answer_raises_in_time_and_settles_later(engine: CudaEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    canvas, frame = engine.open(SMALL, 1), noise_frame(SMALL, 3)
+    answer(engine, canvas, frame)
+    done = canvas.path.settled
+    canvas.path.busy_since_ns = time.monotonic_ns()
+    monkeypatch.setattr(canvas.path, "settled", lambda: False)
+    began_ns = time.monotonic_ns()
+    with pytest.raises(DeviceError, match="late"):
+        engine.wait(canvas, began_ns + 3_000_000)
+    assert not engine.settled(canvas)
+    with pytest.raises(DeviceError, match="late"):
+        engine.upload(canvas, frame, FramePlanes())
+    monkeypatch.setattr(canvas.path, "settled", done)
+    assert engine.settled(canvas)
+    answer(engine, canvas, frame)
+
+
+def mended(engine: CudaEngine) -> None:
+    for thread in threading.enumerate():
+        if thread.name == "mend":
+            thread.join(60)
+    assert not engine.lost
+
+
+def test_a_device_that_is_back_serves_again() -> None:
+    told: list[str] = []
+    engine = CudaEngine(CONFIG, told.append, net=network(), warm=(SMALL,))
+    canvas, frame = engine.open(SMALL, 1), noise_frame(SMALL, 3)
+    drawn, path = answer(engine, canvas, frame), canvas.path
+
+    def broken() -> None:
+        raise RuntimeError("CUDA error: unspecified launch failure\nCompile with TORCH_USE_CUDA_DSA")
+
+    canvas.work.net = broken
+    with pytest.raises(DeviceError, match="unspecified launch failure"):
+        engine.denoise(canvas)
+    mended(engine)
+    assert sum("unspecified launch failure" in sentence for sentence in told) == 1
+    with pytest.raises(DeviceError):
+        engine.compose(canvas, frame, np.zeros_like(frame), ORDER, None, 1.0)  # of a frame that was lost with it
+    again = answer(engine, canvas, frame, cut=True)
+    assert canvas.path is not path
+    canvas.frame = 0
+    assert np.array_equal(answer(engine, canvas, frame, cut=True), drawn)
+    assert again.shape == drawn.shape
+
+
+def test_a_device_that_hangs_is_lost_and_the_processor_takes_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = make()
+    canvas, frame = engine.open(SMALL, 1), noise_frame(SMALL, 3)
+    answer(engine, canvas, frame)
+
+    class Substitute:
+        def __init__(self, config: ServeConfig, tell: Any) -> None:
+            assert config.device == "cpu"
+
+    def dead() -> None:
+        raise RuntimeError("the device does not answer")
+
+    monkeypatch.setattr(processor, "Engine", Substitute)
+    monkeypatch.setattr(engine, "_probe", dead)
+    monkeypatch.setattr(canvas.path, "settled", lambda: False)
+    canvas.path.busy_since_ns = time.monotonic_ns() - 2_000_000_000
+    with pytest.raises(DeviceError, match="for a second"):
+        engine.upload(canvas, frame, FramePlanes())
+    for thread in threading.enumerate():
+        if thread.name == "mend":
+            thread.join(60)
+    assert isinstance(engine.successor, Substitute)
+    assert engine.settled(canvas), "what is dead writes nothing"
+    newcomer = engine.open(SMALL, 2)
+    with pytest.raises(DeviceError, match="lost"):
+        engine.upload(newcomer, frame, FramePlanes())
+
+
+def test_out_of_memory_goes_on_with_fewer_cells() -> None:
+    kind = FrameKind("RGBA8", 400, 648)
+    told: list[str] = []
+    engine = CudaEngine(CONFIG, told.append, net=network(), warm=())
+    canvas = engine.open(kind, 1)
+    sizes = {work.size.content for work in canvas.path.works.values()}
+    assert canvas.fit.content == (400, 648)
+    assert len(sizes) == 2
+
+    def full() -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    engine.set_style(canvas, Style.make("plain", {}))
+    canvas.work.net = full
+    with pytest.raises(DeviceError, match="memory"):
+        engine.denoise(canvas)
+    assert canvas.fit.content == min(sizes)
+    assert canvas.fresh
+    assert not engine.lost
+    answer(engine, canvas, np.zeros((400, 648, 4), np.uint8))
+    assert len(told) == 1
+
+
+def test_what_a_machine_lacks_is_done_without_and_said_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[str] = []
+    engine = CudaEngine(CONFIG, told.append, net=network(), warm=(SMALL,))
+    assert not told
+    engine._graphs = True  # which a processor has not
+    expected = answer(engine, engine.open(SMALL, 1), noise_frame(SMALL, 3))
+    bgra = FrameKind("BGRA8", 64, 96)
+    drawn = answer(engine, engine.open(bgra, 1), np.ascontiguousarray(noise_frame(SMALL, 3)[..., [2, 1, 0, 3]]))
+    assert np.array_equal(drawn[..., [2, 1, 0, 3]], expected)
+    engine.open(FrameKind("RGB8", 64, 96), 1)
+    assert [sentence.split(",")[0] for sentence in told] == ["no CUDA graphs"]
+
+
+def test_the_engine_of_a_machine_without_a_gpu_is_the_processors(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[ServeConfig] = []
+
+    class Substitute:
+        def __init__(self, config: ServeConfig, tell: Any) -> None:
+            made.append(config)
+
+    monkeypatch.setattr(processor, "Engine", Substitute)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert isinstance(processor.load_engine(ServeConfig()), Substitute)
+    with pytest.raises(DeviceError):
+        processor.load_engine(ServeConfig(device="cuda"))
+
+    # A driver that is there and does not work.
+    import mirage_plugin.cuda_engine as gpu
+
+    def broken(config: ServeConfig, tell: Any) -> None:
+        raise RuntimeError("CUDA driver version is insufficient")
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(gpu, "CudaEngine", broken)
+    told: list[str] = []
+    assert isinstance(processor.load_engine(ServeConfig(), told.append), Substitute)
+    assert made[-1].device == "cpu"
+    assert "insufficient" in told[0]
+    with pytest.raises(DeviceError, match="insufficient"):
+        processor.load_engine(ServeConfig(device="cuda"))
+
+
+class Game:
+    """A game and the sidecar's side of it, over a real host in this process."""
+
+    def __init__(self, engine: FrameEngine, where: str) -> None:
+        self.host = mirage_bridge.Host(bind=where, capabilities=mirage_bridge.Capabilities(min_size=(1, 1)))
+        self.session = mirage_bridge.Session(where, size=(96, 64), planes=(), budget_ms=400.0, delivery="wait")
+        self.stream: frame_path.Stream | None = None
+        self.engine, self.recorder = engine, Recorder()
+        until = time.monotonic() + 30
+        while self.stream is None or self.session.state != "ready":
+            assert time.monotonic() < until, self.session.refusal
+            self.poll()
+            self.session.wait_ready(0.01)
+
+    def poll(self) -> None:
+        for event in self.host.poll(0.01):
+            if isinstance(event, mirage_bridge.SessionOpened):
+                self.stream = frame_path.Stream(self.engine, event.session, self.recorder, resolve_style, "snow")
+
+    def play(self, pixels: Any) -> frame_path.Served:
+        frame = self.session.begin_frame()
+        frame.pixels[:] = pixels
+        self.session.end_frame(frame)
+        assert self.stream is not None
+        until = time.monotonic() + 30
+        while (job := self.stream.session.take_newest()) is None:
+            assert time.monotonic() < until
+            self.poll()
+        return self.stream.serve(job, [])
+
+    def close(self) -> None:
+        self.session.close()
+        self.host.close()
+        self.recorder.close()
+
+
+@pytest.fixture
+def game(tmp_path: Any) -> Iterator[Game]:
+    playing = Game(make(), f"ipc://{tmp_path}/m")
+    yield playing
+    playing.close()
+
+
+def test_a_game_is_answered_from_slot_to_slot(game: Game) -> None:
+    frame = noise_frame(SMALL, 3)
+    assert game.play(frame).kind == "styled"
+    answer_ = game.session.poll_answer()
+    assert answer_.kind == "styled"
+    assert not np.array_equal(np.array(answer_.pixels), frame)
+    assert game.stream is not None
+    canvas = game.stream.canvas
+    assert isinstance(canvas, CudaCanvas)
+    assert not canvas.path.staging, "frames and answers stay in shared memory"
+
+
+def test_frames_of_a_lost_device_are_answered_by_the_source(game: Game) -> None:
+    frame = noise_frame(SMALL, 3)
+    assert game.play(frame).kind == "styled"
+    stream, engine = game.stream, game.engine
+    assert stream is not None
+    assert isinstance(engine, CudaEngine)
+    canvas = stream.canvas
+    assert isinstance(canvas, CudaCanvas)
+
+    def broken() -> None:
+        raise RuntimeError("CUDA error: device-side assert triggered")
+
+    canvas.work.net = broken
+    began_ns = time.monotonic_ns()
+    assert game.play(frame).kind == "source"
+    assert time.monotonic_ns() - began_ns < 400_000_000
+    mended(engine)
+    kinds = [game.play(frame).kind for _ in range(3)]
+    assert kinds[-1] == "styled"
+
+
+def test_a_slot_that_the_device_may_still_write_is_not_given_away(game: Game, monkeypatch: pytest.MonkeyPatch) -> None:
+    frame = noise_frame(SMALL, 3)
+    assert game.play(frame).kind == "styled"
+    stream = game.stream
+    assert stream is not None
+    canvas = stream.canvas
+    assert isinstance(canvas, CudaCanvas)
+    path, done = canvas.path, canvas.path.settled
+    answers = iter([True])  # the upload's look finds it idle; from composing on it hangs
+    path.busy_since_ns = time.monotonic_ns()
+    monkeypatch.setattr(path, "settled", lambda: next(answers, False))
+    began_ns = time.monotonic_ns()
+    served = game.play(frame)
+    assert served.kind == "source"
+    assert time.monotonic_ns() - began_ns < 400_000_000, "the source is the answer within the budget"
+    assert stream._unfinished is not None
+    monkeypatch.setattr(path, "settled", done)
+    path.busy_since_ns = 0
+    game.play(frame)
+    assert stream._unfinished is None
+
+
+def test_a_successor_takes_over_its_games(game: Game) -> None:
+    assert game.stream is not None
+    game.stream.succeed(make())
+    assert game.play(noise_frame(SMALL, 3)).kind == "styled"
+
+
+def test_waiting_frames_are_uploaded_ahead_once(game: Game, monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = game.stream
+    assert stream is not None
+    uploads: list[Any] = []
+    upload = game.engine.upload
+    monkeypatch.setattr(game.engine, "upload", lambda *given: (uploads.append(given), upload(*given))[1])
+    take = stream.session.take_newest
+
+    def take_and_prefetch() -> Any:
+        job = take()
+        if job is not None:
+            stream.prefetch(job)
+        return job
+
+    monkeypatch.setattr(stream.session, "take_newest", take_and_prefetch)
+    assert game.play(noise_frame(SMALL, 3)).kind == "styled"
+    assert len(uploads) == 1
+
+
+@pytest.mark.needs("cuda")
+def test_on_a_gpu_graphs_and_plain_launches_and_the_references_agree() -> None:
+    kind = FrameKind("RGBA8", 360, 640, depth=True, motion=True, mask=True)
+    told: list[str] = []
+    captured = CudaEngine(ServeConfig(device="cuda", tier="nano"), told.append, net=network(), warm=(kind,))
+    assert not told
+    eager = CudaEngine(ServeConfig(device="cuda", tier="nano"), net=network(), warm=())
+    eager._graphs = False
+    reference = make(kind)
+    engines = (captured, eager, reference)
+    canvases = [engine.open(kind, 3) for engine in engines]
+    for number in range(4):
+        frame, planes = noise_frame(kind, number), planes_of(kind, number)
+        drawn = [answer(engine, canvas, frame, planes) for engine, canvas in zip(engines, canvases, strict=True)]
+        assert np.array_equal(drawn[0], drawn[1]), "a graph is the launches that were captured"
+        apart = np.abs(drawn[0].astype(int) - drawn[2]).mean()
+        assert apart < 1.0, f"bf16 against fp32: {apart} steps of 255 on average"
+    assert kernels.HAS_TRITON
+
+
+def test_what_a_game_keeps_can_be_copied_by_nobody(engine: CudaEngine) -> None:
+    """Two games of one kind have their own memories, noise and styles."""
+    frame = noise_frame(SMALL, 3)
+    one, two = engine.open(SMALL, 1), engine.open(SMALL, 1)
+    engine.set_style(one, load_style("snow"))
+    engine.set_style(two, load_style("ink"))
+    assert not np.array_equal(answer(engine, one, frame), answer(engine, two, frame))
+    three = engine.open(SMALL, 1)
+    engine.set_style(three, copy.deepcopy(load_style("snow")))
+    engine.upload(one, frame, FramePlanes())
+    assert np.array_equal(answer(engine, three, frame), answer(engine, engine.open(SMALL, 1), frame))
