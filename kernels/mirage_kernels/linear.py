@@ -186,7 +186,7 @@ def _linear_kernel(
 _WIDE = Config({"BM": 128, "BN": 128, "BK": 64}, 8, 3)
 _NARROW = Config({"BM": 64, "BN": 64, "BK": 64}, 4, 3)
 # fp32 operands are twice as large, and run on the ordinary units.
-_EXACT = Config({"BM": 64, "BN": 32, "BK": 32}, 4, 2)
+_EXACT = Config({"BM": 32, "BN": 32, "BK": 32}, 4, 2)
 _ENOUGH = 264
 
 
