@@ -148,9 +148,11 @@ class CudaEngine:
     def __init__(
         self, config: ServeConfig, tell: Callable[[str], None] = lambda _: None, *, net: MirageNet | None = None,
         dtype: torch.dtype | None = None, fp8: bool = False, warm: Sequence[FrameKind] = COMMON,
+        sizes: int = len(GRIDS),
     ) -> None:  # fmt: skip
         """Load the tier's network (or take `net`), capture the `warm` kinds, and measure; `tell` as `Engine`.
 
+        A path has the `sizes` largest working sizes. `fp8` where weights between the stages may be e4m3.
         `config.device` "cpu" runs the ops' references in fp32. Raises `WeightsError`, `DeviceError` or `ConfigError`.
         """
         self._config, self._tell_all, self._told = config, tell, set[str]()
@@ -164,7 +166,7 @@ class CudaEngine:
         self.tier = net.tier.name
         # Styles are few and small; their encoder stays on the processor, between frames.
         self._net = net.float().cpu().eval().requires_grad_(False)
-        self._fp8 = fp8
+        self._fp8, self._sizes = fp8, sizes
         self._graphs = self.device.type == "cuda"
         self._kept: dict[FrameKind, list[Path]] = {}
         self._costs_ns = [0] * len(GRIDS)
@@ -266,7 +268,7 @@ class CudaEngine:
         """Make and capture a path with every working size that is smaller than the one before and fits."""
         path = Path(self._weights, kind)
         path.synchronize()
-        sizes = [WorkingSize.of(kind.height, kind.width, grid) for grid in range(len(GRIDS))]
+        sizes = [WorkingSize.of(kind.height, kind.width, grid) for grid in range(self._sizes)]
         with torch.cuda.stream(path.stream):
             for size, smaller in zip(sizes, (*sizes[1:], None), strict=True):
                 if smaller is not None and size.content == smaller.content:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from mirage_plugin.styles.parameters import VECTOR_SIZE
 from mirage_plugin.train.worlds.gbuffer import SKY_DEPTH, GBuffer, Material
-from mirage_plugin.train.worlds.program import restyle
+from mirage_plugin.train.worlds.program import plain_light, restyle
 
 __all__ = ["CHART_SIZE", "MAPS", "chart", "chart_maps"]
 
@@ -79,8 +79,9 @@ def _surfaces() -> tuple[GBuffer, Tensor]:
         ident=none.to(torch.int16), motion=torch.zeros(count, 2, 2, 2), visible=none.bool(),
         hud=torch.zeros(count, 4, 2, 2), cut=torch.zeros(count, 1, 1, 1, dtype=torch.bool),
     )  # fmt: skip
-    light = buffer.direct * 0.7 + buffer.ambient * 0.45
-    return buffer, torch.where(buffer.material == Material.SKY, albedo, (albedo * light).clamp(0, 1))
+    # What the plain style makes of them: a style is what it changes about a game's own picture.
+    lit = (albedo * plain_light(buffer)).clamp(0, 1)
+    return buffer, torch.where(buffer.material == Material.SKY, albedo, lit)
 
 
 def chart(natural: Tensor) -> Tensor:

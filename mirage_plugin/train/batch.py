@@ -91,9 +91,9 @@ def _draw_pairs(
     All lists have one entry per frame of `g`; `smooth` bool [N]: whether the game anti-aliases; `grain` as in
     `draw_source`.
     """
-    source = draw_source(g, looks, grain)
+    source, clean = draw_source(g, looks, grain)
     natural, scaled = style_tensor(styles)
-    truth = restyle(as_shown(g, looks), natural, noise, source)
+    truth = restyle(as_shown(g, clean), natural, noise, source)
     chosen = smooth[:, None, None, None]
     source = torch.where(chosen, (_smooth_edges(source, g) * 255).round() / 255, source)
     truth = torch.where(chosen, _smooth_edges(truth, g), truth)

@@ -33,7 +33,7 @@ from mirage_plugin.train.metrics import gradient_energy, oracle_lut, psnr, warp_
 from mirage_plugin.train.pool import EVALUATION_SEED
 from mirage_plugin.train.report import Bar, Row
 from mirage_plugin.train.worlds.gbuffer import GBuffer
-from mirage_plugin.train.worlds.program import restyle
+from mirage_plugin.train.worlds.program import as_shown, restyle
 from mirage_plugin.train.worlds.raycast import Window, cast_clip
 from mirage_plugin.train.worlds.scenes import Camera, draw_scene
 from mirage_plugin.train.worlds.styles import random_style, style_tensor
@@ -363,7 +363,8 @@ def _stick_row(net: MirageNet, seed: int, tier: str, device: torch.device) -> Ro
     for t in range(g.depth.shape[0]):
         answers.append(play.step(batch, t))
         natural, _ = style_tensor([style])
-        truths.append(restyle(g.frames(t, t + 1), natural, play.noise.cpu(), source[t : t + 1]) * 2 - 1)
+        shown = as_shown(g.frames(t, t + 1), source[t : t + 1])
+        truths.append(restyle(shown, natural, play.noise.cpu(), source[t : t + 1]) * 2 - 1)
     start, stop = 10, 10 + STICK_FRAMES
     place = torch.stack(
         torch.meshgrid(torch.arange(HEIGHT), torch.arange(WIDTH), indexing="ij")[::-1]

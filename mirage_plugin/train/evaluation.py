@@ -35,7 +35,7 @@ from mirage_plugin.train.pool import EVALUATION_SEED, draw_clip
 from mirage_plugin.train.report import Bar, Row, contact_sheet, print_rows, write_rows
 from mirage_plugin.train.sample_game import game_clips
 from mirage_plugin.train.worlds.gbuffer import GBuffer
-from mirage_plugin.train.worlds.program import restyle
+from mirage_plugin.train.worlds.program import as_shown, restyle
 from mirage_plugin.train.worlds.scenes import FAMILIES
 from mirage_plugin.train.worlds.styles import random_style, style_tensor
 
@@ -278,7 +278,7 @@ def _game_batch(
     for style in styles:
         noise = clip_noise(g, int(torch.randint(1 << 31, (), generator=rng)))
         natural, scaled = style_tensor([style] * g.depth.shape[0])
-        truth = restyle(g, natural, noise, source)
+        truth = restyle(as_shown(g, source), natural, noise, source)
         pairs.append((g, source * 2 - 1, truth * 2 - 1, noise, scaled))
     return pair_batch(pairs, device)
 

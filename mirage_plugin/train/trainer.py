@@ -73,7 +73,7 @@ class Recipe:
 
 def _recipe(tier: str, device: torch.device) -> Recipe:
     if device.type == "cpu":
-        stages = (Stage(0.6, 22, 1, 128, 160, 0.1), Stage(1.0, 6, 4, 128, 160, 0.3))
+        stages = (Stage(0.7, 22, 1, 128, 160, 0.1), Stage(1.0, 6, 4, 128, 160, 0.3))
         return Recipe(stages, 3e-3, 6, 500, 4, 1, 1)
     batch = {"nano": 256, "small": 128, "base": 96}[tier]
     rate = {"nano": 3e-3, "small": 1.5e-3, "base": 1e-3}[tier]

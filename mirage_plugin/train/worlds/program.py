@@ -18,7 +18,7 @@ from mirage_plugin.styles.parameters import PARAMETERS
 from mirage_plugin.train.worlds.gbuffer import GBuffer, Material
 from mirage_plugin.train.worlds.textures import choice, uniform
 
-__all__ = ["Look", "as_shown", "draw_source", "random_look", "restyle"]
+__all__ = ["Look", "as_shown", "draw_source", "plain_light", "random_look", "restyle"]
 
 _LUMA = (0.2126, 0.7152, 0.0722)
 
@@ -255,34 +255,34 @@ def _columns(looks: list[Look], device: torch.device) -> Callable[[str], Tensor]
     return column
 
 
-# The light that `as_shown` takes a game's materials to be seen in: sun, and light from everywhere. The plain style
-# (sun 0.75, ambient 0.4) draws a surface in it at 0.69 of its albedo.
-_USUAL_SUN, _USUAL_AMBIENT, _USUAL_LEVEL = 0.55, 0.75, 0.69
+def plain_light(g: GBuffer) -> Tensor:
+    """The light of the plain style: [N, 3, H, W], what a game's albedo times it looks like when nothing is restyled."""
+    plain = {p.name: torch.tensor(p.default, device=g.depth.device).view(1, -1, 1, 1) for p in PARAMETERS}
+    light = g.direct.float() * plain["sun"] * plain["sun_colour"] + g.lamp.float() * plain["lamps"]
+    light = light + g.ambient.float() * plain["ambient"] * plain["ambient_colour"]
+    return light + (g.material == Material.EMISSIVE) * 0.9 * plain["emissive"]
 
 
-def as_shown(g: GBuffer, looks: list[Look]) -> GBuffer:
-    """Frames whose materials have the colours that their games show them in, `looks` one per frame.
+def as_shown(g: GBuffer, source: Tensor) -> GBuffer:
+    """Frames whose materials are such that the plain style draws just what the game showed.
 
-    A game that is dark, pale or warm stays so in every style: how much of a dark picture is dark paint and how much
-    is exposure is nothing that anyone could tell from the picture, so the truth must not depend on it.
+    `source` float32 [N, 3, H, W] in [0, 1] is the game's picture without the defects of its screen. How much of a
+    dark picture is dark paint, and how much is a weak lamp or low exposure, nobody can tell from the picture; so the
+    truth must not depend on it. A game that is dark, pale or warm stays so in every style.
     """
-    column = _columns(looks, g.depth.device)
-    light = _USUAL_SUN * column("sun") * column("sun_colour")
-    light = light + _USUAL_AMBIENT * column("ambient") * column("ambient_colour")
-    grade = (column("exposure"), column("contrast"), column("saturation"), column("temperature"))
-
-    def shown(colour: Tensor) -> Tensor:
-        return (_post(colour.float() * light, *grade) / _USUAL_LEVEL).clamp(0, 1).to(colour.dtype)
-
-    flat, albedo = shown(g.flat), shown(g.albedo)
-    return replace(g, flat=flat, albedo=torch.lerp(flat, albedo, column("texture").to(albedo.dtype)))
+    albedo = g.albedo.float()
+    # Dark paint has no ratio: a little is added on both sides.
+    ratio = ((source + 0.02) / (albedo * plain_light(g) + 0.02)).clamp(0, 5)
+    shown = {"albedo": albedo * ratio, "flat": g.flat.float() * ratio}
+    return replace(g, **{name: value.clamp(0, 1.5).to(g.albedo.dtype) for name, value in shown.items()})
 
 
-def draw_source(g: GBuffer, looks: list[Look], grain: Tensor) -> Tensor:
-    """Draw frames as their games would.
+def draw_source(g: GBuffer, looks: list[Look], grain: Tensor) -> tuple[Tensor, Tensor]:
+    """Draw frames as their games would: the picture, and the same without the defects of its screen.
 
     `looks` has one entry per frame of `g`; `grain` float32 [N, 1, H, W], unit normal, is the game's own noise.
-    Returns float32 [N, 3, H, W] in [0, 1], on the 8-bit grid.
+    Returns two of float32 [N, 3, H, W] in [0, 1]: the picture
+    on the 8-bit grid, and what it was before pixels, blur, noise, few levels and the HUD.
     """
     device = g.depth.device
     column = _columns(looks, device)
@@ -315,4 +315,4 @@ def draw_source(g: GBuffer, looks: list[Look], grain: Tensor) -> Tensor:
     out = torch.where(levels > 0, (out * levels).round() / levels.clamp_min(1), out)
     hud = g.hud.float()
     out = torch.lerp(out, hud[:, :3], hud[:, 3:])
-    return (out.clamp(0, 1) * 255).round() / 255
+    return (out.clamp(0, 1) * 255).round() / 255, rgb
