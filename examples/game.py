@@ -45,9 +45,10 @@ from arena.clock import FrameTimes
 from arena.hud import GOLD, Hud
 from arena.play import Controls, Game
 from arena.record import Dump, Recorder, as_surface, open_recorder
+from arena.renderer import Planes
 
 STYLES = "snow,ink,cel,noir,watercolour,neon,desert,lava,night"
-STAGES = ("play", "draw", "planes", "publish", "wait", "show")
+STAGES = ("play", "draw", "publish", "wait", "show")
 PLANES = ("depth", "motion", "mask")
 
 
@@ -352,21 +353,15 @@ class Play:
         view = game.view()
         clock.append(time.perf_counter())
         frame = self.session.begin_frame()
-        pixels = np.asarray(frame.pixels)
-        self.renderer.draw(view, pixels)
-        clock.append(time.perf_counter())
         # The plain arrays are used up before `end_frame`.
+        pixels, planes = np.asarray(frame.pixels), Planes()
         if frame.in_shared_memory:
-            if frame.depth is not None:
-                self.renderer.write_depth(np.asarray(frame.depth))
-            if frame.motion is not None:
-                self.renderer.write_motion(view, np.asarray(frame.motion))
-            if frame.mask is not None:
-                self.renderer.write_mask(np.asarray(frame.mask))
+            planes = Planes(_plain(frame.depth), _plain(frame.motion), _plain(frame.mask))
+        self.renderer.draw(view, pixels, planes)
         clock.append(time.perf_counter())
         dumping = self.dump is not None and self.tally.frames % options.dump_every == 0
         self._source = pixels.copy() if desk.wipe or dumping else None
-        del pixels
+        del pixels, planes
         frame_id = self.session.end_frame(frame, camera_cut=game.camera_cut, input_ns=input_ns)
         self._inputs.append((frame_id, input_ns))
         clock.append(time.perf_counter())
@@ -482,7 +477,6 @@ class Play:
             "budget_ms": self.options.budget_ms,
             "host": dict(self.session.host_info),
             "game_ms": times.summary("game"),
-            "planes_ms": times.summary("planes"),
             "wait_ms": times.summary("wait"),
             "frame_ms": times.summary("frame"),
             "service_ms": times.summary("service"),
@@ -493,6 +487,10 @@ class Play:
             "crystals": self.game.found,
             "level": self.game.level,
         }
+
+
+def _plain(plane: Any) -> np.ndarray[Any, Any] | None:
+    return None if plane is None else np.asarray(plane)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -516,8 +514,7 @@ def main(arguments: list[str] | None = None) -> int:
             f"{report['frames']} frames at {report['fps']} fps: {answered['styled']} styled, "
             f"{answered['reprojected']} reprojected, {answered['source']} source, "
             f"{report['unanswered']} unanswered; "
-            f"game {report['game_ms']['p50']} ms, planes {report['planes_ms']['p50']} ms, "
-            f"wait {report['wait_ms']['p50']} ms (p50)"
+            f"game {report['game_ms']['p50']} ms, wait {report['wait_ms']['p50']} ms (p50)"
         )
     return 0
 

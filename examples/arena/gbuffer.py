@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from arena.renderer import FAR_M, HAZE, Renderer, View, haze_share
+from arena.renderer import FAR_M, HAZE, Planes, Renderer, View, haze_share
 from arena.textures import Material
 
 __all__ = ["HAZE_COLOUR", "GBuffer", "gbuffer"]
@@ -57,13 +57,10 @@ def gbuffer(renderer: Renderer, view: View) -> GBuffer:
         raise ValueError("this world keeps no materials; make the game with Game(seed, everything=True)")
     height, width = renderer.height, renderer.width
     source = np.empty((height, width, 4), np.uint8)
-    renderer.draw(view, source)
     depth = np.empty((height, width), np.float32)
     motion = np.empty((height, width, 2), np.float32)
     mask = np.empty((height, width), np.uint8)
-    renderer.write_depth(depth)
-    renderer.write_motion(view, motion)
-    renderer.write_mask(mask)
+    renderer.draw_in_numpy(view, source, Planes(depth, motion, mask))
     albedo = _rgb(baked.albedo.take(renderer.texel)) / np.float32(255)
     light = _rgb(baked.light.take(renderer.texel)) * np.float32(1 / 128)
     material = baked.material.take(renderer.texel)

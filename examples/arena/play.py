@@ -128,9 +128,9 @@ class Game:
         self.guards: list[Guard] = []
         self._populate()
 
-    def renderer(self, width: int = 640, height: int = 360) -> Renderer:
-        """A renderer of this game's world at this size."""
-        return Renderer(self.world, self.baked, self.art, width, height)
+    def renderer(self, width: int = 640, height: int = 360, *, native: bool = True) -> Renderer:
+        """A renderer of this game's world at this size; `native=False`: by numpy alone."""
+        return Renderer(self.world, self.baked, self.art, width, height, native)
 
     def frames(self, count: int, size: tuple[int, int] = (640, 360)) -> Iterator[Rendered]:
         """Play `count` frames on autopilot and draw each: the same frames for the same seed, every time."""

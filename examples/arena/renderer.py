@@ -9,6 +9,9 @@ in metres) and motion (pixels).
 Two passes find the spans. The first sees what stands on the ground, the second what hangs above (ceilings,
 lintels, roof fronts); as all roofs have one height, a ray that passes above one can never meet another, and
 the nearer of the two is what a pixel shows.
+
+`raycast.c` does the same column by column, several times faster, and draws where it can be compiled; what is
+written here is what it means, what draws elsewhere, and what a G-buffer is taken from.
 """
 
 import math
@@ -21,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from arena.bake import FACE_MIPS, FACE_TEXELS, FLAT_MIPS, FLAT_TEXELS, SKY_SIZE, SKY_TOP, Baked
+from arena.native import BILLBOARD, PlanesAt, SceneAt, Shot, address, load_raycaster
 from arena.textures import Material, SpriteArt
 from arena.world import OPEN, ROOF, World
 
@@ -32,6 +36,7 @@ __all__ = [
     "MASK_WORLD",
     "Camera",
     "DrawnSprite",
+    "Planes",
     "Renderer",
     "Sprite",
     "View",
@@ -44,6 +49,7 @@ MASK_WORLD, MASK_OBJECT, MASK_SKY = 1, 2, 3
 FOCAL = 1.16
 """Focal length as a share of the frame's height: 47 degrees from bottom to top."""
 NEAR_M = 0.12
+CEILING_M = 3.0
 BAND_PIXELS = 32_000
 SKY_INVERSE = 1e-6
 """Inverse depth kept for the sky while drawing: as good as endless, and still safe to divide by."""
@@ -89,6 +95,20 @@ class View:
 
 
 @dataclass(frozen=True)
+class Planes:
+    """What a frame is drawn with besides its colours; None where nobody wants it.
+
+    `depth` float32 [H, W], view-space z in metres, `FAR_M` for the sky. `motion` float16 (or float32) [H, W, 2],
+    (x, y) in pixels to where that piece of surface was in the frame before: previous = current + motion.
+    `mask` uint8 [H, W], 1 world, 2 sprites, 3 sky (0, a HUD, comes later).
+    """
+
+    depth: NDArray[np.float32] | None = None
+    motion: NDArray[Any] | None = None
+    mask: NDArray[np.uint8] | None = None
+
+
+@dataclass(frozen=True)
 class DrawnSprite:
     """A sprite of the last frame: where it is seen, and what of it.
 
@@ -116,14 +136,34 @@ class _Art:
     material: Material
 
 
+class _ArtTable:
+    """All sprites' pictures by number and mip, for `raycast.c`; `index` has the numbers by name."""
+
+    def __init__(self, art: dict[str, _Art]) -> None:
+        self.index = {name: number for number, name in enumerate(art)}
+        shape = len(art), max(len(one.texels) for one in art.values())
+        self.texels, self.solid, self.rows, self.columns = (np.zeros(shape, np.int64) for _ in range(4))
+        # Heights that send on to the next mip, where there is one.
+        self.too_tall = np.zeros(shape, np.int64)
+        self.emissive = np.array([[one.emissive] for one in art.values()], np.float32)
+        for number, one in enumerate(art.values()):
+            for level, (texels, solid) in enumerate(zip(one.texels, one.solid, strict=True)):
+                self.texels[number, level], self.solid[number, level] = texels.ctypes.data, solid.ctypes.data
+                self.rows[number, level], self.columns[number, level] = texels.shape
+                if level + 1 < len(one.texels):
+                    self.too_tall[number, level] = texels.shape[0]
+
+
 class Renderer:
     """Draws frames of one world at one size. All buffers are made here; `draw` allocates only small arrays.
 
-    `stage_ms` holds what each stage of the last frame took, in milliseconds.
+    `iz` float32 [H, W] is the inverse depth of the last frame; another array may be put in its place between
+    frames. `stage_ms` holds what each stage of the last frame took, in milliseconds. `compiled` says whether
+    `draw` runs compiled code; `native=False` asks for numpy's.
     """
 
     def __init__(
-        self, world: World, baked: Baked, art: dict[str, SpriteArt], width: int, height: int
+        self, world: World, baked: Baked, art: dict[str, SpriteArt], width: int, height: int, native: bool = True
     ) -> None:
         if not (16 <= width <= 16384 and 16 <= height <= 16384):
             raise ValueError(f"a frame of {width}x{height} cannot be drawn; give 16 to 16384 a side")
@@ -169,12 +209,127 @@ class Renderer:
         self._per_metre = np.empty((steps + 2, width), np.float32)
         self._edges = np.empty((3 * (steps + 1), width), np.float32)
         self._edge_rows = np.empty((3 * (steps + 1), width), np.int16)
+        self._raycaster = load_raycaster() if native else None
+        if self._raycaster is not None:
+            self._scene, self._kept = self._describe_scene()
+            self._art_table = _ArtTable(self.art)
+
+    @property
+    def compiled(self) -> bool:
+        """Whether `draw` runs compiled code."""
+        return self._raycaster is not None
+
+    def _describe_scene(self) -> tuple[SceneAt, list[NDArray[Any]]]:
+        """The world as `raycast.c` takes it, and the arrays that it looks at."""
+        atlas, world, slope = self.baked.atlas, self.world, self.slope
+        arrays = {
+            "low": (world.low, np.float32),
+            "high": (world.high, np.float32),
+            "rim": (self._rim, np.uint8),
+            "lit": (self.baked.lit, np.uint32),
+            "face_base": (atlas.face_base, np.int32),
+            "face_height": (atlas.face_height, np.int32),
+            "face_top": (atlas.face_top, np.float32),
+            "flat_base": (atlas.flat_base, np.int64),
+            "flat_pitch": (atlas.flat_pitch, np.int64),
+            "slope": (slope, np.float32),
+            "angle": (np.arctan(slope.astype(np.float64)), np.float64),
+            "sky_scale": (self._sky_scale(), np.float32),
+        }
+        kept = {name: np.ascontiguousarray(array, dtype) for name, (array, dtype) in arrays.items()}
+        scene = SceneAt(
+            **{name: address(array) for name, array in kept.items()},
+            world_width=world.width, texels=self.baked.lit.size, edges=atlas.face_top.shape[1],
+            face_mips=FACE_MIPS, face_texels=FACE_TEXELS, flat_mips=FLAT_MIPS, flat_texels=FLAT_TEXELS,
+            sky_around=SKY_SIZE[0], sky_up=SKY_SIZE[1], sky_base=int(atlas.sky_base),
+            width=self.width, height=self.height, haze_red=HAZE[0], haze_green=HAZE[1], haze_blue=HAZE[2],
+            open=OPEN, roof=ROOF, ceiling=CEILING_M, tallest=self._tallest, focal=self.focal, nearest=NEAR_M,
+            far=FAR_M, haze_from=HAZE_FROM_M, haze=HAZE_M, sky_inverse=SKY_INVERSE,
+        )  # fmt: skip
+        return scene, list(kept.values())
+
+    def _sky_scale(self) -> Floats:
+        """Texels of the sky a row, by column."""
+        return np.asarray((-SKY_SIZE[1] / SKY_TOP / self.focal) / np.sqrt(1 + self.slope**2), np.float32)
 
     # -- the frame
     # -----------------------------------------------------------------------------------------------
 
-    def draw(self, view: View, pixels: NDArray[np.uint8]) -> None:
-        """Draw a frame into uint8 [H, W, 4] (RGBA, A = 255)."""
+    def draw(self, view: View, pixels: NDArray[np.uint8], planes: Planes | None = None) -> None:
+        """Draw a frame into uint8 [H, W, 4] (RGBA, A = 255; rows may be padded), and what `planes` asks for."""
+        planes = planes or Planes()
+        if self._raycaster is None or (planes.motion is not None and planes.motion.dtype != np.float16):
+            self.draw_in_numpy(view, pixels, planes)
+            return
+        raycaster, begun = self._raycaster, perf_counter()
+        shot = self._shot(view.camera, view.before)
+        at = _planes_at(pixels, planes, self.iz)
+        raycaster.draw(self._scene, shot, at)
+        between = perf_counter()
+        raycaster.sprites(self._scene, shot, at, self._billboards(view.sprites, shot))
+        self.stage_ms = {"world": (between - begun) * 1e3, "sprites": (perf_counter() - between) * 1e3}
+
+    def warp(
+        self, pixels: NDArray[np.uint8], iz: Floats, drawn: Camera, now: Camera, out: NDArray[np.uint8]
+    ) -> None:
+        """Show a picture from another camera than it was drawn from, by its own inverse depths.
+
+        `pixels`, `out` uint8 [H, W, 4]; `iz` float32 [H, W] as `draw` left it with the camera `drawn`. For cameras
+        that are a frame or a few apart: what comes into sight is stretched from beside it. Raises `RuntimeError`
+        where the renderer is not `compiled`: numpy would take longer than the warp saves.
+        """
+        if self._raycaster is None:
+            raise RuntimeError("a picture can only be warped in time by compiled code: install a C compiler")
+        self._raycaster.warp(self._scene, self._shot(now, drawn), iz, pixels, out)
+
+    def _shot(self, now: Camera, old: Camera) -> Shot:
+        horizons = (np.float32(self.height / 2 + math.tan(c.pitch) * self.focal) for c in (now, old))
+        return Shot(
+            now.x, now.y, now.z, now.yaw, math.sin(now.yaw), math.cos(now.yaw), next(horizons),
+            old.x, old.y, old.z, math.sin(old.yaw), math.cos(old.yaw), next(horizons),
+        )  # fmt: skip
+
+    def _billboards(self, sprites: Sequence[Sprite], shot: Shot) -> NDArray[np.void]:
+        """The sprites within the frame, far ones first, as `raycast.c` takes them; `_draw_sprites` one by one."""
+        art = self._art_table
+        rows = [(art.index[s.art], s.x, s.y, s.z, s.width, s.height, *s.before) for s in sprites]
+        given = np.array(rows, np.float64).reshape(-1, 9)
+        ox, oz = given[:, 1] - shot.x, given[:, 3] - shot.z
+        depth = ox * shot.sin + oz * shot.cos
+        order = np.argsort(-depth, kind="stable")
+        order = order[depth[order] > 0.25]
+        depth, across = depth[order], (ox * shot.cos - oz * shot.sin)[order]
+        kind = given[order, 0].astype(np.int64)
+        x, y, z, width_m, height_m, bx, by, bz = given[order, 1:].T
+        size = self.focal / depth
+        left = self.width / 2 + (across - width_m / 2) * size
+        top = shot.horizon - (y + height_m - shot.y) * size
+        wide, tall = width_m * size, height_m * size
+        x0, x1 = np.maximum(0, np.ceil(left - 0.5)), np.minimum(self.width, np.ceil(left + wide - 0.5))
+        y0, y1 = np.maximum(0, np.ceil(top - 0.5)), np.minimum(self.height, np.ceil(top + tall - 0.5))
+        level = (art.too_tall[kind] > tall[:, None] * 1.3).sum(1)
+        lamp, emissive = self.baked.lamp, art.emissive[kind]
+        k = np.clip((z * 2).astype(np.int64), 0, lamp.shape[0] - 1)
+        i = np.clip((x * 2).astype(np.int64), 0, lamp.shape[1] - 1)
+        light = (lamp[k, i] * (1 - emissive) + np.float32(1.06) * emissive).astype(np.float32)
+        keep = (64 - np.rint(np.maximum(0, depth - HAZE_FROM_M) / (depth + HAZE_M) * 64))[:, None] / 64
+        ox, oz = bx - shot.x0, bz - shot.z0
+        out = np.empty(len(order), BILLBOARD)
+        for name, values in (
+            ("texels", art.texels[kind, level]), ("solid", art.solid[kind, level]),
+            ("rows", art.rows[kind, level]), ("columns", art.columns[kind, level]),
+            ("x0", x0), ("x1", x1), ("y0", y0), ("y1", y1), ("left", left), ("top", top), ("wide", wide),
+            ("tall", tall), ("inverse", 1 / depth),
+            ("light", np.rint(light * 24) / np.float32(24) * keep.astype(np.float32)), ("haze", HAZE * (1 - keep)),
+            ("across", across), ("size", size), ("across0", ox * shot.cos0 - oz * shot.sin0),
+            ("size0", self.focal / np.maximum(ox * shot.sin0 + oz * shot.cos0, 0.05)),
+            ("foot", shot.y - y), ("foot0", by - shot.y0),
+        ):  # fmt: skip
+            out[name] = values
+        return np.ascontiguousarray(out[(x0 < x1) & (y0 < y1)])
+
+    def draw_in_numpy(self, view: View, pixels: NDArray[np.uint8], planes: Planes | None = None) -> None:
+        """As `draw`, array by array. After it, and only then, `drawn`, `positions` and `normals` tell more."""
         at = [perf_counter()]
         self._camera = view.camera
         self._spans = spans = self._trace(view.camera)
@@ -190,8 +345,16 @@ class Renderer:
         at.append(perf_counter())
         self._draw_sprites(view, target)
         at.append(perf_counter())
-        for name, start, end in zip(("trace", "spans", "pixels", "sprites"), at[:-1], at[1:], strict=True):
-            self.stage_ms[name] = (end - start) * 1e3
+        if planes is not None:
+            if planes.depth is not None:
+                self._write_depth(planes.depth)
+            if planes.motion is not None:
+                self._write_motion(view, planes.motion)
+            if planes.mask is not None:
+                self._write_mask(planes.mask)
+        at.append(perf_counter())
+        names = ("trace", "spans", "pixels", "sprites", "planes")
+        self.stage_ms = {n: (end - start) * 1e3 for n, start, end in zip(names, at[:-1], at[1:], strict=True)}
 
     def _trace(self, camera: Camera) -> "_Spans":
         """Walk the rays and cut every column into spans."""
@@ -424,7 +587,7 @@ class Renderer:
         around, up = SKY_SIZE
         turn = (camera.yaw + np.arctan(self.slope.astype(np.float64))) / (2 * math.pi)
         sky_base = (((turn - np.floor(turn)) * around).astype(np.int32) % around) * up + atlas.sky_base
-        sky_scale = (-up / SKY_TOP / self.focal) / np.sqrt(1 + self.slope**2)
+        sky_scale = self._sky_scale()
         face = spans.face
         self._first = table(np.where(face, base, 0), np.int32, sky_base)
         self._offset = table(np.where(face, (face_top - camera.y) * texels, 0), np.float32)
@@ -456,7 +619,7 @@ class Renderer:
 
         # Per row: which mip of the ground or ceiling, and where it lies.
         self._below = (self.rows - self.horizon).astype(np.float32)[:, None]
-        drop = np.where(self._below > 0, camera.y, 3.0 - camera.y)
+        drop = np.where(self._below > 0, camera.y, CEILING_M - camera.y)
         far = drop * self.focal / np.maximum(abs(self._below), 0.5)
         footprint = far / self.focal * np.sqrt(np.maximum(far / drop, 1)) * FLAT_TEXELS
         level = np.clip(np.log2(np.maximum(footprint * 0.62, 1)), 0, FLAT_MIPS - 1).astype(np.int64)
@@ -524,11 +687,10 @@ class Renderer:
     # -- sprites
     # -------------------------------------------------------------------------------------------------
 
-    def _draw_sprites(self, view: View, target: NDArray[np.uint32]) -> None:
-        """Billboards, far ones first, each hidden by what is nearer."""
+    def _in_sight(self, view: View) -> list[tuple[float, float, Sprite]]:
+        """(depth, metres to the right, sprite) of the sprites before the camera, far ones first."""
         camera = view.camera
         sin, cos = math.sin(camera.yaw), math.cos(camera.yaw)
-        self._drawn = []
         queue = []
         for sprite in view.sprites:
             ox, oz = sprite.x - camera.x, sprite.z - camera.z
@@ -536,23 +698,42 @@ class Renderer:
             if depth > 0.25:
                 queue.append((depth, ox * cos - oz * sin, sprite))
         queue.sort(key=lambda one: -one[0])
-        for depth, across, sprite in queue:
-            art = self.art[sprite.art]
-            size = self.focal / depth
-            left = self.width / 2 + (across - sprite.width / 2) * size
-            top = float(self.horizon) - (sprite.y + sprite.height - camera.y) * size
-            wide, tall = sprite.width * size, sprite.height * size
-            x0, x1 = max(0, math.ceil(left - 0.5)), min(self.width, math.ceil(left + wide - 0.5))
-            y0, y1 = max(0, math.ceil(top - 0.5)), min(self.height, math.ceil(top + tall - 0.5))
-            if x0 >= x1 or y0 >= y1:
+        return queue
+
+    def _place(
+        self, depth: float, across: float, sprite: Sprite, eye_m: float, horizon: float
+    ) -> tuple[float, float, float, float, tuple[int, int, int, int], int] | None:
+        """Where a sprite is seen: left, top, width and height in pixels, (x0, x1, y0, y1), and which of its mips.
+
+        None where no pixel's middle lies in it.
+        """
+        size = self.focal / depth
+        left = self.width / 2 + (across - sprite.width / 2) * size
+        top = horizon - (sprite.y + sprite.height - eye_m) * size
+        wide, tall = sprite.width * size, sprite.height * size
+        x0, x1 = max(0, math.ceil(left - 0.5)), min(self.width, math.ceil(left + wide - 0.5))
+        y0, y1 = max(0, math.ceil(top - 0.5)), min(self.height, math.ceil(top + tall - 0.5))
+        if x0 >= x1 or y0 >= y1:
+            return None
+        texels = self.art[sprite.art].texels
+        level = 0
+        while level + 1 < len(texels) and texels[level].shape[0] > tall * 1.3:
+            level += 1
+        return left, top, wide, tall, (x0, x1, y0, y1), level
+
+    def _draw_sprites(self, view: View, target: NDArray[np.uint32]) -> None:
+        """Billboards, far ones first, each hidden by what is nearer."""
+        self._drawn = []
+        for depth, across, sprite in self._in_sight(view):
+            place = self._place(depth, across, sprite, view.camera.y, float(self.horizon))
+            if place is None:
                 continue
+            left, top, wide, tall, (x0, x1, y0, y1), level = place
             area = (slice(y0, y1), slice(x0, x1))
             near = self.iz[area] < np.float32(1 / depth)
             if not near.any():
                 continue
-            level = 0
-            while level + 1 < len(art.texels) and art.texels[level].shape[0] > tall * 1.3:
-                level += 1
+            art = self.art[sprite.art]
             texels = art.texels[level]
             rows = ((np.arange(y0, y1) + 0.5 - top) / tall * texels.shape[0]).astype(np.int64)
             columns = ((np.arange(x0, x1) + 0.5 - left) / wide * texels.shape[1]).astype(np.int64)
@@ -560,23 +741,26 @@ class Renderer:
             np.clip(columns, 0, texels.shape[1] - 1, out=columns)
             index = rows[:, None] * texels.shape[1] + columns[None]
             near &= art.solid[level].ravel().take(index)
-            light = self.sprite_light(sprite, art.emissive)
-            np.copyto(target[area], self._lit(sprite.art, level, light, depth).take(index), where=near)
+            lit = self._lit(sprite, level, depth)
+            np.copyto(target[area], lit.take(index), where=near)
             np.copyto(self.iz[area], np.float32(1 / depth), where=near)
             self._drawn.append((sprite, area, near, level, index, depth))
 
-    def _lit(self, name: str, level: int, light: Floats, depth: float) -> NDArray[np.uint32]:
-        """A sprite's texels in this light and at this distance, kept for the next frames; flat uint32."""
+    def _light_steps(self, sprite: Sprite, emissive: float, depth: float) -> tuple[NDArray[np.int16], float]:
+        """The light on a sprite in steps of 1/24, and the share that the haze leaves of it."""
         keep = 64 - round(max(0.0, depth - HAZE_FROM_M) / (depth + HAZE_M) * 64)
-        steps = np.round(light * 24).astype(np.int16)
-        key = (name, level, steps.tobytes() + bytes((keep,)))
+        return np.round(self.sprite_light(sprite, emissive) * 24).astype(np.int16), keep / 64
+
+    def _lit(self, sprite: Sprite, level: int, depth: float) -> NDArray[np.uint32]:
+        """A sprite's texels in its light and at this distance, kept for the next frames; flat uint32."""
+        art = self.art[sprite.art]
+        steps, keep = self._light_steps(sprite, art.emissive, depth)
+        key = (sprite.art, level, steps.tobytes() + bytes((round(keep * 64),)))
         made = self._lit_sprites.get(key)
         if made is None:
             if len(self._lit_sprites) > 400:
                 self._lit_sprites.clear()
-            made = _scale_texels(
-                self.art[name].texels[level].ravel(), steps.astype(np.float32) / 24, keep / 64
-            )
+            made = _scale_texels(art.texels[level].ravel(), steps.astype(np.float32) / 24, keep)
             self._lit_sprites[key] = made
         return made
 
@@ -588,7 +772,7 @@ class Renderer:
         return np.asarray(lamp[k, i] * (1 - emissive) + 1.06 * emissive, np.float32)
 
     def drawn(self) -> list[DrawnSprite]:
-        """The sprites of the last frame, far ones first."""
+        """The sprites of the last frame that numpy drew, far ones first."""
         result = []
         for sprite, area, near, level, index, depth in self._drawn:
             art = self.art[sprite.art]
@@ -600,7 +784,7 @@ class Renderer:
     # -- what an engine has besides colour
     # -----------------------------------------------------------------------
 
-    def write_depth(self, depth: Floats) -> None:
+    def _write_depth(self, depth: Floats) -> None:
         """Depth of the frame just drawn: float32 [H, W], view-space z in metres, `FAR_M` for the sky."""
         np.divide(np.float32(1), self.iz, out=depth)
         np.minimum(depth, np.float32(FAR_M), out=depth)
@@ -630,7 +814,7 @@ class Renderer:
             out[area][near] = (-sin, 0.0, -cos)
         return out
 
-    def write_mask(self, mask: NDArray[np.uint8]) -> None:
+    def _write_mask(self, mask: NDArray[np.uint8]) -> None:
         """Mask of the frame just drawn: uint8 [H, W]; 1 world, 2 sprites, 3 sky (0, a HUD, comes later)."""
         mask.fill(MASK_WORLD)
         n = self._sky_rows
@@ -638,7 +822,7 @@ class Renderer:
         for _, area, near, _, _, _ in self._drawn:
             np.copyto(mask[area], MASK_OBJECT, where=near)
 
-    def write_motion(self, view: View, motion: NDArray[np.float16] | Floats) -> None:
+    def _write_motion(self, view: View, motion: NDArray[np.float16] | Floats) -> None:
         """Motion of the frame just drawn: [H, W, 2] (x, y) in pixels, float16 or float32.
 
         It points from a pixel to where that piece of surface was in the frame before: previous = current +
@@ -752,6 +936,11 @@ class _Spans:
 _SPAN_FIELDS = ("met", "row", "column", "face", "inverse", "per_row", "cell", "edge", "time", "by_x")
 
 
+def _planes_at(pixels: NDArray[np.uint8], planes: Planes, iz: Floats) -> PlanesAt:
+    given = (pixels, planes.depth, planes.motion, planes.mask)
+    return PlanesAt(*map(address, (*given, iz)), *(0 if plane is None else plane.strides[0] for plane in given))
+
+
 def _words(pixels: NDArray[np.uint8]) -> NDArray[np.uint32]:
     """uint8 [H, W, 4] seen as uint32 [H, W]; rows may be padded."""
     return pixels.view(np.uint32)[..., 0]
@@ -762,7 +951,7 @@ def _prepare(art: SpriteArt) -> _Art:
     texels, solid = [], []
     for _ in range(4):
         texels.append(np.ascontiguousarray(rgba).view(np.uint32)[..., 0] | np.uint32(0xFF000000))
-        solid.append(rgba[..., 3] > 127)
+        solid.append(np.ascontiguousarray(rgba[..., 3] > 127))
         if min(rgba.shape[:2]) < 16:
             break
         h, w = rgba.shape[0] // 2 * 2, rgba.shape[1] // 2 * 2

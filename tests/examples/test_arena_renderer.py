@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from arena.gbuffer import HAZE_COLOUR, GBuffer
 from arena.play import Game
-from arena.renderer import FAR_M, Camera, Renderer, View
+from arena.renderer import FAR_M, Camera, Planes, Renderer, View
 from arena.textures import Material
 from arena.world import OPEN, ROOF, World
 from walks import SIZE, Walk
@@ -156,9 +156,8 @@ def test_moving_sprites_move_by_their_own_way(walk: Walk) -> None:
 def test_half_precision_motion_is_rounded_not_cut(walk: Walk) -> None:
     _, _, view, frame = walk.pairs[2]
     pixels = np.empty((SIZE[1], SIZE[0], 4), np.uint8)
-    walk.renderer.draw(view, pixels)
     half = np.empty((SIZE[1], SIZE[0], 2), np.float16)
-    walk.renderer.write_motion(view, half)
+    walk.renderer.draw(view, pixels, Planes(motion=half))
     exact = frame.motion.astype(np.float64)
     allowed = np.maximum(np.abs(exact) * 2.0**-11, 2.0**-14)
     assert (np.abs(half.astype(np.float64) - exact) <= allowed * 1.01).all()
@@ -194,7 +193,7 @@ def test_odd_sizes_are_drawn_whole(size: tuple[int, int]) -> None:
     renderer.draw(game.view(), pixels)
     assert (pixels[..., 3] == 255).all()
     depth = np.empty((size[1], size[0]), np.float32)
-    renderer.write_depth(depth)
+    renderer.draw(game.view(), pixels, Planes(depth=depth))
     assert (depth > 0).all()
     assert (depth <= FAR_M).all()
 
@@ -223,3 +222,86 @@ def test_looking_up_and_down_shows_no_hole(walk: Walk) -> None:
             camera = Camera(base.x, base.y, base.z, float(yaw), pitch)
             walk.renderer.draw(View(camera, camera, ()), pixels)
             assert pixels[..., :3].any(-1).mean() > 0.999
+
+
+@pytest.fixture(scope="module")
+def both() -> tuple[Game, Renderer, Renderer]:
+    """A game, and two renderers of it: by numpy, and compiled."""
+    game = Game(7, everything=True)
+    size = (213, 121)
+    numpy, compiled = game.renderer(*size, native=False), game.renderer(*size)
+    assert not numpy.compiled
+    if not compiled.compiled:
+        pytest.skip("no C compiler here: apt install gcc")
+    return game, numpy, compiled
+
+
+def drawn(renderer: Renderer, view: View) -> tuple[np.ndarray, Planes]:
+    """A frame with all its planes, from buffers that hold something else before."""
+    size = renderer.height, renderer.width
+    pixels = np.full((*size, 4), 77, np.uint8)
+    planes = Planes(np.full(size, 7, np.float32), np.full((*size, 2), 7, np.float16), np.full(size, 7, np.uint8))
+    renderer.draw(view, pixels, planes)
+    return pixels, planes
+
+
+def test_compiled_and_numpy_draw_the_same(both: tuple[Game, Renderer, Renderer]) -> None:
+    """To the pixel, but for a texel or an edge that a compiler's rounding may move."""
+    game, numpy, compiled = both
+    views = []
+    for tick in range(400):
+        game.step(game.autopilot())
+        if tick % 25 == 0:
+            views.append(game.view())
+    here = views[-1].camera
+    for pitch in (-0.45, 0.45):
+        for yaw in np.linspace(0, 6, 7):
+            camera = Camera(here.x, here.y, here.z, float(yaw), pitch)
+            views.append(View(camera, here, views[-1].sprites))
+    for view in views:
+        (one, a), (two, b) = drawn(numpy, view), drawn(compiled, view)
+        assert (one != two).any(-1).mean() < 2e-3
+        assert a.depth is not None
+        assert b.depth is not None
+        assert (np.abs(a.depth - b.depth) > 1e-3 * a.depth).mean() < 2e-3
+        assert a.mask is not None
+        assert (a.mask != b.mask).mean() < 2e-3
+        assert a.motion is not None
+        assert b.motion is not None
+        moved = np.abs(a.motion.astype(np.float32) - b.motion.astype(np.float32))
+        assert (moved > 0.02 + 2e-3 * np.abs(a.motion)).any(-1).mean() < 2e-3
+
+
+def test_planes_that_nobody_wants_are_left_alone(both: tuple[Game, Renderer, Renderer]) -> None:
+    game, _, compiled = both
+    size = compiled.height, compiled.width
+    whole, all_planes = drawn(compiled, game.view())
+    pixels, mask = np.zeros((*size, 4), np.uint8), np.zeros(size, np.uint8)
+    compiled.draw(game.view(), pixels, Planes(mask=mask))
+    assert (pixels == whole).all()
+    assert (mask == all_planes.mask).all()
+
+
+def test_a_picture_warped_to_the_next_camera_is_nearer_to_what_is_seen_there(
+    both: tuple[Game, Renderer, Renderer],
+) -> None:
+    game, _, compiled = both
+    size = compiled.height, compiled.width
+    held = warped = 0.0
+    for _ in range(8):
+        for _ in range(20):
+            game.step(game.autopilot())
+        old = game.view()
+        pixels, _ = drawn(compiled, View(old.camera, old.camera, ()))
+        iz = compiled.iz.copy()
+        for _ in range(3):
+            game.step(game.autopilot())
+        now = game.view()
+        out = np.zeros((*size, 4), np.uint8)
+        compiled.warp(pixels, iz, old.camera, old.camera, out)
+        assert (out == pixels).all(), "the same camera shows the same picture"
+        compiled.warp(pixels, iz, old.camera, now.camera, out)
+        truth, _ = drawn(compiled, View(now.camera, now.camera, ()))
+        held += float(np.abs(truth.astype(int) - pixels).mean())
+        warped += float(np.abs(truth.astype(int) - out).mean())
+    assert warped < 0.6 * held
