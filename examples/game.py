@@ -11,7 +11,9 @@ Collect every crystal, keep away from guards and orbs, and leave through the gat
     1 ... 9           style                   [ ]      strength
     Tab               before/after wipe       F1       frame budget
     P                 pause                   R        record to out/record
-    Esc               leave
+    L                 late warp               Esc      leave
+
+With the late warp a picture is moved, just before it is shown, to where the player looks by then.
 
 Without a sidecar the game plays on and shows its own frames; one that comes, goes or hangs meanwhile costs no
 frame.
@@ -43,13 +45,20 @@ except ImportError:
 
 from arena.clock import FrameTimes
 from arena.hud import GOLD, Hud
-from arena.play import Controls, Game
+from arena.play import STEP_S, Controls, Game
 from arena.record import Dump, Recorder, as_surface, open_recorder
-from arena.renderer import Planes
+from arena.renderer import Camera, Planes
 
 STYLES = "snow,ink,cel,noir,watercolour,neon,desert,lava,night"
 STAGES = ("play", "draw", "publish", "wait", "show")
 PLANES = ("depth", "motion", "mask")
+DELIVERIES = ("wait", "newest", "locked")
+DRAWN_FRAMES = 16
+"""So many frames are remembered until their answers come: 250 ms at 60 a second, when answers are stale."""
+MOUSE_TURN, MOUSE_LOOK = 0.0032, -0.0026
+"""Radians a pixel."""
+KEY_TURN, KEY_LOOK = 0.042, 0.02
+"""Radians a step."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +75,8 @@ class Options:
     style: str
     strength: float
     style_cycle: int
-    delivery: str
+    deliveries: tuple[str, ...]
+    late_warp: bool
     budget_ms: float
     fps: float
     planes: tuple[str, ...]
@@ -102,7 +112,11 @@ def parse(arguments: list[str] | None = None) -> Options:
         "--style-cycle", type=int, default=0, metavar="N", help="the next style every N frames (0: never)"
     )
     parser.add_argument(
-        "--delivery", choices=("wait", "newest", "locked"), default="wait", help="how answers come (wait)"
+        "--delivery", default="wait", metavar="A,B,C",
+        help="how answers come: wait, newest or locked; several are played one after the other (wait)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--late-warp", action="store_true", help="move each picture to the newest camera just before it is shown"
     )
     parser.add_argument(
         "--budget-ms", type=float, default=16.67, help="how long an answer is waited for (16.67)"
@@ -125,6 +139,9 @@ def parse(arguments: list[str] | None = None) -> Options:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures of the run")
     given = parser.parse_args(arguments)
     styles = tuple(name for name in given.styles.split(",") if name)
+    deliveries = tuple(dict.fromkeys(given.delivery.split(",")))
+    if unknown := [name for name in deliveries if name not in DELIVERIES]:
+        parser.error(f"--delivery: {', '.join(unknown)} is not known; known are {', '.join(DELIVERIES)}")
     planes = () if given.planes in ("", "none") else tuple(given.planes.split(","))
     if unknown := [name for name in planes if name not in PLANES]:
         parser.error(f"--planes: {', '.join(unknown)} is not known; known are {', '.join(PLANES)}, or none")
@@ -143,7 +160,8 @@ def parse(arguments: list[str] | None = None) -> Options:
         style=given.style or styles[0],
         strength=given.strength,
         style_cycle=given.style_cycle,
-        delivery=given.delivery,
+        deliveries=deliveries,
+        late_warp=given.late_warp,
         budget_ms=given.budget_ms,
         fps=given.fps,
         planes=planes,
@@ -173,6 +191,7 @@ class Desk:
     style: str
     strength: float
     autopilot: bool
+    late_warp: bool = False
     wipe: bool = False
     overlay: bool = False
     paused: bool = False
@@ -181,6 +200,9 @@ class Desk:
     grabbed: bool = False
     note: str = ""
     note_until_s: float = 0.0
+    late_turn: float = 0.0
+    late_look: float = 0.0
+    """Radians by which the mouse has moved since the last step was played."""
 
     def say(self, words: str) -> None:
         """Show a line for two seconds."""
@@ -189,20 +211,21 @@ class Desk:
 
 def read_keys(desk: Desk, options: Options, session: mirage_bridge.Session) -> Controls:
     """Handle the events of this frame and say where the player wants to go."""
-    turn = look = 0.0
+    turn, look = desk.late_turn, desk.late_look
+    desk.late_turn = desk.late_look = 0.0
     for event in pygame.event.get():
         if event.type == pygame.QUIT:
             desk.quit = True
         elif event.type == pygame.MOUSEBUTTONDOWN and not desk.grabbed:
             _grab(desk, True)
         elif event.type == pygame.MOUSEMOTION and desk.grabbed:
-            turn += event.rel[0] * 0.0032
-            look -= event.rel[1] * 0.0026
+            turn += event.rel[0] * MOUSE_TURN
+            look += event.rel[1] * MOUSE_LOOK
         elif event.type == pygame.KEYDOWN:
             press(event.key, desk, options, session)
     held = pygame.key.get_pressed()
-    turn += (held[pygame.K_RIGHT] - held[pygame.K_LEFT]) * 0.042
-    look += (held[pygame.K_PAGEUP] - held[pygame.K_PAGEDOWN]) * 0.02
+    turn += (held[pygame.K_RIGHT] - held[pygame.K_LEFT]) * KEY_TURN
+    look += (held[pygame.K_PAGEUP] - held[pygame.K_PAGEDOWN]) * KEY_LOOK
     return Controls(
         ahead=float((held[pygame.K_w] or held[pygame.K_UP]) - (held[pygame.K_s] or held[pygame.K_DOWN])),
         aside=float(held[pygame.K_d] - held[pygame.K_a]),
@@ -210,6 +233,21 @@ def read_keys(desk: Desk, options: Options, session: mirage_bridge.Session) -> C
         look_up=look,
         run=bool(held[pygame.K_LSHIFT] or held[pygame.K_RSHIFT]),
     )
+
+
+def read_late(desk: Desk, steps: float) -> tuple[float, float]:
+    """Look again where the player turns, `steps` steps after the last: radians to the right and up since then.
+
+    What the mouse has moved is kept for the next `read_keys`: it turns the player once.
+    """
+    for event in pygame.event.get(pygame.MOUSEMOTION):
+        if desk.grabbed:
+            desk.late_turn += event.rel[0] * MOUSE_TURN
+            desk.late_look += event.rel[1] * MOUSE_LOOK
+    held = pygame.key.get_pressed()
+    turn = (held[pygame.K_RIGHT] - held[pygame.K_LEFT]) * KEY_TURN * steps
+    look = (held[pygame.K_PAGEUP] - held[pygame.K_PAGEDOWN]) * KEY_LOOK * steps
+    return desk.late_turn + turn, desk.late_look + look
 
 
 def press(key: int, desk: Desk, options: Options, session: mirage_bridge.Session) -> None:
@@ -235,6 +273,9 @@ def press(key: int, desk: Desk, options: Options, session: mirage_bridge.Session
     elif key == pygame.K_o:
         desk.autopilot = not desk.autopilot
         desk.say("Autopilot on" if desk.autopilot else "Autopilot off")
+    elif key == pygame.K_l:
+        desk.late_warp = not desk.late_warp
+        desk.say("Late warp on" if desk.late_warp else "Late warp off")
     elif key == pygame.K_r:
         desk.toggle_record = True
     elif key == pygame.K_p:
@@ -278,11 +319,21 @@ class Tally:
             self.source += 1
 
 
+@dataclass(frozen=True)
+class Drawn:
+    """A frame on its way: its id, the input that it shows, and what the late warp needs of it."""
+
+    frame_id: int
+    input_ns: int
+    camera: Camera
+    iz: np.ndarray[Any, np.dtype[np.float32]]
+
+
 class Play:
     """The game loop: one `frame` after the other, until `run` says how it went."""
 
-    def __init__(self, options: Options) -> None:
-        self.options = options
+    def __init__(self, options: Options, delivery: str = "wait") -> None:
+        self.options, self.delivery = options, delivery
         width, height = options.size
         self.session = mirage_bridge.Session(
             endpoint=options.endpoint,
@@ -291,7 +342,7 @@ class Play:
             style=options.style,
             strength=options.strength,
             seed=options.seed,
-            delivery=options.delivery,
+            delivery=delivery,
             budget_ms=options.budget_ms,
         )
         if options.headless:
@@ -307,7 +358,7 @@ class Play:
         self.game = Game(options.seed)
         self.renderer = self.game.renderer(width, height)
         self.hud = Hud(self.game, height)
-        self.desk = Desk(options.style, options.strength, options.autopilot)
+        self.desk = Desk(options.style, options.strength, options.autopilot, options.late_warp)
         self.times = FrameTimes(STAGES, options.budget_ms)
         self.tally = Tally()
         self.dump = Dump(options.dump) if options.dump else None
@@ -315,8 +366,11 @@ class Play:
         if options.record:
             self._record(options.record)
         self._source: np.ndarray[Any, np.dtype[np.uint8]] | None = None
-        self._inputs: deque[tuple[int, int]] = deque(maxlen=64)
-        self._services = 0
+        self._drawn: deque[Drawn] = deque(maxlen=DRAWN_FRAMES)
+        self._depths = [self.renderer.iz, *(np.empty_like(self.renderer.iz) for _ in range(DRAWN_FRAMES))]
+        self._warped = np.empty((height, width, 4), np.uint8)
+        self._controls = Controls()
+        self._stepped_ns = 0
 
     def run(self) -> dict[str, Any]:
         """Play until the end or Ctrl-C; the figures of the run, as in `--json`."""
@@ -349,6 +403,7 @@ class Play:
             controls = game.autopilot()
         if not desk.paused:
             game.step(controls)
+            self._controls, self._stepped_ns = controls, input_ns
         self._cycle_style()
         view = game.view()
         clock.append(time.perf_counter())
@@ -357,21 +412,24 @@ class Play:
         pixels, planes = np.asarray(frame.pixels), Planes()
         if frame.in_shared_memory:
             planes = Planes(_plain(frame.depth), _plain(frame.motion), _plain(frame.mask))
+        # Never the depth of a frame that may still be shown.
+        self.renderer.iz = self._depths[self.tally.frames % len(self._depths)]
         self.renderer.draw(view, pixels, planes)
         clock.append(time.perf_counter())
         dumping = self.dump is not None and self.tally.frames % options.dump_every == 0
         self._source = pixels.copy() if desk.wipe or dumping else None
         del pixels, planes
         frame_id = self.session.end_frame(frame, camera_cut=game.camera_cut, input_ns=input_ns)
-        self._inputs.append((frame_id, input_ns))
+        self._drawn.append(Drawn(frame_id, input_ns, view.camera, self.renderer.iz))
         clock.append(time.perf_counter())
         with self.session.wait_answer(frame_id) as answer:
             clock.append(time.perf_counter())
-            self._show(answer)
+            drawn = next((one for one in self._drawn if one.frame_id == answer.frame_id), None)
+            late_ns = self._show(answer, drawn)
             if not options.headless:
                 pygame.display.flip()
             clock.append(time.perf_counter())
-            self._measure(answer, clock)
+            self._measure(answer, clock, drawn.input_ns if drawn else 0, late_ns)
             self._keep(answer, dumping)
             self.tally.count(answer)
 
@@ -383,10 +441,21 @@ class Play:
             self.desk.style = styles[(at + 1) % len(styles)]
             self.session.set_style(self.desk.style, strength=self.desk.strength)
 
-    def _show(self, answer: mirage_bridge.Answer) -> None:
-        """Put the answer on the screen, straight from where it lies, and the HUD over it."""
-        self.screen.blit(as_surface(answer.pixels), (0, 0))
-        desk = self.desk
+    def _show(self, answer: mirage_bridge.Answer, drawn: Drawn | None) -> int:
+        """Put the answer on the screen, straight from where it lies or warped, and the HUD over it.
+
+        Returns when the input was read that the picture was warped to, 0 where it was not.
+        """
+        desk, late_ns = self.desk, 0
+        if desk.late_warp and drawn is not None and not desk.paused and self.renderer.compiled:
+            late_ns = time.monotonic_ns()
+            begun = time.perf_counter()
+            camera = self._late_camera(late_ns)
+            self.renderer.warp(np.asarray(answer.pixels), drawn.iz, drawn.camera, camera, self._warped)
+            self.times.add("warp", (time.perf_counter() - begun) * 1e3)
+            self.screen.blit(as_surface(self._warped), (0, 0))
+        else:
+            self.screen.blit(as_surface(answer.pixels), (0, 0))
         if desk.wipe and self._source is not None:
             width, height = self.screen.get_size()
             edge = int(width * (0.5 + 0.42 * math.sin(self.tally.frames * 0.025)))
@@ -394,6 +463,19 @@ class Play:
             pygame.draw.line(self.screen, GOLD, (edge, 0), (edge, height), 2)
         if self.options.hud:
             self._draw_hud(self.screen, answer)
+        return late_ns
+
+    def _late_camera(self, now_ns: int) -> Camera:
+        """Where the player looks by now: on from the last step, with the input as it is."""
+        # A frame that took long is no reason to run ahead of the rules.
+        steps = min((now_ns - self._stepped_ns) / 1e9 / STEP_S, 2.0)
+        if self.desk.autopilot:
+            turn, look = self._controls.turn * steps, self._controls.look_up * steps
+        elif self.options.headless:
+            turn = look = 0.0
+        else:
+            turn, look = read_late(self.desk, steps)
+        return self.game.camera_ahead(steps, turn, look)
 
     def _draw_hud(self, surface: pygame.Surface, answer: mirage_bridge.Answer) -> None:
         desk, session = self.desk, self.session
@@ -414,21 +496,25 @@ class Play:
             notes = [
                 f"{answer.kind}, {answer.edit_age_frames} old  service {answer.service_ns / 1e6:.2f} ms",
                 f"motion to photon {self.times.recent('motion_to_photon', 50):.1f} ms   late {stats.late}",
-                f"{session.state} {info.get('tier', '')} {info.get('device', '')}   {self.options.delivery}",
+                f"{session.state} {info.get('tier', '')} {info.get('device', '')}   {self.delivery}"
+                + ("  late warp" if desk.late_warp else ""),
             ]
             self.hud.overlay(surface, self.times, notes)
 
-    def _measure(self, answer: mirage_bridge.Answer, clock: list[float]) -> None:
-        times = self.times
+    def _measure(self, answer: mirage_bridge.Answer, clock: list[float], input_ns: int, late_ns: int) -> None:
+        times, shown_ns = self.times, time.monotonic_ns()
         for stage, start, end in zip(STAGES, clock[:-1], clock[1:], strict=True):
             times.add(stage, (end - start) * 1e3)
         times.add("frame", (clock[-1] - clock[0]) * 1e3)
         times.add("game", (clock[2] - clock[0]) * 1e3)
         if answer.answered and answer.service_ns:
             times.add("service", answer.service_ns / 1e6)
-        read_ns = next((read for frame_id, read in self._inputs if frame_id == answer.frame_id), None)
-        if read_ns is not None:
-            times.add("motion_to_photon", (time.monotonic_ns() - read_ns) / 1e6)
+        if input_ns:
+            times.add("motion_to_photon", (shown_ns - input_ns) / 1e6)
+            if answer.answered and answer.kind == "styled":
+                times.add("styled_motion_to_photon", (shown_ns - input_ns) / 1e6)
+        if late_ns:
+            times.add("warped_motion_to_photon", (shown_ns - late_ns) / 1e6)
 
     def _keep(self, answer: mirage_bridge.Answer, dumping: bool) -> None:
         """Write what is to be written of this frame, off the frame's clock."""
@@ -473,7 +559,8 @@ class Play:
             "fps": round(tally.frames / elapsed_s, 2),
             "size": list(self.options.size),
             "style": self.desk.style,
-            "delivery": self.options.delivery,
+            "delivery": self.delivery,
+            "late_warp": self.desk.late_warp and self.renderer.compiled,
             "budget_ms": self.options.budget_ms,
             "host": dict(self.session.host_info),
             "game_ms": times.summary("game"),
@@ -481,6 +568,9 @@ class Play:
             "frame_ms": times.summary("frame"),
             "service_ms": times.summary("service"),
             "motion_to_photon_ms": times.summary("motion_to_photon"),
+            "styled_motion_to_photon_ms": times.summary("styled_motion_to_photon"),
+            "warped_motion_to_photon_ms": times.summary("warped_motion_to_photon"),
+            "warp_ms": times.summary("warp"),
             "late": stats.late,
             "dropped": stats.dropped,
             "reconnects": stats.reconnects,
@@ -493,29 +583,47 @@ def _plain(plane: Any) -> np.ndarray[Any, Any] | None:
     return None if plane is None else np.asarray(plane)
 
 
+def motion_to_photon(reports: dict[str, dict[str, Any]]) -> str:
+    """Milliseconds from the input to the picture that shows it, a line for each delivery mode."""
+    lines = [f"{'input to picture, ms':24}{'p50':>9}{'p95':>9}{'p99':>9}{'max':>9}"]
+    for delivery, report in reports.items():
+        for name, key in (("", ""), (", styled", "styled_"), (", late warp", "warped_")):
+            row = report[f"{key}motion_to_photon_ms"]
+            if row["max"]:
+                figures = "".join(f"{row[column]:9.2f}" for column in ("p50", "p95", "p99", "max"))
+                lines.append(f"{delivery + name:24}{figures}")
+    return "\n".join(lines)
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Play, as the command line says."""
     options = parse(arguments)
-    try:
-        play = Play(options)
-    except (ValueError, mirage_bridge.BridgeError) as error:
-        print(f"game: {error}", file=sys.stderr)
-        return 2
-    except pygame.error as error:
-        print(f"game: no window can be opened ({error}); try --headless", file=sys.stderr)
-        return 2
-    report = play.run()
+    reports: dict[str, dict[str, Any]] = {}
+    for delivery in options.deliveries:
+        try:
+            play = Play(options, delivery)
+        except (ValueError, mirage_bridge.BridgeError) as error:
+            print(f"game: {error}", file=sys.stderr)
+            return 2
+        except pygame.error as error:
+            print(f"game: no window can be opened ({error}); try --headless", file=sys.stderr)
+            return 2
+        if options.late_warp and not play.renderer.compiled:
+            print("game: no late warp without a C compiler (apt install gcc); playing without", file=sys.stderr)
+        report = reports[delivery] = play.run()
+        if options.headless:
+            answered = report["answered"]
+            print(
+                f"{report['frames']} frames at {report['fps']} fps: {answered['styled']} styled, "
+                f"{answered['reprojected']} reprojected, {answered['source']} source, "
+                f"{report['unanswered']} unanswered; "
+                f"game {report['game_ms']['p50']} ms, wait {report['wait_ms']['p50']} ms (p50)"
+            )
+    print(motion_to_photon(reports))
     if options.json:
         options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps(report, indent=1) + "\n")
-    if options.headless:
-        answered = report["answered"]
-        print(
-            f"{report['frames']} frames at {report['fps']} fps: {answered['styled']} styled, "
-            f"{answered['reprojected']} reprojected, {answered['source']} source, "
-            f"{report['unanswered']} unanswered; "
-            f"game {report['game_ms']['p50']} ms, wait {report['wait_ms']['p50']} ms (p50)"
-        )
+        whole = reports[options.deliveries[0]] | {"deliveries": reports}
+        options.json.write_text(json.dumps(whole, indent=1) + "\n")
     return 0
 
 

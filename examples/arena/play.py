@@ -23,6 +23,8 @@ STEP_S = 1 / 60
 EYE_M = 1.62
 RADIUS_M = 0.27
 WALK_M_S = 3.4
+LOOK_UP = 0.45
+"""Radians that the player can look up or down."""
 FULL_HEALTH = 100.0
 BLOW = 16.0
 CALM_TICKS = 270
@@ -177,7 +179,7 @@ class Game:
 
     def _move_player(self, controls: Controls) -> None:
         self.yaw = (self.yaw + controls.turn) % (2 * math.pi)
-        self.pitch = min(max(self.pitch + controls.look_up, -0.45), 0.45)
+        self.pitch = min(max(self.pitch + controls.look_up, -LOOK_UP), LOOK_UP)
         ahead, aside = controls.ahead, controls.aside
         length = math.hypot(ahead, aside)
         if length > 1:
@@ -328,6 +330,17 @@ class Game:
         if self.camera_cut:
             sprites = [replace(s, before=(s.x, s.y, s.z)) for s in sprites]
         return View(self.camera, self.before, sprites)
+
+    def camera_ahead(self, steps: float, turn: float = 0.0, look_up: float = 0.0) -> Camera:
+        """The camera `steps` steps from now, if the player walks on as in the last step and turns by so much."""
+        now, old = self.camera, self.camera if self.camera_cut else self.before
+        return Camera(
+            now.x + (now.x - old.x) * steps,
+            now.y + (now.y - old.y) * steps,
+            now.z + (now.z - old.z) * steps,
+            now.yaw + turn,
+            min(max(now.pitch + look_up, -LOOK_UP), LOOK_UP),
+        )
 
     def autopilot(self) -> Controls:
         """What a player would press now."""

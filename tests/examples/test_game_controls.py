@@ -1,6 +1,7 @@
 """The keys do what the game's docstring says."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import game as arena_game
@@ -104,6 +105,40 @@ def test_the_mouse_looks_around_once_it_is_taken(play: arena_game.Play) -> None:
     assert not play.desk.quit
     press(play, pygame.K_ESCAPE)
     assert play.desk.quit
+
+
+def test_the_late_warp_turns_the_picture_by_what_the_mouse_moved_since(
+    play: arena_game.Play, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And the player turns by it once, in the step after."""
+    if not play.renderer.compiled:
+        pytest.skip("no C compiler here: apt install gcc")
+    play.options = replace(play.options, hud=False)
+    pygame.event.post(pygame.event.Event(pygame.MOUSEBUTTONDOWN, button=1, pos=(5, 5)))
+    pygame.event.post(pygame.event.Event(pygame.KEYDOWN, key=pygame.K_l))
+    play.frame()
+    yaw, wait = play.game.yaw, play.session.wait_answer
+
+    def moved_while_waiting(frame_id: int) -> object:
+        event = pygame.event.Event(pygame.MOUSEMOTION, rel=(20, 0), pos=(5, 5), buttons=(0, 0, 0))
+        pygame.event.post(event)
+        return wait(frame_id)
+
+    still = pygame.surfarray.array3d(play.screen).astype(int)
+    monkeypatch.setattr(play.session, "wait_answer", moved_while_waiting)
+    play.frame()
+    turned = pygame.surfarray.array3d(play.screen).astype(int)
+    assert play.game.yaw == yaw
+    # 0.064 radians to the right: what is in the middle goes six or seven pixels to the left.
+    pixels = round(play.renderer.focal * 20 * arena_game.MOUSE_TURN)
+    middle = slice(50, 110), slice(35, 60)
+    ahead = slice(50 + pixels, 110 + pixels), slice(35, 60)
+    assert np.abs(turned[middle] - still[ahead]).mean() < 0.5 * np.abs(turned[middle] - still[middle]).mean()
+    monkeypatch.undo()
+    play.frame()
+    assert play.game.yaw == pytest.approx(yaw + 0.064)
+    play.frame()
+    assert play.game.yaw == pytest.approx(yaw + 0.064)
 
 
 def test_the_hud_is_drawn_over_the_answer_only(play: arena_game.Play) -> None:

@@ -155,6 +155,23 @@ def test_a_sidecar_that_dies_and_comes_back_costs_no_frame(stage: Stage, tmp_pat
     assert sum(report["answered"].values()) + report["unanswered"] == report["frames"]
 
 
+def test_every_delivery_tells_how_long_input_takes_to_be_seen(stage: Stage, tmp_path: Path) -> None:
+    stage.host()
+    report_at = tmp_path / "game.json"
+    modes = "wait,newest,locked"
+    options = ("--delivery", modes, "--late-warp", "--size", "160x90", "--wait-s", "20", "--budget-ms", "2000")
+    report = finished(stage.game("--frames", "20", "--json", str(report_at), *options), report_at)
+    assert list(report["deliveries"]) == modes.split(",")
+    for delivery, one in report["deliveries"].items():
+        assert one["delivery"] == delivery
+        assert one["motion_to_photon_ms"]["p50"] > 0
+        if one["late_warp"]:
+            # The picture has newer input in it than the frame that it was made from.
+            assert one["warped_motion_to_photon_ms"]["p50"] < one["motion_to_photon_ms"]["p50"]
+    # What is shown was drawn a frame before: most of 16.67 ms, however early this frame began.
+    assert report["deliveries"]["locked"]["styled_motion_to_photon_ms"]["p50"] > 10
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
@@ -163,6 +180,7 @@ def test_a_sidecar_that_dies_and_comes_back_costs_no_frame(stage: Stage, tmp_pat
         (("--planes", "normals"), "known are depth, motion, mask"),
         (("--strength", "2"), "strength"),
         (("--budget-ms", "0"), "budget"),
+        (("--delivery", "wait,soon"), "known are wait, newest, locked"),
         (("--dump-every", "0"), "1 or more"),
     ],
 )
