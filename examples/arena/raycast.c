@@ -434,13 +434,58 @@ void arena_sprites(const struct scene *s, const struct shot *shot, const struct 
     for (int64_t i = 0; i < count; i++) draw_sprite(s, shot, out, billboards + i);
 }
 
+/* Where a row of pixels was, by its inverse depths: px, py [width], inside the frame. */
+static void places_before(const struct work *w, struct turned t, int32_t width, int32_t height,
+                          const float *restrict near, float *restrict px, float *restrict py)
+{
+    const float *restrict ahead = w->ahead, *restrict aside = w->aside;
+    const float right = width - 1.0f, bottom = height - 1.0f, middle = width / 2.0f - 0.5f;
+    for (int32_t x = 0; x < width; x++) {
+        float a = near[x] * t.tz + ahead[x];
+        a = t.focal / (a > 1e-2f ? a : 1e-2f);
+        float u = (near[x] * t.tx + aside[x]) * a + middle, v = t.place - (near[x] * t.rise + t.height) * a;
+        u = u > 0.0f ? u : 0.0f;
+        v = v > 0.0f ? v : 0.0f;
+        px[x] = u < right ? u : right;
+        py[x] = v < bottom ? v : bottom;
+    }
+}
+
+/* The inverse depths that stand there, brought from the picture's camera to the new one. */
+static void depths_there(const struct work *w, struct turned t, int32_t width, const float *restrict iz,
+                         const float *restrict px, const float *restrict py, float *restrict near)
+{
+    const float *restrict ahead = w->ahead;
+    for (int32_t x = 0; x < width; x++) {
+        float there = iz[(int32_t)(py[x] + 0.5f) * width + (int32_t)(px[x] + 0.5f)], rest = 1.0f - there * t.tz;
+        near[x] = there * ahead[x] / (rest > 0.1f ? rest : 0.1f);
+    }
+}
+
+/* A row of the picture at these places, between four pixels, in sixteenths. */
+static void colours_there(int32_t width, int32_t height, const uint32_t *restrict from, int32_t pitch,
+                          const float *restrict px, const float *restrict py, uint32_t *restrict to)
+{
+    for (int32_t x = 0; x < width; x++) {
+        int32_t ix = (int32_t)px[x], iy = (int32_t)py[x];
+        uint32_t fx = (uint32_t)(int32_t)((px[x] - (float)ix) * 16.0f + 0.5f);
+        uint32_t fy = (uint32_t)(int32_t)((py[x] - (float)iy) * 16.0f + 0.5f);
+        int32_t at = iy * pitch + ix, dx = ix < width - 1 ? 1 : 0, dy = iy < height - 1 ? pitch : 0;
+        uint32_t a = from[at], b = from[at + dx], c = from[at + dy], d = from[at + dx + dy];
+        uint32_t wa = (16 - fx) * (16 - fy), wb = fx * (16 - fy), wc = (16 - fx) * fy, wd = fx * fy;
+        uint32_t pair = (a & 0xFF00FFu) * wa + (b & 0xFF00FFu) * wb + (c & 0xFF00FFu) * wc + (d & 0xFF00FFu) * wd;
+        uint32_t green = (a >> 8 & 0xFFu) * wa + (b >> 8 & 0xFFu) * wb + (c >> 8 & 0xFFu) * wc + (d >> 8 & 0xFFu) * wd;
+        to[x] = ((pair + 0x800080u) >> 8 & 0xFF00FFu) | ((green + 0x80u) & 0xFF00u) | 0xFF000000u;
+    }
+}
+
 /* Show a picture that was drawn from one camera as it would look from another, by its own inverse depths.
  *
  * `shot` has the new camera as the one now and the picture's as the one before: where a pixel was is its motion. The
  * depth it needs stands at the place that it leads to; two rounds find it, for a camera that has moved little. What
  * comes into sight is stretched from beside it. */
-int arena_warp(const struct scene *s, const struct shot *shot, const float *restrict iz, const uint8_t *pixels,
-               int64_t pitch, uint8_t *out, int64_t out_pitch)
+int arena_warp(const struct scene *s, const struct shot *shot, const float *iz, const uint8_t *pixels, int64_t pitch,
+               uint8_t *out, int64_t out_pitch)
 {
     struct work w = {0};
     if (make_work(s, shot, &w)) {
@@ -449,41 +494,19 @@ int arena_warp(const struct scene *s, const struct shot *shot, const float *rest
     }
     struct turned t = turned(s, shot, &w);
     const int32_t width = (int32_t)s->width, height = (int32_t)s->height;
-    const uint32_t *restrict from = (const uint32_t *)pixels;
-    const int32_t words = (int32_t)(pitch / 4);
-    const float right = width - 1.0f, bottom = height - 1.0f;
+    /* Not needed here for what their names say. */
+    float *px = w.dx, *py = w.dz, *near = w.inverse;
+    t.place = (float)shot->horizon0 - 0.5f;
     for (int32_t y = 0; y < height; y++) {
-        uint32_t *restrict to = (uint32_t *)(out + y * out_pitch);
-        const float *restrict ahead = w.ahead, *restrict aside = w.aside;
-        const float rise = ((float)shot->horizon - (y + 0.5f)) / t.focal, horizon0 = (float)shot->horizon0 - 0.5f;
-        const float middle = width / 2.0f - 0.5f;
-        for (int32_t x = 0; x < width; x++) {
-            float near = iz[y * width + x], px = x, py = y;
-            for (int round = 0; round < 3; round++) {
-                float a = near * t.tz + ahead[x];
-                a = t.focal / (a > 1e-2f ? a : 1e-2f);
-                px = (near * t.tx + aside[x]) * a + middle;
-                py = horizon0 - (near * t.rise + rise) * a;
-                px = px > 0.0f ? px : 0.0f;
-                px = px < right ? px : right;
-                py = py > 0.0f ? py : 0.0f;
-                py = py < bottom ? py : bottom;
-                if (round < 2) {
-                    /* Inverse depth in the picture's camera, and from it that in the new one. */
-                    float there = iz[(int32_t)(py + 0.5f) * width + (int32_t)(px + 0.5f)];
-                    float rest = 1.0f - there * t.tz;
-                    near = there * ahead[x] / (rest > 0.1f ? rest : 0.1f);
-                }
-            }
-            int32_t ix = (int32_t)px, iy = (int32_t)py;
-            uint32_t fx = (uint32_t)((px - ix) * 16.0f + 0.5f), fy = (uint32_t)((py - iy) * 16.0f + 0.5f);
-            int32_t at = iy * words + ix, dx = ix < width - 1, dy = iy < height - 1 ? words : 0;
-            uint32_t a = from[at], b = from[at + dx], c = from[at + dy], d = from[at + dx + dy];
-            uint32_t wa = (16 - fx) * (16 - fy), wb = fx * (16 - fy), wc = (16 - fx) * fy, wd = fx * fy;
-            uint32_t pair = (a & 0xFF00FFu) * wa + (b & 0xFF00FFu) * wb + (c & 0xFF00FFu) * wc + (d & 0xFF00FFu) * wd;
-            uint32_t green = (a >> 8 & 0xFFu) * wa + (b >> 8 & 0xFFu) * wb + (c >> 8 & 0xFFu) * wc + (d >> 8 & 0xFFu) * wd;
-            to[x] = ((pair + 0x800080u) >> 8 & 0xFF00FFu) | ((green + 0x80u) & 0xFF00u) | 0xFF000000u;
+        t.height = ((float)shot->horizon - (y + 0.5f)) / t.focal;
+        for (int32_t x = 0; x < width; x++) near[x] = iz[y * width + x];
+        for (int round = 0; round < 2; round++) {
+            places_before(&w, t, width, height, near, px, py);
+            depths_there(&w, t, width, iz, px, py, near);
         }
+        places_before(&w, t, width, height, near, px, py);
+        colours_there(width, height, (const uint32_t *)pixels, (int32_t)(pitch / 4), px, py,
+                      (uint32_t *)(out + y * out_pitch));
     }
     free_work(&w);
     return 0;
