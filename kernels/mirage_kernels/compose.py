@@ -3,7 +3,7 @@
 
 For a pixel with display-encoded colour v = (r, g, b) in [-1, 1]:
 
-    weights = normalise(relu(W1x1 relu(W3x3 v + bias) + b) + 0.02)           the guide, four bins
+    weights = normalise(squareplus(W1x1 relu(W3x3 v + bias) + b))            the guide, four bins
     change  = sum over bins of weights_b * (M_b (r, g, b, 1))                M bilinear between cell centres
     answer  = v + strength * mask * (change + detail)
 
@@ -113,7 +113,8 @@ def guide_weights(v: Tensor, bias: Tensor, guide: Sequence[Tensor]) -> Tensor:
     padded = functional.pad(v.permute(0, 3, 1, 2), (1, 1, 1, 1), mode="replicate")
     kernel = look.view(3, 3, 3, 8).permute(3, 2, 0, 1)
     seen = functional.relu(functional.conv2d(padded, kernel).permute(0, 2, 3, 1) + bias[:, None, None].to(v.dtype))
-    raw = functional.relu(functional.linear(seen, weigh, weigh_bias)) + 0.02
+    raw = functional.linear(seen, weigh, weigh_bias)
+    raw = 0.5 * (raw + (raw * raw + 0.25).sqrt()) + 0.01
     return raw / raw.sum(-1, keepdim=True)
 
 
@@ -209,6 +210,11 @@ def _threshold(bits, SHIFT: tl.constexpr):
 
 
 @jit
+def _squareplus(x):
+    return 0.5 * (x + tl.sqrt(x * x + 0.25)) + 0.01
+
+
+@jit
 def _finish(raw, unit, delta, threshold, KIND: tl.constexpr, LINEAR: tl.constexpr, SCALE: tl.constexpr):
     """The raw value of the answer from the source's and the change of v."""
     delta = tl.where(delta == delta, delta, 0.0)
@@ -294,10 +300,10 @@ def _compose_kernel(
             seen += g[:, None] * tl.load(tap + 8)[None, :]
             seen += b[:, None] * tl.load(tap + 16)[None, :]
     seen = tl.maximum(seen, 0.0)
-    g0 = tl.maximum(tl.sum(seen * tl.load(weigh_ptr + o)[None, :], 1) + tl.load(weigh_bias_ptr), 0.0) + 0.02
-    g1 = tl.maximum(tl.sum(seen * tl.load(weigh_ptr + 8 + o)[None, :], 1) + tl.load(weigh_bias_ptr + 1), 0.0) + 0.02
-    g2 = tl.maximum(tl.sum(seen * tl.load(weigh_ptr + 16 + o)[None, :], 1) + tl.load(weigh_bias_ptr + 2), 0.0) + 0.02
-    g3 = tl.maximum(tl.sum(seen * tl.load(weigh_ptr + 24 + o)[None, :], 1) + tl.load(weigh_bias_ptr + 3), 0.0) + 0.02
+    g0 = _squareplus(tl.sum(seen * tl.load(weigh_ptr + o)[None, :], 1) + tl.load(weigh_bias_ptr))
+    g1 = _squareplus(tl.sum(seen * tl.load(weigh_ptr + 8 + o)[None, :], 1) + tl.load(weigh_bias_ptr + 1))
+    g2 = _squareplus(tl.sum(seen * tl.load(weigh_ptr + 16 + o)[None, :], 1) + tl.load(weigh_bias_ptr + 2))
+    g3 = _squareplus(tl.sum(seen * tl.load(weigh_ptr + 24 + o)[None, :], 1) + tl.load(weigh_bias_ptr + 3))
     total = 1.0 / (g0 + g1 + g2 + g3)
 
     raw_r, raw_g, raw_b, alpha = load_rgb(frame_ptr, first + y * pitch, x, keep, KIND, BGR)

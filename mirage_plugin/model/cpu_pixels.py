@@ -210,10 +210,10 @@ def _look_row(
 @_jit
 def _weigh_row(s0: Any, s1: Any, s2: Any, s3: Any, s4: Any, s5: Any, k: Any, bias: Any, out: Any) -> None:
     """One bin of the guide's 1x1 layer for a row, not yet normalised."""
-    zero, floor = np.float32(0.0), np.float32(0.02)
+    half, quarter, floor = np.float32(0.5), np.float32(0.25), np.float32(0.01)
     for x in range(out.shape[0]):
         t = bias + k[0] * s0[x] + k[1] * s1[x] + k[2] * s2[x] + k[3] * s3[x] + k[4] * s4[x] + k[5] * s5[x]
-        out[x] = max(t, zero) + floor
+        out[x] = half * (t + np.sqrt(t * t + quarter)) + floor
 
 
 @_jit
