@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import mmap
 import threading
 import time
 import weakref
@@ -77,7 +78,9 @@ class CudaCanvas:
         self.film: Style | None = None
         """The style whose FiLM, guide and head are on the device; None before the first."""
         self.fresh, self.has_edit, self.late = True, False, False
+        self.mapping: mmap.mmap | None = None
         self.pinned: Pinned | None = None
+        """`mapping`, which frames and answers stand in; None where it cannot be pinned."""
         self.bounce: tuple[Tensor, NDArray[Any]] | None = None
         self.fit = WorkingSize(-1, WorkingSize.of(kind.height, kind.width, 0).content)
 
@@ -369,13 +372,13 @@ class CudaEngine:
         mapping = mapping_of(array)
         if mapping is None or array.strides[0] != pitch_bytes:
             return None
-        if canvas.pinned is None or canvas.pinned.mapping is not mapping:
+        if canvas.mapping is not mapping:
+            canvas.mapping, canvas.pinned = mapping, None
             try:
                 canvas.pinned = Pinned(mapping, self.device.type == "cuda")
             except OSError as error:
                 self._tell(f"shared memory cannot be pinned, so frames are copied once more: {error}")
-                return None
-        return canvas.pinned.part(array, size_bytes)
+        return canvas.pinned.part(array, size_bytes) if canvas.pinned else None
 
     @_on_device
     def read(self, canvas: CudaCanvas, pixels: Any, order: Any, planes: FramePlanes, cut: bool) -> None:

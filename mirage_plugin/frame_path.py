@@ -279,7 +279,8 @@ def _kind(offer: Offer) -> FrameKind:
     scale = [sign * size for size in (offer.size if motion.unit == "uv" else (1, 1))]
     flipped = offer.orientation == "bottom_up"
     # Rows that do not begin on a pixel's boundary are packed on their way.
-    pitch_bytes = 0 if offer.row_pitch_bytes % 8 and offer.pixel_format != "RGB8" else offer.row_pitch_bytes
+    boundary = {"RGB8": 1, "RGBA16F": 8}.get(offer.pixel_format, 4)
+    pitch_bytes = 0 if offer.row_pitch_bytes % boundary else offer.row_pitch_bytes
     return FrameKind(
         offer.pixel_format, height, width, pitch_bytes, flipped, offer.color_space == "linear",
         depth="depth" in offer.planes, motion="motion" in offer.planes, mask="mask" in offer.planes,

@@ -19,6 +19,7 @@ import torch
 
 import mirage_bridge
 import mirage_kernels as kernels
+from mirage_plugin import cuda_engine as gpu_engine
 from mirage_plugin import engine as processor
 from mirage_plugin import frame_path
 from mirage_plugin.config import ServeConfig
@@ -237,6 +238,26 @@ def test_in_shared_memory_nothing_is_copied_on_the_way(engine: CudaEngine) -> No
     assert set(own.path.staging) == {"frame", "answer"}
 
 
+def test_memory_that_cannot_be_pinned_is_tried_once_and_copied(
+    engine: CudaEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried: list[Any] = []
+
+    def refuse(mapping: mmap.mmap, register: bool) -> None:
+        tried.append(mapping)
+        raise OSError("cudaHostRegister says 1")
+
+    monkeypatch.setattr(gpu_engine, "Pinned", refuse)
+    mapping = mmap.mmap(-1, 1 << 16)
+    frame = np.ndarray((64, 96, 4), np.uint8, memoryview(mapping), 0)
+    frame[...] = noise_frame(SMALL, 3)
+    canvas = engine.open(SMALL, 1)
+    drawn = [answer(engine, canvas, frame, cut=True) for _ in range(2)]
+    assert len(tried) == 1
+    assert drawn[0].std() > 1
+    assert set(canvas.path.staging) == {"frame", "answer"}
+
+
 def test_a_path_goes_back_and_to_the_next_game_of_its_kind(engine: CudaEngine) -> None:
     first = engine.open(SMALL, 1)
     path = first.path
@@ -400,13 +421,11 @@ def test_the_engine_of_a_machine_without_a_gpu_is_the_processors(monkeypatch: py
         processor.load_engine(ServeConfig(device="cuda"))
 
     # A driver that is there and does not work.
-    import mirage_plugin.cuda_engine as gpu
-
     def broken(config: ServeConfig, tell: Any) -> None:
         raise RuntimeError("CUDA driver version is insufficient")
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(gpu, "CudaEngine", broken)
+    monkeypatch.setattr(gpu_engine, "CudaEngine", broken)
     told: list[str] = []
     assert isinstance(processor.load_engine(ServeConfig(), told.append), Substitute)
     assert made[-1].device == "cpu"
