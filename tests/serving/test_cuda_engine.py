@@ -557,6 +557,24 @@ def test_waiting_frames_are_uploaded_ahead_once(game: Game, monkeypatch: pytest.
     assert len(uploads) == 1
 
 
+def test_the_kernels_take_what_the_path_gives_them() -> None:
+    """Every launch of a captured frame passes its launcher's checks for Hopper, in bf16, with all planes."""
+    kind = FrameKind("BGRA8", 96, 128, flipped=True, depth=True, motion=True, mask=True, depth_range=(0.1, 100.0))
+    engine = CudaEngine(
+        ServeConfig(device="cpu", tier="nano", steps=2), net=network(), dtype=torch.bfloat16, warm=()
+    )
+    work = engine.open(kind, 1).work
+    with torch.inference_mode(), kernels.record(90) as net:
+        work._net()
+    with torch.inference_mode(), kernels.record(90) as rest:
+        for call in (work._compose, work._carry, work._late):
+            call()
+    names = [launch.name for launch in net]
+    assert names.count("pixels_kernel") == names.count("memory_write_kernel") == 2  # of two steps
+    assert names.count("warp_state_kernel") == names.count("noise_kernel") == 1
+    assert [launch.name for launch in rest].count("compose_kernel") == 2
+
+
 @pytest.mark.needs("cuda")
 def test_on_a_gpu_graphs_and_plain_launches_and_the_references_agree() -> None:
     kind = FrameKind("RGBA8", 360, 640, depth=True, motion=True, mask=True)
