@@ -28,7 +28,6 @@ import subprocess
 import sys
 import tempfile
 import time
-import types
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -726,25 +725,9 @@ def part_6(bench: Bench, measured: dict[str, Any]) -> dict[str, Any]:
 
 
 def _make_importable() -> None:
-    """Import from a checkout, on a machine with torch and numpy alone.
-
-    What the package imports beside them and this script never calls is stood in for, so that importing works.
-    """
+    """Import from a checkout, on a machine with torch and numpy alone."""
     root = Path(__file__).resolve().parents[1]
     sys.path[:0] = [str(root), str(root / "kernels")]
-    for name in ("numba", "safetensors", "safetensors.torch"):
-        try:
-            __import__(name)
-        except ImportError:
-            absent: Any = types.ModuleType(name)
-            absent.__getattr__ = _stand_in
-            sys.modules[name] = absent
-
-
-def _stand_in(name: str) -> Any:
-    if name.startswith("__"):
-        raise AttributeError(name)
-    return lambda *given, **named: lambda function: function
 
 
 def _warm(bench: Bench) -> None:

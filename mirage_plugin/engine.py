@@ -67,8 +67,8 @@ class Canvas:
         self.height, self.width, self.seed = height, width, seed
         self.state_channels = state_channels
         self.frame = 0
-        self.film: Tensor | None = None
-        self.guide_bias: Floats = np.zeros(6, np.float32)
+        self.films: list[Tensor] = []
+        self.guide_biases: list[Floats] = []
         self.resets = 0
         self.fit_to(grid)
 
@@ -93,8 +93,13 @@ class Canvas:
             ((np.arange(0, content_w, 2) + 0.5) * self.width / content_w).astype(int), self.width - 1
         )
         self.edit: tuple[Floats, Floats] | None = None
-        self.edit_age = 0
+        self.edit_age = self.edit_step = 0
         self.fresh = True
+
+    @property
+    def film(self) -> Tensor | None:
+        """What the first step of the sampler knows of the style; None until one is set."""
+        return self.films[0] if self.films else None
 
     def reset(self) -> None:
         """Forget: the next frame is a first one."""
@@ -220,9 +225,10 @@ class Engine:
     def set_style(self, canvas: Canvas, style: Style) -> None:
         """Paint in a style from the next frame on."""
         vector = self._style_encoder(torch.from_numpy(style.vector().astype(np.float32))[None])
-        film, bias = self._core.film(vector.to(self.device), 1.0, 1.0)
-        canvas.film = film
-        canvas.guide_bias = bias.cpu().numpy() + self._look_bias
+        # One for each step of the sampler: the network is told the noise level.
+        made = [self._core.film(vector.to(self.device), k, 1.0) for k in levels(self.steps)]
+        canvas.films = [film for film, _ in made]
+        canvas.guide_biases = [bias.cpu().numpy() + self._look_bias for _, bias in made]
 
     def read(
         self, canvas: Canvas, pixels: Bytes, order: NDArray[np.int64], planes: FramePlanes, cut: bool
@@ -309,7 +315,7 @@ class Engine:
             return False
         canvas.stored = out.stored.cpu().numpy()
         canvas.edit = (out.edit.matrices[0].cpu().numpy(), out.edit.detail[0].cpu().numpy())
-        canvas.edit_age = 0
+        canvas.edit_age = canvas.edit_step = 0
         canvas.fresh = False
         return True
 
@@ -320,14 +326,16 @@ class Engine:
         h, w = canvas.fit.rows, canvas.fit.columns
         source = _image_of(canvas.cells)
         order = np.array([0, 1, 2])
-        for k in levels(self.steps)[1:]:
+        for step, k in enumerate(levels(self.steps)[1:], 1):
             assert canvas.edit is not None
             answer = np.empty_like(source)
             self._compose(canvas, source, answer, order, None, 1.0, (h * 8, w * 8))
             cells: Bytes = np.empty_like(canvas.cells)
             cells_from_pixels(answer, order, cells)
+            given = given._replace(film=canvas.films[step])
             out = self._core.refine(given, torch.from_numpy(cells)[None].to(self.device), torch.tensor(k))
             if bool(torch.isfinite(out.health).all()):
+                canvas.edit_step = step
                 canvas.edit = (out.edit.matrices[0].cpu().numpy(), out.edit.detail[0].cpu().numpy())
 
     def reuse(self, canvas: Canvas) -> bool:
@@ -359,7 +367,8 @@ class Engine:
     ) -> None:  # fmt: skip
         assert canvas.edit is not None
         compose_pixels(
-            pixels, out, order, *canvas.edit, self._look, canvas.guide_bias, self._weigh, self._weigh_bias, mask,
+            pixels, out, order, *canvas.edit, self._look, canvas.guide_biases[canvas.edit_step], self._weigh,
+            self._weigh_bias, mask,
             strength, content,
         )  # fmt: skip
 

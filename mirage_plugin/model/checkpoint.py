@@ -9,8 +9,6 @@ from dataclasses import asdict
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from mirage_plugin.config import weights_directory
@@ -44,6 +42,8 @@ def save_network(net: MirageNet, path: Path, notes: dict[str, str] | None = None
 
 def save_tensors(kind: str, tensors: Mapping[str, Tensor], path: Path, notes: Mapping[str, str]) -> None:
     """Write weights as float16, with a checksum and what they are; replaces `path` at once or not at all."""
+    from safetensors.torch import save_file  # the model itself runs where nothing but torch is installed
+
     halves = {k: v.detach().cpu().to(torch.float16).contiguous() for k, v in tensors.items()}
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(".part")
@@ -56,6 +56,8 @@ def load_tensors(kind: str, path: Path) -> dict[str, Tensor]:
 
     Raises `WeightsError` when the file is missing, truncated, altered, or of another kind or format.
     """
+    from safetensors import SafetensorError, safe_open
+
     if not path.is_file():
         raise WeightsError.missing(kind, path)
     try:
