@@ -214,9 +214,20 @@ def _until_ns(recording: Recording) -> np.ndarray[Any, np.dtype[np.int64]]:
 
 def _budget_line(axes: Axes, budget: float, upright: bool = False) -> None:
     draw = axes.axvline if upright else axes.axhline
+    from matplotlib.patheffects import withStroke
+
     draw(budget, color=_MISS, linewidth=1, linestyle=(0, (4, 2)))
+    halo = [withStroke(linewidth=3, foreground="white")]
     if upright:
-        axes.text(budget, 1.0, f" {budget:g} ms", color=_MISS, transform=axes.get_xaxis_transform(), va="top")
+        axes.text(
+            budget,
+            1.0,
+            f" {budget:g} ms",
+            color=_MISS,
+            transform=axes.get_xaxis_transform(),
+            va="top",
+            path_effects=halo,
+        )
     else:
         axes.text(
             1.0,
@@ -226,6 +237,7 @@ def _budget_line(axes: Axes, budget: float, upright: bool = False) -> None:
             transform=axes.get_yaxis_transform(),
             ha="right",
             va="bottom",
+            path_effects=halo,
         )
 
 
@@ -253,7 +265,14 @@ def _strip(figure: Figure, recording: Recording) -> bool:
     budget = budget_ms(recording)
     _budget_line(axes, budget)
     axes.set(xlabel="seconds", ylabel="ms", xlim=(0, max(0.1, float(seconds.max()))))
-    axes.set_ylim(0, max(1.25 * budget, min(float(took.max()) * 1.05, 6 * budget)))
+    top = max(1.25 * budget, min(float(took.max()) * 1.05, 6 * budget))
+    axes.set_ylim(0, top)
+    beyond = took > top
+    if beyond.any():
+        # A few frames must not press all others flat, and must not be missing either.
+        label = f"beyond {top:.0f} ms: {int(beyond.sum())}"
+        edge = np.full(int(beyond.sum()), 0.985 * top)
+        axes.scatter(seconds[beyond], edge, s=22, color=_MISS, marker="^", linewidths=0, label=label)
     axes.legend(loc="upper left", ncols=5, frameon=False, markerscale=2, bbox_to_anchor=(0, 1.14))
     return True
 
@@ -310,7 +329,8 @@ def _stages(figure: Figure, recording: Recording) -> bool:
             labels.append(stage)
     if not stacks:
         return False
-    axes.stackplot(at, *stacks, labels=labels, colors=[STAGE_COLOURS[each] for each in labels], linewidth=0)
+    colours = [STAGE_COLOURS[each] for each in labels]
+    axes.stackplot(at, *stacks, labels=labels, colors=colours, step="mid", linewidth=0)
     budget = budget_ms(recording)
     _budget_line(axes, budget)
     top = max(1.15 * budget, 1.1 * float(np.sum(stacks, axis=0).max()))
@@ -405,7 +425,8 @@ def _drift(figure: Figure, recording: Recording) -> bool:
     memory.set(ylabel="MB resident", xlabel="seconds", ylim=(0, 1.2 * most_mb))
     pauses = axes[1]
     pauses.plot(seconds[order], frames["gc_ns"][order] / 1e6, color="#e08a3c", linewidth=0.9, rasterized=flat)
-    pauses.set(ylabel="ms of garbage collection", xlabel="seconds", ylim=(0, None))
+    longest_ms = float(frames["gc_ns"].max()) / 1e6
+    pauses.set(ylabel="ms of garbage collection", xlabel="seconds", ylim=(0, max(1.0, 1.1 * longest_ms)))
     if len(axes) == 3:
         for name, colour in (("drift_state", "#7a6fd0"), ("drift_output", "#6fae5a")):
             axes[2].plot(

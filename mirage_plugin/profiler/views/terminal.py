@@ -44,8 +44,9 @@ def bar(stages_ms: Mapping[str, float], budget: float, width: int = 60) -> Text:
         exact += stages_ms.get(stage, 0.0) * per_ms
         cells = min(width, round(exact)) - drawn
         for _ in range(cells):
-            mark = "│" if drawn == line else " "
-            text.append(mark, style=f"bold white on {STAGE_COLOURS[stage]}")
+            # A block has the colour in front, so that the bar is there without colours too.
+            colour = STAGE_COLOURS[stage]
+            text.append("│", f"bold white on {colour}") if drawn == line else text.append("█", colour)
             drawn += 1
     for cell in range(drawn, width):
         text.append("│" if cell == line else "·" if cell < line else " ", style="bold red" if cell == line else "dim")
