@@ -28,7 +28,7 @@ import sys
 import time
 import warnings
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -53,8 +53,9 @@ STYLES = "snow,ink,cel,noir,watercolour,neon,desert,lava,night"
 STAGES = ("play", "draw", "publish", "wait", "show")
 PLANES = ("depth", "motion", "mask")
 DELIVERIES = ("wait", "newest", "locked")
-DRAWN_FRAMES = 16
-"""So many frames are remembered until their answers come: 250 ms at 60 a second, when answers are stale."""
+DRAWN_FRAMES, WARPED_FRAMES = 16, 8
+"""So many frames are remembered until their answers come (250 ms at 60 a second: older ones are not shown), and of
+so many the depth is kept for the late warp."""
 MOUSE_TURN, MOUSE_LOOK = 0.0032, -0.0026
 """Radians a pixel."""
 KEY_TURN, KEY_LOOK = 0.042, 0.02
@@ -321,12 +322,12 @@ class Tally:
 
 @dataclass(frozen=True)
 class Drawn:
-    """A frame on its way: its id, the input that it shows, and what the late warp needs of it."""
+    """A frame on its way: its id, the input that it shows, and its camera and depth where it may be warped."""
 
     frame_id: int
     input_ns: int
     camera: Camera
-    iz: np.ndarray[Any, np.dtype[np.float32]]
+    iz: np.ndarray[Any, np.dtype[np.float32]] | None
 
 
 class Play:
@@ -367,7 +368,7 @@ class Play:
             self._record(options.record)
         self._source: np.ndarray[Any, np.dtype[np.uint8]] | None = None
         self._drawn: deque[Drawn] = deque(maxlen=DRAWN_FRAMES)
-        self._depths = [self.renderer.iz, *(np.empty_like(self.renderer.iz) for _ in range(DRAWN_FRAMES))]
+        self._depths: deque[np.ndarray[Any, np.dtype[np.float32]]] = deque()
         self._warped = np.empty((height, width, 4), np.uint8)
         self._controls = Controls()
         self._stepped_ns = 0
@@ -412,15 +413,14 @@ class Play:
         pixels, planes = np.asarray(frame.pixels), Planes()
         if frame.in_shared_memory:
             planes = Planes(_plain(frame.depth), _plain(frame.motion), _plain(frame.mask))
-        # Never the depth of a frame that may still be shown.
-        self.renderer.iz = self._depths[self.tally.frames % len(self._depths)]
+        depth = self._fresh_depth() if self._warps() else None
         self.renderer.draw(view, pixels, planes)
         clock.append(time.perf_counter())
         dumping = self.dump is not None and self.tally.frames % options.dump_every == 0
         self._source = pixels.copy() if desk.wipe or dumping else None
         del pixels, planes
         frame_id = self.session.end_frame(frame, camera_cut=game.camera_cut, input_ns=input_ns)
-        self._drawn.append(Drawn(frame_id, input_ns, view.camera, self.renderer.iz))
+        self._drawn.append(Drawn(frame_id, input_ns, view.camera, depth))
         clock.append(time.perf_counter())
         with self.session.wait_answer(frame_id) as answer:
             clock.append(time.perf_counter())
@@ -447,7 +447,7 @@ class Play:
         Returns when the input was read that the picture was warped to, 0 where it was not.
         """
         desk, late_ns = self.desk, 0
-        if desk.late_warp and drawn is not None and not desk.paused and self.renderer.compiled:
+        if self._warps() and drawn is not None and drawn.iz is not None and not desk.paused:
             late_ns = time.monotonic_ns()
             begun = time.perf_counter()
             camera = self._late_camera(late_ns)
@@ -464,6 +464,21 @@ class Play:
         if self.options.hud:
             self._draw_hud(self.screen, answer)
         return late_ns
+
+    def _warps(self) -> bool:
+        return self.desk.late_warp and self.renderer.compiled
+
+    def _fresh_depth(self) -> np.ndarray[Any, np.dtype[np.float32]]:
+        """Let the renderer write its depth where no frame that may still be warped has its own."""
+        if len(self._depths) <= WARPED_FRAMES:
+            self._depths.append(np.empty_like(self.renderer.iz))
+        else:
+            self._depths.rotate(-1)
+            self._drawn = deque(
+                (replace(d, iz=None) if d.iz is self._depths[-1] else d for d in self._drawn), DRAWN_FRAMES
+            )
+        self.renderer.iz = self._depths[-1]
+        return self.renderer.iz
 
     def _late_camera(self, now_ns: int) -> Camera:
         """Where the player looks by now: on from the last step, with the input as it is."""
@@ -560,7 +575,7 @@ class Play:
             "size": list(self.options.size),
             "style": self.desk.style,
             "delivery": self.delivery,
-            "late_warp": self.desk.late_warp and self.renderer.compiled,
+            "late_warp": self._warps(),
             "budget_ms": self.options.budget_ms,
             "host": dict(self.session.host_info),
             "game_ms": times.summary("game"),

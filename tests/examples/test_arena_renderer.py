@@ -1,8 +1,11 @@
 """Depth is where the ray meets the world, and motion points at where a surface was."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from arena.gbuffer import HAZE_COLOUR, GBuffer
+from arena.native import load_raycaster
 from arena.play import Game
 from arena.renderer import FAR_M, Camera, Planes, Renderer, View
 from arena.textures import Material
@@ -305,3 +308,21 @@ def test_a_picture_warped_to_the_next_camera_is_nearer_to_what_is_seen_there(
         held += float(np.abs(truth.astype(int) - pixels).mean())
         warped += float(np.abs(truth.astype(int) - out).mean())
     assert warped < 0.6 * held
+
+
+def test_without_a_compiler_the_game_draws_in_numpy(
+    both: tuple[Game, Renderer, Renderer], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    game, _, compiled = both
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    load_raycaster.cache_clear()
+    try:
+        plain = game.renderer(compiled.width, compiled.height)
+    finally:
+        load_raycaster.cache_clear()
+    assert not plain.compiled
+    assert (drawn(plain, game.view())[0] == drawn(compiled, game.view())[0]).all(-1).mean() > 0.998
+    pixels = np.zeros((plain.height, plain.width, 4), np.uint8)
+    with pytest.raises(RuntimeError, match="install a C compiler"):
+        plain.warp(pixels, plain.iz, game.camera, game.camera, pixels.copy())
