@@ -29,6 +29,7 @@ from mirage_kernels.launch import (
     Config,
     check,
     divisor,
+    interpreting,
     jit,
     launch,
     on_triton,
@@ -318,7 +319,14 @@ def _memory_write_kernel(
 _WARP = Config({"BM": 32}, 4, 1)
 # 64 cells: 128 programs of 8160 cells at 1080p, one for each multiprocessor.
 _GATE = Config({"BM": 64, "BK": 32}, 8, 2)
-_GATE_EXACT = Config({"BM": 16, "BK": 32}, 4, 1)
+_GATE_EXACT = Config({"BM": 16, "BK": 16}, 8, 1)
+
+
+def _has_kernel(features: Tensor, state: Tensor) -> bool:
+    """Whether the gates run as kernels. In fp32, products run off the tensor cores, and more than 64 channels of state
+    do not fit into the registers (1.7 KB a thread spilled on sm_90): there the reference, exact by definition, serves."""
+    wide_exact = features.dtype == torch.float32 and state.shape[-1] > 64
+    return on_triton(features) and (interpreting() or not wide_exact)
 
 
 def warp_state_triton(state: Tensor, motion: Tensor, visible: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
@@ -447,7 +455,8 @@ def _warp_fake(state: Tensor, motion: Tensor, visible: Tensor, dtype: torch.dtyp
 def _read(features: Tensor, state: Tensor, valid: Tensor, weights: Sequence[Tensor]) -> Tensor:
     packed = MemoryWeights(*weights)
     _checked(features, state, valid, packed)
-    return (memory_read_triton if on_triton(features) else memory_read_reference)(features, state, valid, packed)
+    run = memory_read_triton if _has_kernel(features, state) else memory_read_reference
+    return run(features, state, valid, packed)
 
 
 @_read.register_fake
@@ -463,7 +472,7 @@ def _read_fake(features: Tensor, state: Tensor, valid: Tensor, weights: Sequence
 def _write(features: Tensor, state: Tensor, valid: Tensor, weights: Sequence[Tensor], packed: bool) -> Tensor:
     parts = MemoryWeights(*weights)
     _checked(features, state, valid, parts)
-    run = memory_write_triton if on_triton(features) else memory_write_reference
+    run = memory_write_triton if _has_kernel(features, state) else memory_write_reference
     return run(features, state, valid, parts, packed)
 
 
