@@ -323,10 +323,13 @@ _GATE_EXACT = Config({"BM": 16, "BK": 16}, 8, 1)
 
 
 def _has_kernel(features: Tensor, state: Tensor) -> bool:
-    """Whether the gates run as kernels. In fp32, products run off the tensor cores, and more than 64 channels of state
-    do not fit into the registers (1.7 KB a thread spilled on sm_90): there the reference, exact by definition, serves."""
+    """Whether the gates run as kernels.
+
+    In fp32, products run off the tensor cores, and more than 64 channels of state do not fit into the registers
+    (1.7 KB a thread spilled on sm_90): there the reference, exact by definition, serves.
+    """
     wide_exact = features.dtype == torch.float32 and state.shape[-1] > 64
-    return on_triton(features) and (interpreting() or not wide_exact)
+    return (recording() or on_triton(features)) and (interpreting() or not wide_exact)
 
 
 def warp_state_triton(state: Tensor, motion: Tensor, visible: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
@@ -503,7 +506,7 @@ def memory_read(features: Tensor, state: Tensor, valid: Tensor, weights: MemoryW
     `state` [N, h, w, S], S ≤ 128, and `valid` [N, h, w, 1] as `warp_state` made them, in the features' dtype.
     Raises `KernelError` for what a kernel could not take.
     """
-    if recording():
+    if recording() and _has_kernel(features, state):
         return memory_read_triton(features, state, valid, weights)
     out: Tensor = torch.ops.mirage.memory_read(features, state, valid, list(weights))
     return out
@@ -516,7 +519,7 @@ def memory_write(
 
     Arguments as in `memory_read`. Raises `KernelError` for what a kernel could not take.
     """
-    if recording():
+    if recording() and _has_kernel(features, state):
         return memory_write_triton(features, state, valid, weights, packed)
     out: Tensor = torch.ops.mirage.memory_write(features, state, valid, list(weights), packed)
     return out
