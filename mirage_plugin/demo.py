@@ -27,7 +27,7 @@ from mirage_plugin.style_input import read_style
 
 __all__ = ["demo"]
 
-_STYLES = ("snow", "ink", "cel", "neon")
+_STYLES = ("ink", "lava", "neon", "snow")
 _READY_TIMEOUT_S = 600.0
 # (frames a second, the most that a frame may cost alone): a slow machine plays slower and restyled, not fast and plain.
 _RATES = ((60, 9.0), (30, 18.0))
