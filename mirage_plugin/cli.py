@@ -204,11 +204,13 @@ def styles(
     json: JsonOption = None,
 ) -> None:
     """List the styles by family, draw them all on one sheet, or write one as a file to edit."""
-    from mirage_plugin.styles import show, write_style
-
     if source is None:
+        from mirage_plugin.styles import show
+
         show(sheet=sheet, json=json)
     else:
+        from mirage_plugin.styles import write_style
+
         write_style(source, out)
 
 

@@ -134,8 +134,7 @@ def _on_device(method: Callable[..., Any]) -> Callable[..., Any]:
             self._shrink(canvas)
             raise DeviceError("out of device memory: going on at a smaller working size") from error
         except RuntimeError as error:
-            self._lose(str(error))
-            raise DeviceError(f"the GPU was lost: {self.lost}") from error
+            raise DeviceError(f"the GPU was lost: {self._lose(str(error))}") from error
 
     return guarded
 
@@ -469,13 +468,15 @@ class CudaEngine:
 
     # -- a device that was lost ------------------------------------------------------------------------------
 
-    def _lose(self, why: str) -> None:
-        """Answer no more frames, and find out in a thread of its own what is left."""
+    def _lose(self, why: str) -> str:
+        """Answer no more frames, and find out in a thread of its own what is left; returns the reason, short."""
         if not self._serving:
             raise DeviceError(f"the GPU does not work: {why}")
+        short = (why.strip().splitlines() or ["no reason was given"])[0][:160]
         if not self.lost:
-            self.lost = (why.strip().splitlines() or ["no reason was given"])[0][:160]
+            self.lost = short
             threading.Thread(target=self._mend, name="mend", daemon=True).start()
+        return short
 
     def _mend(self) -> None:
         """Build the path anew where the device still works; where it does not, an engine on the processor.

@@ -451,6 +451,11 @@ def pixels_triton(
     elements, stride, first, pitch = typed_view(frames, layout)
     require(c0 in _CONFIGS[True], f"the pixels kernel is laid out for 64, 128 or 192 channels, not {c0}")
     config = _CONFIGS[roomy(frames) and dtype != torch.float32][c0]
+    taps = max(_taps(rows, layout.height), _taps(columns, layout.width))
+    if c0 > 64 and (depth is not None or taps > 1) and config.sizes["BM"] == 128:
+        # The planes' own products, or the mean of several pixels, on top of the sums of 128 cells: up to 584 bytes a
+        # thread spilled.
+        config = Config({"BM": 64}, 8, 3)
     step = answer is not None
     args: dict[str, Any] = {
         "frame_ptr": elements,
