@@ -3,8 +3,9 @@
 Every row is a round trip: one side publishes a frame, an echo in another process sees it and publishes an
 answer, the first side sees the answer.  Rows marked *in place* move no pixels: both sides look at them where
 they stand.  Rows marked *copied* copy every pixel three times: into the slot, from frame to answer, and out
-of the answer; *copied in and out* leaves out the host's.  The floor is the machine's: one byte through a pipe and back.  Ratios are against raw
-``multiprocessing.shared_memory`` with a ZeroMQ socket for the wake-up, and against ZeroMQ alone, in one run.
+of the answer; *copied in and out* leaves out the host's.  The floor is the machine's: one byte through a pipe
+and back.  Ratios are against raw ``multiprocessing.shared_memory`` with a ZeroMQ socket for the wake-up, and
+against ZeroMQ alone, in one run.
 """
 
 from __future__ import annotations
@@ -111,7 +112,7 @@ def trips(session: mb.Session, count: int, copy: bool) -> list[int]:
 def bridge(
     address: str, size: tuple[int, int], count: int, copy: bool, host_copies: bool | None = None, **how: Any
 ) -> list[int]:
-    """Round trips through the bridge; with `copy` the game copies in and out, and so does the host unless told not to."""
+    """Round trips through the bridge; with `copy` the game copies in and out, and the host as well by default."""
     with (
         echo(address, copy if host_copies is None else host_copies) as endpoint,
         mb.Session(endpoint, size, planes=(), budget_ms=10_000, **how) as session,
