@@ -261,6 +261,16 @@ def floor(count: int) -> list[int]:
     return samples[count // 10 :]
 
 
+def importing(count: int) -> list[int]:
+    """What `import mirage_bridge` takes in a fresh process, its files compiled and read before."""
+    program = "import time; t = time.perf_counter_ns(); import mirage_bridge; print(time.perf_counter_ns() - t)"
+    runs = [
+        subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+        for _ in range(count + 1)
+    ]
+    return [int(run.stdout) for run in runs[1:]]
+
+
 def resident_bytes(pid: int) -> int:
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * 4096
 
@@ -354,6 +364,7 @@ def main() -> None:
             count, hd = options.count, SIZES["1080p"]
             hd_bytes = hd[0] * hd[1] * 4
             few = max(50, count // 5)
+            measure("import mirage_bridge", lambda: importing(10))
             measure("floor: a byte through a pipe and back", lambda: floor(count))
             measure("bridge, 1080p in place", lambda: bridge(ipc(), hd, count, False))
             measure("bridge, 1080p copied in and out", lambda: bridge(ipc(), hd, few, True, host_copies=False))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -109,29 +108,15 @@ def test_the_walk_sees_what_it_must() -> None:
     }  # fmt: skip
 
 
-def test_importing_the_bridge_is_light(tmp_path: Path) -> None:
-    program = (
-        "import sys, time\n"
-        "start = time.process_time()\n"
-        "import mirage_bridge\n"
-        "print(time.process_time() - start)\n"
-        "print(*sorted({'torch', 'triton', 'mirage_plugin', 'mirage_kernels'} & sys.modules.keys()))\n"
-    )
-    # As where it is installed: compiled once, by the first run, and not at every start.
-    environment = {**os.environ, "PYTHONPYCACHEPREFIX": str(tmp_path)}
-    environment.pop("PYTHONDONTWRITEBYTECODE", None)
-    seconds = []
-    # Processor time, and the least of several runs: others share the machine.
-    for _ in range(7):
-        done = subprocess.run(
-            [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True
-        )
-        taken, heavy = done.stdout.split("\n")[:2]
-        assert heavy == "", f"import mirage_bridge loads {heavy}"
-        seconds.append(float(taken))
-        if min(seconds) < 0.3:
-            break
-    assert min(seconds) < 0.3
+def test_importing_the_bridge_is_light() -> None:
+    # How long it takes is a figure of `benchmarks/bridge.py`; what it drags in is what a test can hold.
+    heavy = "{'torch', 'triton', 'mirage_plugin', 'mirage_kernels', 'cv2', 'PIL', 'asyncio', 'multiprocessing'}"
+    program = f"import sys, mirage_bridge; print(len(sys.modules), *sorted({heavy} & sys.modules.keys()))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    count, *loaded = done.stdout.split()
+    assert not loaded, f"import mirage_bridge loads {', '.join(loaded)}"
+    # 267 when this was written, 160 of them numpy's.
+    assert int(count) < 330
 
 
 def test_importing_the_command_line_loads_no_torch() -> None:
