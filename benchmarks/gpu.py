@@ -563,6 +563,44 @@ def part_3(bench: Bench) -> dict[str, Any]:
     return {"rows": rows, "stages": staged}
 
 
+def sampler_runs(bench: Bench, net: Any, size: tuple[int, int], steps: int) -> dict[str, Callable[[], Any]]:
+    """A frame in so many steps with the sampler that evaluation uses, the net in PyTorch: in sequence, in parallel."""
+    import copy
+
+    import torch
+
+    from mirage_plugin.model.memory import MemoryState
+    from mirage_plugin.model.network import PLANE_CHANNELS
+    from mirage_plugin.model.sampling import ParallelSampler, sample
+
+    h, w = (8 * -(-side // 64) for side in size)
+    style = style_vector(net).to(bench.device)
+    net = copy.deepcopy(net).to(bench.device)
+    random = torch.Generator().manual_seed(4)
+    v = (torch.rand(1, 3, 8 * h, 8 * w, generator=random) * 2 - 1).to(bench.device)
+    noise = torch.randn(1, 1, 4 * h, 4 * w, generator=random).to(bench.device)
+    planes = torch.zeros(1, h, w, PLANE_CHANNELS, device=bench.device)
+    state = torch.rand(1, h // 2, w // 2, net.tier.state, generator=random).to(bench.device) * 2 - 1
+    memory = MemoryState(state, torch.ones(1, h // 2, w // 2, 1, device=bench.device))
+    given = (v, noise, planes, memory, style, torch.ones(1, device=bench.device))
+    sampler = ParallelSampler(net, steps)
+
+    def bf16() -> Any:
+        return torch.autocast(bench.device.type, torch.bfloat16, enabled=bench.cuda)
+
+    def in_sequence() -> None:
+        with torch.inference_mode(), bf16():
+            sample(net, *given, steps)
+
+    def in_parallel() -> None:
+        with torch.inference_mode(), bf16():
+            sampler.step(*given)
+
+    for _ in range(sampler.latency_frames):
+        in_parallel()
+    return {"in sequence": in_sequence, "in parallel": in_parallel}
+
+
 def part_4(bench: Bench) -> dict[str, Any]:
     """Several sessions on one engine, one after another and overlapped; several steps, in a row and as a batch."""
     import torch
@@ -635,7 +673,15 @@ def part_4(bench: Bench) -> dict[str, Any]:
 
             runs = {"in a row": bench.captured(row), "as a batch": bench.captured(batch)}
             parallel = {name: values["p50"] for name, values in bench.compare(runs, repeats).items()}
-        steps.append({"steps": count, "a frame": sequence, **{f"net {k}": v for k, v in parallel.items()}})
+        both_ways = {
+            name: values["p50"]
+            for name, values in bench.compare(sampler_runs(bench, bench.network(tier), size, count), repeats).items()
+        }
+        steps.append({
+            "steps": count, "a frame": sequence, **{f"net {k}": v for k, v in parallel.items()},
+            **{f"PyTorch {k}": v for k, v in both_ways.items()},
+            "times the frames": both_ways["in sequence"] / both_ways["in parallel"], "frames later": count - 1,
+        })  # fmt: skip
     bench.table(f"4. Steps of {tier} at {bench.full_hd}, ms on the device", steps)
     return {"sessions": rows, "steps": steps}
 

@@ -15,7 +15,7 @@ from mirage_plugin.model.network import (
     planes_to_cells,
 )
 from mirage_plugin.model.noise import advect_noise, fresh_noise
-from mirage_plugin.model.sampling import predict, sample
+from mirage_plugin.model.sampling import ParallelSampler, predict, sample
 
 __all__ = [
     "CELL",
@@ -25,6 +25,7 @@ __all__ = [
     "Edit",
     "MemoryState",
     "MirageNet",
+    "ParallelSampler",
     "Planes",
     "Tier",
     "advect_noise",

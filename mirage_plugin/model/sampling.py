@@ -1,11 +1,18 @@
-"""One frame through the denoiser, with one or several steps.
+"""One frame through the denoiser, with one or several steps, one after another or those of several frames at once.
 
 The bridge of diffusion runs from the source to the answer: `y_k = (1 - k) y0 + k (x + sigma eps)`. Sampling
 starts at k = 1 and predicts y0 outright; a further step re-noises that prediction to a smaller k and predicts
 again (the consistency sampler of Song et al. 2023, on a source-anchored path). Symbols as there.
+
+`sample` takes the steps of a frame one after another. `ParallelSampler` takes the K steps of K successive frames as one
+batch, each frame at its own noise level, which is what Diffusion Forcing (Chen et al. 2024) trains the network for:
+the same answers, K - 1 frames later.
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from itertools import accumulate, pairwise
 
 import torch
 from torch import Tensor
@@ -20,7 +27,7 @@ from mirage_plugin.model.network import (
     pixels_to_cells,
 )
 
-__all__ = ["levels", "lift_noise", "predict", "sample", "to_8_bits"]
+__all__ = ["ParallelSampler", "levels", "lift_noise", "predict", "sample", "to_8_bits"]
 
 
 def levels(steps: int) -> tuple[float, ...]:
@@ -36,6 +43,11 @@ def lift_noise(noise: Tensor) -> Tensor:
 def to_8_bits(v: Tensor) -> Tensor:
     """Round v to what an 8-bit frame can hold, in [-1, 1]."""
     return ((v.clamp(-1, 1) + 1) * 127.5).round() / 127.5 - 1
+
+
+def renoise(answer: Tensor, noised: Tensor, k: float) -> Tensor:
+    """A point of the bridge at level `k`, between the network's own answer in 8 bits and the noised source."""
+    return (1 - k) * to_8_bits(answer) + k * noised
 
 
 def predict(
@@ -77,6 +89,91 @@ def sample(
     noised = v + SIGMA * lift_noise(noise)
     answer, edit, state = predict(net, v, noised, planes, memory, style, torch.ones_like(trust), trust)
     for k in levels(steps)[1:]:
-        noisy = (1 - k) * to_8_bits(answer) + k * noised
+        noisy = renoise(answer, noised, k)
         answer, edit, _ = predict(net, v, noisy, planes, memory, style, torch.full_like(trust, k), trust)
     return answer.clamp(-1, 1), edit, state
+
+
+@dataclass(frozen=True)
+class _Underway:
+    """A frame of every game between two of its steps; the arguments of `predict` as they were when it entered."""
+
+    step: int
+    v: Tensor
+    noised: Tensor
+    noisy: Tensor
+    planes: Tensor
+    memory: MemoryState
+    style: Tensor
+    trust: Tensor
+
+
+class ParallelSampler:
+    """Parallel denoising: one step of each of the last K frames as one batch of the network.
+
+    Frame t enters at level 1; with every frame that follows it is refined at the next level, beside those followers at
+    theirs, and it is answered when frame t + K - 1 enters. What a frame remembers is what it saw when it entered, and
+    the state it leaves is its first step's, as in `sample`; so the next frame need not wait for the answer, and every
+    answer is the one that `sample` gives. K - 1 frames are held, whatever they are followed by: a cut or another style
+    concerns the frames that enter with it.
+
+    Several games that send frames of one size in step are one batch, [N, ...]; none of them sees another.
+    """
+
+    def __init__(self, net: MirageNet, steps: int = 1) -> None:
+        """Begin with no frame under way. Raises `ValueError` for less than one step."""
+        if steps < 1:
+            raise ValueError(f"a frame takes at least one step, not {steps}")
+        self.net = net
+        self._levels = levels(steps)
+        self._underway: list[_Underway] = []
+
+    @property
+    def latency_frames(self) -> int:
+        """How many frames enter after a frame before its answer comes out."""
+        return len(self._levels) - 1
+
+    def step(
+        self, v: Tensor, noise: Tensor, planes: Tensor, memory: MemoryState, style: Tensor, trust: Tensor
+    ) -> tuple[tuple[Tensor, Edit] | None, Tensor]:
+        """Let a frame enter and take one step of every frame under way, in one call of the network.
+
+        Arguments as `sample`. Returns the answer of the frame that entered `latency_frames` calls ago, (y0 in [-1, 1],
+        its last edit), None while there was none yet; and the state that the entering frame leaves.
+        """
+        noised = v + SIGMA * lift_noise(noise)
+        self._underway.append(_Underway(0, v, noised, noised, planes, memory, style, trust))
+        return self._advance()
+
+    def flush(self) -> list[tuple[Tensor, Edit]]:
+        """Finish the frames under way without a new one, at the end of a clip or in a pause: answers, oldest first."""
+        answers = []
+        while self._underway:
+            answer, _ = self._advance()
+            if answer is not None:
+                answers.append(answer)
+        return answers
+
+    def _advance(self) -> tuple[tuple[Tensor, Edit] | None, Tensor]:
+        """One step of everything under way; what was the last step of the oldest, and the state of the newest."""
+        frames = self._underway
+        level = torch.cat([torch.full_like(frame.trust, self._levels[frame.step]) for frame in frames])
+        memory = MemoryState(
+            torch.cat([frame.memory.state for frame in frames]), torch.cat([frame.memory.valid for frame in frames])
+        )
+        v, noisy, planes = (torch.cat([getattr(frame, name) for frame in frames]) for name in ("v", "noisy", "planes"))
+        style, trust = (torch.cat([getattr(frame, name) for frame in frames]) for name in ("style", "trust"))
+        every, edits, states = predict(self.net, v, noisy, planes, memory, style, level, trust)
+        ends = accumulate(frame.v.shape[0] for frame in frames)
+        rows = [slice(a, b) for a, b in pairwise([0, *ends])]
+        done = None
+        if frames[0].step == len(self._levels) - 1:
+            games = rows[0]
+            done = every[games].clamp(-1, 1), Edit(edits.matrices[games], edits.detail[games])
+        # Frames enter one by one and leave in that order, so that the oldest is always the farthest.
+        self._underway = [
+            replace(frame, step=frame.step + 1, noisy=renoise(every[games], frame.noised, self._levels[frame.step + 1]))
+            for frame, games in zip(frames, rows, strict=True)
+            if frame.step + 1 < len(self._levels)
+        ]
+        return done, states[rows[-1]]

@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from statistics import fmean, median
 
@@ -23,13 +24,17 @@ from rich.progress import Progress
 from torch import Tensor
 from torch.nn import functional
 
+from mirage_plugin.config import STEPS
 from mirage_plugin.errors import OutputError
+from mirage_plugin.model.memory import dequantise, quantise, warp_state
 from mirage_plugin.model.network import MirageNet
 from mirage_plugin.model.noise import advect_noise, fresh_noise
+from mirage_plugin.model.sampling import ParallelSampler
 from mirage_plugin.styles.parameters import PARAMETERS, Style
 from mirage_plugin.train.batch import Batch, clip_noise, render_pair
-from mirage_plugin.train.evaluation import answer_frame, empty_state, pair_batch
+from mirage_plugin.train.evaluation import answer_clip, answer_frame, empty_state, pair_batch
 from mirage_plugin.train.metrics import gradient_energy, oracle_lut, psnr, warp_back, warping_error
+from mirage_plugin.train.objective import given_planes
 from mirage_plugin.train.pool import EVALUATION_SEED
 from mirage_plugin.train.report import Bar, Row
 from mirage_plugin.train.worlds.gbuffer import GBuffer
@@ -39,7 +44,7 @@ from mirage_plugin.train.worlds.scenes import Camera, draw_scene
 from mirage_plugin.train.worlds.styles import random_style, style_tensor
 from mirage_plugin.train.worlds.textures import rotation_y
 
-__all__ = ["loop_clip", "time_rows"]
+__all__ = ["answer_in_parallel", "loop_clip", "time_rows"]
 
 HEIGHT, WIDTH = 96, 128
 FAMILIES = ("town", "corridor", "landscape", "abstract")
@@ -525,11 +530,68 @@ def _cut_row(net: MirageNet, batch: Batch, tier: str) -> Row:
 
 
 @torch.inference_mode()
+def answer_in_parallel(net: MirageNet, batch: Batch, steps: int) -> Tensor:
+    """As `answer_clip`, with the steps of `steps` frames as one batch: v [T, N, 3, H, W], in the order of frames."""
+    frames, n, _, height, width = batch.source.shape
+    device = batch.source.device
+    sampler, stored = ParallelSampler(net, steps), empty_state(net, n, height, width, device)
+    answers = []
+    for t in range(frames):
+        seen = functional.avg_pool2d(batch.visible[t], 16) * (~batch.cut[t])[:, None, None, None] * float(t > 0)
+        memory = warp_state(dequantise(stored), batch.motion[t][..., 8::16, 8::16], seen)
+        style, trust = net.style(batch.parameters[t]), torch.ones(n, device=device)
+        done, state = sampler.step(batch.source[t], batch.noise[t], given_planes(batch, t), memory, style, trust)
+        stored = quantise(state)
+        if done is not None:
+            answers.append(done[0])
+    return torch.stack([*answers, *(answer for answer, _ in sampler.flush())])
+
+
+def _steps_rows(net: MirageNet, batch: Batch, tier: str) -> list[Row]:
+    """One lap with one, two and four steps, in sequence and in parallel: what they give, cost and make wait for."""
+    on_gpu, frames = batch.source.is_cuda, batch.source.shape[0] * batch.source.shape[1]
+    rows = []
+    for steps in STEPS:
+        runs = {
+            "sequence": partial(answer_clip, net, batch, steps=steps),
+            "parallel": partial(answer_in_parallel, net, batch, steps),
+        }
+        answers: dict[str, Tensor] = {}
+        seconds = dict.fromkeys(runs, math.inf)
+        # Forwards and backwards, the better of both: what only one of them met is no part of the comparison.
+        for name in (*runs, *reversed(runs)):
+            begun = time.perf_counter() if on_gpu else time.process_time()
+            answers[name] = runs[name]()
+            if on_gpu:
+                torch.cuda.synchronize()
+            took = (time.perf_counter() if on_gpu else time.process_time()) - begun
+            seconds[name] = min(seconds[name], took)
+        score = {name: float(_per_frame(psnr, answer, batch.truth).mean()) for name, answer in answers.items()}
+        rate = {name: frames / max(took, 1e-9) for name, took in seconds.items()}
+        rows += [
+            Row(f"steps {steps}: PSNR in sequence", tier, score["sequence"], "dB", Bar()),
+            Row(
+                f"steps {steps}: PSNR in parallel", tier, score["parallel"], "dB",
+                # The same answers, but for sums in another order.
+                Bar(score["sequence"] - 0.02, score["sequence"] + 0.02),
+            ),
+            Row(f"steps {steps}: latency in parallel", tier, float(steps - 1), "frames", Bar(), {}, "in sequence 0"),
+            Row(
+                f"steps {steps}: throughput, parallel over sequence", tier, rate["parallel"] / rate["sequence"], "x",
+                Bar(), {},
+                f"{rate['parallel']:.1f} against {rate['sequence']:.1f} frames/s, {batch.source.shape[1]} clips of "
+                f"{batch.source.shape[-1]}x{batch.source.shape[-2]} at once",
+            ),
+        ]  # fmt: skip
+    return rows
+
+
+@torch.inference_mode()
 def time_rows(net: MirageNet, seed: int, quick: bool, out: Path, device: torch.device) -> list[Row]:
     """Measure everything that needs time to show; plots go to `out`."""
     length, tier = (QUICK if quick else FULL), net.tier.name
     with Progress(transient=True) as progress:
-        task = progress.add_task("drawing the loops", total=length.frames + 6 * length.lap)
+        task = progress.add_task("drawing the loops", total=length.frames + 7 * length.lap)
         batch = _loops(seed, length.lap, device)
 
         def part(name: str) -> None:
@@ -547,4 +609,6 @@ def time_rows(net: MirageNet, seed: int, quick: bool, out: Path, device: torch.d
         rows += _recovery_rows(net, batch, tier)
         part("switches and cuts")
         rows += [_switch_row(net, batch, tier), _cut_row(net, batch, tier)]
+        part("one, two and four steps")
+        rows += _steps_rows(net, batch, tier)
     return rows

@@ -17,7 +17,7 @@ from mirage_plugin.model.network import SIGMA, MirageNet, planes_to_cells
 from mirage_plugin.model.sampling import lift_noise, predict, to_8_bits
 from mirage_plugin.train.batch import Batch
 
-__all__ = ["clip_loss", "reconstruction_loss"]
+__all__ = ["clip_loss", "given_planes", "reconstruction_loss"]
 
 
 def reconstruction_loss(answer: Tensor, truth: Tensor) -> Tensor:
@@ -73,6 +73,16 @@ def _corrupt(state: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor]:
     return torch.stack(out), trust.to(state)
 
 
+def given_planes(batch: Batch, t: int) -> Tensor:
+    """The planes of frame t on the cell grid, [N, h, w, PLANE_CHANNELS], blank where an engine gives none."""
+    n, _, height, width = batch.source.shape[1:]
+    flags = torch.cat([
+        batch.has_depth[:, None].expand(-1, 17), batch.has_motion[:, None].expand(-1, 3),
+        batch.has_mask[:, None].expand(-1, 4),
+    ], 1)[:, None, None]  # fmt: skip
+    return planes_to_cells(batch.planes(t), n, height // 8, width // 8, batch.source[t]) * flags
+
+
 def clip_loss(
     net: MirageNet,
     batch: Batch,
@@ -87,13 +97,8 @@ def clip_loss(
     state some clips start from instead of none.
     """
     frames, n, _, height, width = batch.source.shape
-    h, w = height // 8, width // 8
     device = batch.source.device
-    state = torch.zeros(n, h // 2, w // 2, net.tier.state, device=device)
-    flags = torch.cat([
-        batch.has_depth[:, None].expand(-1, 17), batch.has_motion[:, None].expand(-1, 3),
-        batch.has_mask[:, None].expand(-1, 4),
-    ], 1)[:, None, None]  # fmt: skip
+    state = torch.zeros(n, height // 16, width // 16, net.tier.state, device=device)
     starts = torch.zeros(n, device=device)
     if carried is not None and carried.shape == state.shape:
         foreign = (torch.rand(n, generator=rng) < 0.2).to(device)
@@ -102,7 +107,7 @@ def clip_loss(
     losses = []
     for t in range(frames):
         v, truth, noise = batch.source[t], batch.truth[t], batch.noise[t]
-        planes = planes_to_cells(batch.planes(t), n, h, w, v) * flags
+        planes = given_planes(batch, t)
         motion, seen = batch.motion[t][..., 8::16, 8::16], functional.avg_pool2d(batch.visible[t], 16)
         if t == 0:
             seen = starts[:, None, None, None].expand_as(seen)
