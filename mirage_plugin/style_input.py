@@ -10,10 +10,12 @@ from typing import Any
 from mirage_plugin.errors import ConfigError, UnknownStyleError
 from mirage_plugin.styles.parameters import Style, load_style, preset_names
 
-__all__ = ["PICTURES", "read_style", "resolve_style"]
+__all__ = ["MAX_REGIONS", "PICTURES", "read_style", "resolve_style", "resolve_styles"]
 
 PICTURES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp"})
 """Suffixes of files that a style is read off."""
+MAX_REGIONS = 3
+"""Regions of the mask that may have a style of their own: each costs another pass of the network."""
 
 
 def read_style(source: str) -> Style:
@@ -60,6 +62,33 @@ def resolve_style(spec: str | Mapping[str, Any], own: Mapping[str, Style] = Mapp
     if "parameters" in spec and isinstance(spec["parameters"], Mapping):
         return Style.make(str(spec.get("name", "custom"))[:64], spec["parameters"])
     raise ConfigError("a style is a preset's name, {'parameters': {…}} or {'mix': {…}}")
+
+
+def resolve_styles(
+    spec: str | Mapping[str, Any], own: Mapping[str, Style] = MappingProxyType({})
+) -> dict[int, Style]:
+    """Read what a game wants its frames painted in: the style of the whole frame at 0, then those of mask regions.
+
+    `{"style": "snow", "regions": {"2": "ink"}}` paints what the mask plane marks 2 as ink and all else as snow; a
+    region's number is a whole number from 1 to 255, as an int or in digits. Anything that `resolve_style` takes may
+    stand for a style, and alone means the whole frame. Raises as `resolve_style`.
+    """
+    if isinstance(spec, str) or "regions" not in spec:
+        return {0: resolve_style(spec, own)}
+    regions, whole = spec["regions"], spec.get("style")
+    if not isinstance(whole, (str, Mapping)) or set(spec) != {"style", "regions"}:
+        raise ConfigError("regions stand beside the style of the whole frame: {'style': …, 'regions': {'2': …}}")
+    if not isinstance(regions, Mapping) or len(regions) > MAX_REGIONS:
+        raise ConfigError(f"regions are a map of at most {MAX_REGIONS} numbers of the mask to styles")
+    chosen = {0: resolve_style(whole, own)}
+    for number, style in regions.items():
+        digits = str(number) if isinstance(number, (int, str)) and not isinstance(number, bool) else ""
+        if not (digits.isascii() and digits.isdigit() and len(digits) <= 3 and 1 <= int(digits) <= 255):
+            raise ConfigError(f"a region is a number of the mask from 1 to 255, not {number!r}")
+        if not isinstance(style, (str, Mapping)):
+            raise ConfigError(f"region {digits} has no style: give a preset's name, parameters or a mix")
+        chosen[int(digits)] = resolve_style(style, own)
+    return chosen
 
 
 def _named(name: str, own: Mapping[str, Style]) -> Style:
