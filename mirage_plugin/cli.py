@@ -287,6 +287,19 @@ def train(
         Path | None,
         typer.Option(metavar="DIR", help="Your own pairs.", show_default="worlds drawn as it trains"),
     ] = None,
+    start: Annotated[
+        Path | None,
+        typer.Option(
+            "--from", metavar="FILE", dir_okay=False, help="Weights of this tier to begin from.",
+            show_default="random ones",
+        ),
+    ] = None,
+    ablation: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME", hidden=True, help="Train on clips alone, from --from, with one part of the design left out."
+        ),
+    ] = None,
     threads: ThreadsOption = 1,
     json: JsonOption = None,
 ) -> None:
@@ -299,6 +312,8 @@ def train(
         device=device,
         seed=seed,
         data=data,
+        start=start,
+        ablation=ablation,
         threads=threads,
         json=json,
     )

@@ -13,6 +13,7 @@ from typing import Final, Literal
 from mirage_plugin.errors import ConfigError, closest
 
 __all__ = [
+    "ABLATIONS",
     "DEVICES",
     "MAX_SIDE_PX",
     "STEPS",
@@ -37,6 +38,8 @@ TIERS: Final[tuple[Tier, ...]] = ("nano", "small", "base")
 DEVICES: Final[tuple[Device, ...]] = ("auto", "cpu", "cuda")
 STEPS: Final = (1, 2, 4)
 """Denoising steps the weights are trained for."""
+ABLATIONS: Final = ("full", "no-corruption", "truth-fed", "no-memory", "no-warp", "white-start")
+"""What can be left out of a network's training on clips, each to be measured beside "full", trained alike."""
 MAX_SIDE_PX: Final = 16384
 """Longest side of a frame: what GPUs take as a texture; a frame's byte count stays inside 32 bits."""
 
@@ -171,6 +174,10 @@ class TrainConfig:
     """Compute threads on a CPU."""
     json: Path | None = None
     """Where the final figures are written."""
+    start: Path | None = None
+    """Weights of this tier to begin from; None: what `seed` draws."""
+    ablation: str | None = None
+    """One of `ABLATIONS`: train on clips alone, from `start`, with that left out, in a folder of its own."""
 
     def __post_init__(self) -> None:
         """Validate every field."""
@@ -184,10 +191,20 @@ class TrainConfig:
             raise ConfigError(
                 f"{self.data} is not a folder of training pairs (`mirage worlds` writes an example of one)"
             )
+        if self.start is not None and not self.start.is_file():
+            raise ConfigError(f"{self.start} is not a file of weights to begin from")
+        if self.ablation is not None:
+            if self.ablation == "no-correction":
+                raise ConfigError("no-correction is nothing to train: benchmarks/ablations.py plays full without it")
+            _one_of("ablation", self.ablation, ABLATIONS)
+            if self.start is None:
+                raise ConfigError("an ablation begins from weights: name them with --from runs/nano/single.safetensors")
 
     @property
     def run_directory(self) -> Path:
-        """`out`, or `runs/<tier>` where it was left open."""
+        """`out`, or `runs/<tier>` where it was left open; an ablation's is a folder in `out` or `runs/ablations`."""
+        if self.ablation is not None:
+            return (self.out if self.out is not None else Path("runs") / "ablations") / self.ablation
         return self.out if self.out is not None else Path("runs") / self.tier
 
 

@@ -89,6 +89,10 @@ def test_auto_without_any_weights_says_how_to_get_some() -> None:
         (TrainConfig, {"minutes": float("inf")}, "more than 0"),
         (TrainConfig, {"seed": -1}, "seed must be from 0"),
         (TrainConfig, {"data": Path("/no/such/folder")}, "not a folder of training pairs"),
+        (TrainConfig, {"start": Path("/no/such/file")}, "not a file of weights"),
+        (TrainConfig, {"ablation": "no-memry"}, "did you mean no-memory"),
+        (TrainConfig, {"ablation": "no-memory"}, "--from"),
+        (TrainConfig, {"ablation": "no-correction"}, "nothing to train"),
     ],
 )
 def test_a_setting_out_of_range_is_refused_by_name(kind: Any, fields: dict[str, Any], says: str) -> None:
@@ -104,6 +108,9 @@ def test_settings_are_frozen() -> None:
 def test_a_run_lies_under_its_tier_unless_told() -> None:
     assert TrainConfig(tier="small").run_directory == Path("runs/small")
     assert TrainConfig(out=Path("elsewhere")).run_directory == Path("elsewhere")
+    ablation = {"ablation": "no-warp", "start": Path(__file__)}
+    assert TrainConfig(**ablation).run_directory == Path("runs/ablations/no-warp")  # type: ignore[arg-type]
+    assert TrainConfig(**ablation, out=Path("x")).run_directory == Path("x/no-warp")  # type: ignore[arg-type]
 
 
 def test_an_unknown_style_names_the_closest() -> None:

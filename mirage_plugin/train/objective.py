@@ -8,16 +8,80 @@ ever compared with: at play time there is none.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from mirage_plugin.model.memory import warp_state
+from mirage_plugin.model.memory import MemoryState, warp_state
 from mirage_plugin.model.network import SIGMA, MirageNet, planes_to_cells
 from mirage_plugin.model.sampling import lift_noise, predict, to_8_bits
 from mirage_plugin.train.batch import Batch
 
-__all__ = ["clip_loss", "given_planes", "reconstruction_loss"]
+__all__ = ["ABLATED", "FULL", "Ablation", "clip_loss", "given_planes", "reconstruction_loss"]
+
+TOLD_LEVEL = 0.25
+"""The noise level of a picture that a fed history is written from: the least that refined steps know."""
+
+
+@dataclass(frozen=True)
+class Ablation:
+    """What a network is trained and played without; by default nothing is left out.
+
+    Training (`clip_loss`) and evaluation ask the same methods, so that a network is played as it was trained.
+    """
+
+    corruption: bool = True
+    """In training, history is spoilt now and then, and some clips begin with a foreign one."""
+    own_history: bool = True
+    """The memory is what the first step writes. Else another pass writes it, from a picture: in training the truth."""
+    memory: bool = True
+    """Frames know of one another."""
+    warp: bool = True
+    """The memory is moved along the motion, and what was hidden is not valid."""
+    source_start: bool = True
+    """The bridge begins at the source and a little noise. Else at noise alone."""
+
+    def start(self, v: Tensor, noise: Tensor) -> Tensor:
+        """The end of the bridge at level 1 for v [N, 3, H, W] and `noise` [N, 1, H/2, W/2]: [N, 3, H, W]."""
+        lifted = lift_noise(noise)
+        return v + SIGMA * lifted if self.source_start else lifted.to(v.dtype).expand_as(v)
+
+    def recall(self, state: Tensor, motion: Tensor, seen: Tensor, known: Tensor) -> MemoryState:
+        """What a frame remembers of `state`; arguments as `warp_state`, and `known` [N]: 0 where nothing was before."""
+        if not self.memory:
+            return MemoryState(torch.zeros_like(state), torch.zeros_like(state[..., :1]))
+        if not self.warp:
+            motion, seen = torch.zeros_like(motion), torch.ones_like(seen)
+        return warp_state(state, motion, seen * known[:, None, None, None].to(seen.dtype))
+
+    def write(
+        self, net: MirageNet, frame: tuple[Tensor, Tensor, Tensor, MemoryState, Tensor, Tensor], shown: Tensor,
+        written: Tensor,
+    ) -> Tensor:  # fmt: skip
+        """The state that a frame leaves [N, h/2, w/2, S].
+
+        `frame` is (v, noised, planes, memory, style, trust), `written` what its first step wrote; `shown` [N, 3, H, W]
+        the picture that a fed history is told of: the truth in training, the network's own answer at play.
+        """
+        if self.own_history or not self.memory:
+            return written
+        v, noised, planes, memory, style, trust = frame
+        noisy = (1 - TOLD_LEVEL) * to_8_bits(shown) + TOLD_LEVEL * noised
+        return predict(net, v, noisy, planes, memory, style, torch.full_like(trust, TOLD_LEVEL), trust)[2]
+
+
+FULL = Ablation()
+ABLATED: dict[str, Ablation] = {
+    "full": FULL,
+    "no-corruption": Ablation(corruption=False),
+    "truth-fed": Ablation(own_history=False),
+    "no-memory": Ablation(memory=False),
+    "no-warp": Ablation(warp=False),
+    "white-start": Ablation(source_start=False),
+}
+"""By the names of `config.ABLATIONS`."""
 
 
 def reconstruction_loss(answer: Tensor, truth: Tensor) -> Tensor:
@@ -90,17 +154,19 @@ def clip_loss(
     *,
     second_pass: float = 0.35,
     carried: Tensor | None = None,
+    ablation: Ablation = FULL,
 ) -> tuple[Tensor, Tensor]:
     """Roll a batch of clips out and return (loss, final state [N, h2, w2, S] detached).
 
     `second_pass` is the share of frames that are also refined at a lower noise level; `carried` is a foreign
-    state some clips start from instead of none.
+    state some clips start from instead of none; `ablation` is what training goes without.
     """
     frames, n, _, height, width = batch.source.shape
     device = batch.source.device
     state = torch.zeros(n, height // 16, width // 16, net.tier.state, device=device)
     starts = torch.zeros(n, device=device)
-    if carried is not None and carried.shape == state.shape:
+    spoilt = ablation.corruption and ablation.memory
+    if spoilt and carried is not None and carried.shape == state.shape:
         foreign = (torch.rand(n, generator=rng) < 0.2).to(device)
         state = torch.where(foreign[:, None, None, None], carried, state)
         starts = foreign.float()
@@ -109,18 +175,19 @@ def clip_loss(
         v, truth, noise = batch.source[t], batch.truth[t], batch.noise[t]
         planes = given_planes(batch, t)
         motion, seen = batch.motion[t][..., 8::16, 8::16], functional.avg_pool2d(batch.visible[t], 16)
+        trust = torch.ones(n, device=device)
         if t == 0:
-            seen = starts[:, None, None, None].expand_as(seen)
-            trust = torch.ones(n, device=device)
+            seen, known = torch.ones_like(seen), starts
         else:
-            state, trust = _corrupt(state, rng)
+            if spoilt:
+                state, trust = _corrupt(state, rng)
             # A cut is told half of the time; else the network has to see it for itself.
             told = batch.cut[t] & (torch.rand(n, generator=rng) < 0.5).to(device)
             seen = torch.where(batch.cut[t][:, None, None, None], torch.ones_like(seen), seen)
-            seen = seen * (~told)[:, None, None, None]
-        memory = warp_state(state, motion, seen)
+            known = (~told).float()
+        memory = ablation.recall(state, motion, seen, known)
         style = net.style(batch.parameters[t])
-        noised = v + SIGMA * lift_noise(noise)
+        noised = ablation.start(v, noise)
         answer, _, written = predict(
             net, v, noised, planes, memory, style, torch.ones(n, device=device), trust
         )
@@ -133,6 +200,7 @@ def clip_loss(
             mix = k[:, None, None, None]
             refined, _, _ = predict(net, v, (1 - mix) * own + mix * noised, planes, memory, style, k, trust)
             losses.append(reconstruction_loss(refined, truth))
+        written = ablation.write(net, (v, noised, planes, memory, style, trust), truth, written)
         # Quantised as it is stored between frames; the gradient passes straight through.
         state = written + ((written * 127).round() / 127 - written).detach()
         if float(torch.rand((), generator=rng)) < 0.15:

@@ -24,11 +24,11 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from mirage_plugin.config import TrainConfig
 from mirage_plugin.errors import DataError, DeviceError, OutputError
-from mirage_plugin.model.checkpoint import save_network, save_tensors
+from mirage_plugin.model.checkpoint import load_network, load_tensors, save_network, save_tensors
 from mirage_plugin.model.network import TIERS, MirageNet
 from mirage_plugin.model.reference import ReferenceEncoder, reference_loss
 from mirage_plugin.train.batch import Batch, draw_batch
-from mirage_plugin.train.objective import clip_loss
+from mirage_plugin.train.objective import ABLATED, FULL, clip_loss
 from mirage_plugin.train.pairs import PairFolder
 from mirage_plugin.train.pool import ClipPool
 from mirage_plugin.train.worlds.styles import random_style, style_tensor
@@ -142,6 +142,20 @@ class Run:
         self.optimizer.load_state_dict(saved["optimizer"])
         self.step, self.seconds, self.losses = saved["step"], saved["seconds"], saved["losses"]
 
+    def begin(self, path: Path) -> None:
+        """Take the weights in a file instead of random ones, and the encoder of references that lies beside it.
+
+        Raises `WeightsError` where the file is of another tier or cannot be used.
+        """
+        weights = load_network(self.net.tier.name, path).state_dict()
+        for net in (self.net, self.average):
+            net.load_state_dict(weights)
+        beside = path.with_name("reference.safetensors")
+        if beside.is_file():
+            weights = {name: value.float() for name, value in load_tensors("reference", beside).items()}
+            for encoder in (self.reference, self.reference_average):
+                encoder.load_state_dict(weights)
+
     def update_average(self) -> None:
         """Move the exponential average that ships a little towards the weights."""
         decay = min(0.998, (1 + self.step) / (20 + self.step))
@@ -190,7 +204,8 @@ class _Batches(IterableDataset[dict[str, Tensor]]):
 def train(config: TrainConfig) -> None:
     """Train `config.tier` for `config.minutes`; checkpoints, sheets and the loss plot go to its run folder.
 
-    Ctrl-C writes a checkpoint first and loses nothing.
+    Ctrl-C writes a checkpoint first and loses nothing. An ablation trains on clips alone, as the end of a whole run
+    does, on clips that it shares with the other ablations of its folder.
     """
     device = _device(config.device)
     if device.type == "cpu":
@@ -204,16 +219,23 @@ def train(config: TrainConfig) -> None:
     run = Run(config, device)
     checkpoint = folder / "state.pt"
     if config.resume and checkpoint.is_file():
+        if config.start is not None:
+            raise DataError(f"{folder} holds a run: --fresh replaces it by one that begins from {config.start}")
         run.load(checkpoint)
         console.print(f"going on at step {run.step} after {run.seconds / 60:.0f} minutes")
+    elif config.start is not None:
+        run.begin(config.start)
+        console.print(f"beginning from {config.start}")
     recipe = run.recipe
+    pool = (folder if config.ablation is None else folder.parent) / "pool"
     pictures = PairFolder(config.data) if config.data else ClipPool(
-        folder / "pool", seed=config.seed, frames=recipe.clip_frames, capacity=recipe.capacity, first=24,
+        pool, seed=config.seed, frames=recipe.clip_frames, capacity=recipe.capacity, first=24,
         steps_per_clip=recipe.steps_per_clip, workers=recipe.workers, start_step=run.step,
     )  # fmt: skip
     console.print(
         f"training {config.tier} ({run.net.parameter_count() / 1e6:.2f} M parameters) on {device.type} for "
         f"{config.minutes:g} minutes; Ctrl-C stops and keeps everything"
+        + (f"; ablation: {config.ablation}" if config.ablation else "")
     )
     for number in (signal.SIGINT, signal.SIGTERM):
         # Also where a shell started this in the background, which makes it deaf to Ctrl-C.
@@ -232,30 +254,41 @@ def train(config: TrainConfig) -> None:
 def _loop(
     config: TrainConfig, run: Run, pictures: ClipPool | PairFolder, device: torch.device, folder: Path, console: Console
 ) -> None:
-    clock = _Clock(time.monotonic(), config.minutes * 60)
-    for stage in run.recipe.stages:
+    stages = run.recipe.stages
+    # An ablation's weights know single frames already: only what follows is trained, at the rate that it has there.
+    clock = _Clock(config.minutes * 60, stages[-2].until if config.ablation else 0.0)
+    for stage in stages:
         if clock.part < stage.until:
             console.print(f"{stage.batch} clips of {stage.frames} frame(s) a step")
             _train_stage(config, run, pictures, device, folder, console, stage, clock)
+            if stage.frames == 1:
+                # What ablations begin from.
+                save_network(run.average, folder / "single.safetensors", _notes(config, run))
 
 
 @dataclass
 class _Clock:
-    """Where a run is between its first and its last second."""
+    """Where a run is between its first and its last second; it leaves out the share `skipped` of a whole run."""
 
-    begun: float
     length: float
+    skipped: float = 0.0
+    begun: float | None = None
     line: float = 0.0
     saved: float = 0.0
     sheet: float = 0.0
 
+    def start(self) -> None:
+        """Begin to count, if that has not happened yet: drawing the first clips is no part of training."""
+        if self.begun is None:
+            self.begun = time.monotonic()
+
     @property
     def now(self) -> float:
-        return time.monotonic() - self.begun
+        return 0.0 if self.begun is None else time.monotonic() - self.begun
 
     @property
     def part(self) -> float:
-        return self.now / self.length
+        return self.skipped + (1 - self.skipped) * self.now / self.length
 
 
 def _train_stage(
@@ -270,7 +303,9 @@ def _train_stage(
         _Batches(pictures, config.seed, run.step, stage), batch_size=None, num_workers=run.recipe.drawers,
         prefetch_factor=2, multiprocessing_context="spawn", pin_memory=device.type == "cuda",
     )  # fmt: skip
+    ablation = ABLATED[config.ablation] if config.ablation else FULL
     for drawn in loader:
+        clock.start()
         if clock.part >= stage.until:
             break
         batch = Batch(**{name: value.to(device, non_blocking=True) for name, value in drawn.items()})
@@ -278,7 +313,9 @@ def _train_stage(
         for group in run.optimizer.param_groups:
             group["lr"] = _learning_rate(run.recipe, run.step, clock.part)
         with torch.autocast(device.type, torch.bfloat16):
-            loss, carried = clip_loss(run.net, batch, rng, second_pass=stage.second_pass, carried=carried)
+            loss, carried = clip_loss(
+                run.net, batch, rng, second_pass=stage.second_pass, carried=carried, ablation=ablation
+            )
             reference = reference_loss(
                 run.reference, batch.truth.flatten(0, 1)[:REFERENCES], batch.parameters.flatten(0, 1)[:REFERENCES]
             )
@@ -328,9 +365,15 @@ def _sheet(net: MirageNet, batch: Batch, path: Path) -> None:
     Image.fromarray(picture).save(path)
 
 
+def _notes(config: TrainConfig, run: Run) -> dict[str, str]:
+    """What a weights file says of how it was trained."""
+    notes = {"steps": str(run.step), "seconds": f"{run.seconds:.0f}", "seed": str(config.seed)}
+    return notes | ({"ablation": config.ablation} if config.ablation else {})
+
+
 def _finish(config: TrainConfig, run: Run, folder: Path) -> None:
     run.save(folder / "state.pt")
-    notes = {"steps": str(run.step), "seconds": f"{run.seconds:.0f}", "seed": str(config.seed)}
+    notes = _notes(config, run)
     save_network(run.average, folder / f"{config.tier}.safetensors", notes)
     save_tensors("reference", run.reference_average.state_dict(), folder / "reference.safetensors", notes)
     if run.losses:

@@ -67,6 +67,12 @@ CALLS: list[tuple[list[str], str, str, dict[str, Any]]] = [
         {"config": TrainConfig(tier="base", minutes=20.0, out=Path("runs/x"), resume=False, seed=3)},
     ),
     (
+        ["train", "--from", __file__, "--ablation", "truth-fed", "--minutes", "5"],
+        "mirage_plugin.train.trainer",
+        "train",
+        {"config": TrainConfig(minutes=5.0, start=Path(__file__), ablation="truth-fed")},
+    ),
+    (
         ["eval", "--tier", "nano", "--quick", "--time", "--weights", "w.safetensors", "--json", "e.json"],
         "mirage_plugin.train.evaluation",
         "evaluate",

@@ -12,7 +12,7 @@ from torch import Tensor
 from mirage_plugin.model.network import MirageNet
 from mirage_plugin.train import objective
 from mirage_plugin.train.batch import Batch, draw_batch
-from mirage_plugin.train.objective import clip_loss, reconstruction_loss
+from mirage_plugin.train.objective import ABLATED, FULL, Ablation, clip_loss, reconstruction_loss
 from mirage_plugin.train.pool import draw_clip
 
 
@@ -63,6 +63,70 @@ def test_the_truth_changes_no_answer(net: MirageNet, batch: Batch, monkeypatch: 
     assert all(torch.equal(a, b) for a, b in zip(seen, answers, strict=True))
     assert torch.equal(first[1], second[1]), "the memory holds nothing of the truth"
     assert float(first[0].detach()) != float(second[0].detach())
+
+
+def final_state(net: MirageNet, batch: Batch, name: str, *, carried: bool = False) -> Tensor:
+    foreign = torch.full((2, 4, 4, net.tier.state), 0.5) if carried else None
+    with torch.no_grad():
+        rng = torch.Generator().manual_seed(4)
+        return clip_loss(net, batch, rng, carried=foreign, ablation=ABLATED[name])[1]
+
+
+@pytest.mark.parametrize("name", ABLATED)
+def test_every_ablation_learns(name: str, net: MirageNet, batch: Batch) -> None:
+    net = deepcopy(net).train()
+    loss, state = clip_loss(net, batch, torch.Generator().manual_seed(4), ablation=ABLATED[name])
+    loss.backward()
+    assert bool(state.isfinite().all())
+    remembering = [p.grad for p in (net.memory.keep.weight, net.memory.into.weight) if p.grad is not None]
+    assert any(float(g.abs().max()) > 0 for g in remembering) == (name != "no-memory")
+    assert net.stem_noisy.weight.grad is not None
+    assert float(net.stem_noisy.weight.grad.abs().max()) > 0
+
+
+def test_without_corruption_no_history_is_spoilt(
+    net: MirageNet, batch: Batch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spoilt: list[Tensor] = []
+
+    def corrupt(state: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+        spoilt.append(state)
+        return state, torch.ones(2)
+
+    monkeypatch.setattr(objective, "_corrupt", corrupt)
+    plain = final_state(net, batch, "no-corruption")
+    assert torch.equal(plain, final_state(net, batch, "no-corruption", carried=True))
+    assert not spoilt
+    final_state(net, batch, "full")
+    assert len(spoilt) == batch.source.shape[0] - 1
+
+
+def test_a_fed_history_is_the_truth_s(net: MirageNet, batch: Batch) -> None:
+    other = replace(batch, truth=-batch.truth)
+    assert torch.equal(final_state(net, batch, "full"), final_state(net, other, "full"))
+    assert not torch.equal(final_state(net, batch, "truth-fed"), final_state(net, other, "truth-fed"))
+
+
+def test_without_memory_no_frame_knows_another(net: MirageNet, batch: Batch) -> None:
+    other = replace(batch, source=torch.cat([-batch.source[:1], batch.source[1:]]))
+    assert torch.equal(final_state(net, batch, "no-memory"), final_state(net, other, "no-memory"))
+    assert not torch.equal(final_state(net, batch, "no-corruption"), final_state(net, other, "no-corruption"))
+
+
+def test_without_warp_the_memory_stays_where_it_is(net: MirageNet, batch: Batch) -> None:
+    # The network is not told of motion here, so only the memory can follow it.
+    still = replace(batch, has_motion=torch.zeros(2))
+    moving = replace(still, motion=still.motion + 16, visible=torch.ones_like(still.visible))
+    assert torch.equal(final_state(net, still, "no-warp"), final_state(net, moving, "no-warp"))
+    assert not torch.equal(final_state(net, still, "full"), final_state(net, moving, "full"))
+
+
+def test_a_white_start_holds_nothing_of_the_source() -> None:
+    v, noise = torch.rand(2, 3, 8, 8), torch.randn(2, 1, 4, 4)
+    white = Ablation(source_start=False)
+    assert white.start(v, noise).shape == v.shape
+    assert torch.equal(white.start(v, noise), white.start(-v, noise))
+    assert torch.equal(FULL.start(v, noise * 0), v)
 
 
 def test_the_loss_prefers_sharp_to_blurred() -> None:

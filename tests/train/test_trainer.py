@@ -1,0 +1,177 @@
+"""Runs that begin from weights, and ablations: where they begin, what they train, and that they are alike."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors import safe_open
+from torch import Tensor
+
+from mirage_plugin.config import ABLATIONS, TrainConfig
+from mirage_plugin.errors import DataError, WeightsError
+from mirage_plugin.model.checkpoint import load_network, load_tensors, save_network, save_tensors
+from mirage_plugin.model.network import TIERS, MirageNet
+from mirage_plugin.model.reference import ReferenceEncoder
+from mirage_plugin.train import trainer
+from mirage_plugin.train.objective import ABLATED, Ablation
+from mirage_plugin.train.pairs import write_pairs
+from mirage_plugin.train.trainer import Recipe, Stage, train
+from mirage_plugin.train.worlds.styles import random_style
+
+
+class Clock:
+    """A second goes by with each look at it, so that a run has the same steps on any machine."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def monotonic(self) -> float:
+        self.now += 1.0
+        return self.now
+
+
+@pytest.fixture(scope="module")
+def pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("data") / "pairs"
+    write_pairs(out=path, clips=2, frames=3, size="64x48", seed=4, style=None)
+    return path
+
+
+@pytest.fixture
+def weights(net: MirageNet, tmp_path: Path) -> Path:
+    save_network(net, tmp_path / "single.safetensors")
+    return tmp_path / "single.safetensors"
+
+
+@pytest.fixture
+def seen(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, Ablation]]:
+    """A tiny recipe, drawn in this process and timed by a clock of its own; (frames, ablation) of every step."""
+    steps: list[tuple[int, Ablation]] = []
+    original = trainer.clip_loss
+
+    def recorded(net: MirageNet, batch: Any, rng: torch.Generator, **more: Any) -> tuple[Tensor, Tensor]:
+        steps.append((batch.source.shape[0], more["ablation"]))
+        return original(net, batch, rng, **more)
+
+    def recipe(*_: object) -> Recipe:
+        return Recipe((Stage(0.5, 2, 1, 32, 32, 0.1), Stage(1.0, 2, 2, 32, 32, 0.3)), 1e-3, 3, 4, 1, 1, 1)
+
+    # What takes seconds and is not tested here: statistics of 2,048 styles, bounds of healthy frames.
+    rng = torch.Generator().manual_seed(0)
+    styles = itertools.cycle([random_style(rng) for _ in range(8)])
+
+    def no_bounds(*_: object, **__: object) -> Any:
+        raise ValueError("none are wanted")
+
+    monkeypatch.setattr(trainer, "random_style", lambda _: next(styles))
+    monkeypatch.setattr(trainer, "learn_bounds", no_bounds, raising=False)
+
+    def in_this_process(batches: Iterator[Any], **_: object) -> Iterator[Any]:
+        return batches
+
+    monkeypatch.setattr(trainer, "clip_loss", recorded)
+    monkeypatch.setattr(trainer, "_recipe", recipe)
+    monkeypatch.setattr(trainer, "DataLoader", in_this_process)
+    monkeypatch.setattr(trainer, "time", Clock())
+    return steps
+
+
+def notes(path: Path) -> dict[str, str]:
+    with safe_open(path, framework="pt") as file:
+        return dict(file.metadata() or {})
+
+
+def config(pairs: Path, out: Path, **more: Any) -> TrainConfig:
+    return TrainConfig(minutes=0.4, device="cpu", data=pairs, out=out, **more)
+
+
+def test_ablations_have_names() -> None:
+    assert tuple(ABLATED) == ABLATIONS
+    assert len(set(ABLATED.values())) == len(ABLATED), "no two are the same"
+
+
+@pytest.mark.parametrize("name", ["full", "no-memory"])
+def test_an_ablation_trains_clips_alone_and_says_what_it_is(
+    name: str, pairs: Path, weights: Path, tmp_path: Path, seen: list[tuple[int, Ablation]]
+) -> None:
+    train(config(pairs, tmp_path, start=weights, ablation=name))
+    assert len(seen) > 1
+    assert set(seen) == {(2, ABLATED[name])}
+    made = tmp_path / name / "nano.safetensors"
+    assert notes(made)["ablation"] == name
+    assert notes(made)["steps"] == str(len(seen))
+    before, after = load_network("nano", weights).state_dict(), load_network("nano", made).state_dict()
+    apart = {key: float((after[key] - before[key]).abs().max()) for key in before}
+    assert max(apart.values()) > 0, "it learned"
+    assert max(apart.values()) < 0.05, "it began from the weights"
+
+
+def test_ablations_are_trained_alike(
+    pairs: Path, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seen: list[tuple[int, Ablation]]
+) -> None:
+    found = []
+    for folder, name in (("a", "full"), ("b", "full"), ("c", "white-start")):
+        monkeypatch.setattr(trainer, "time", Clock())
+        seen.clear()
+        train(config(pairs, tmp_path / folder, start=weights, ablation=name, seed=5))
+        found.append((len(seen), notes(tmp_path / folder / name / "nano.safetensors")["sha256"]))
+    assert found[0] == found[1], "the same seed and the same steps give the same weights"
+    assert found[2][0] == found[0][0]
+    assert found[2][1] != found[0][1]
+
+
+def test_a_whole_run_leaves_what_ablations_begin_from(
+    pairs: Path, tmp_path: Path, seen: list[tuple[int, Ablation]]
+) -> None:
+    train(config(pairs, tmp_path / "run"))
+    frames = [count for count, _ in seen]
+    assert frames == sorted(frames)
+    assert set(frames) == {1, 2}
+    single = tmp_path / "run" / "single.safetensors"
+    assert notes(single)["steps"] == str(frames.count(1))
+    assert "ablation" not in notes(single)
+    load_network("nano", single)
+
+
+def test_a_run_that_begins_from_weights(
+    net: MirageNet, pairs: Path, weights: Path, tmp_path: Path, seen: list[tuple[int, Ablation]]
+) -> None:
+    torch.manual_seed(1)
+    encoder = ReferenceEncoder()
+    save_tensors("reference", encoder.state_dict(), tmp_path / "reference.safetensors", {})
+    run = trainer.Run(TrainConfig(device="cpu"), torch.device("cpu"))
+    run.begin(weights)
+    for name, value in net.state_dict().items():
+        for taken in (run.net, run.average):
+            assert torch.equal(taken.state_dict()[name], value.half().float()), name
+    taken_encoder = run.reference_average.state_dict()
+    assert all(torch.equal(taken_encoder[k], v.half().float()) for k, v in encoder.state_dict().items())
+    assert not run.optimizer.state_dict()["state"], "a fresh optimiser"
+    train(config(pairs, tmp_path / "run", start=weights))
+    assert {count for count, _ in seen} == {1, 2}, "a whole run, single frames included"
+    assert load_tensors("reference", tmp_path / "run" / "reference.safetensors")
+    with pytest.raises(DataError, match="--fresh"):
+        train(config(pairs, tmp_path / "run", start=weights))
+
+
+def test_weights_of_another_tier_are_refused(pairs: Path, tmp_path: Path, seen: list[tuple[int, Ablation]]) -> None:
+    torch.manual_seed(0)
+    save_network(MirageNet(TIERS["small"]), tmp_path / "small.safetensors")
+    with pytest.raises(WeightsError, match="tier 'small', not 'nano'"):
+        train(config(pairs, tmp_path / "run", start=tmp_path / "small.safetensors"))
+    assert not seen
+    assert not (tmp_path / "run" / "state.pt").exists()
+
+
+def test_time_begins_with_the_first_batch() -> None:
+    clock = trainer._Clock(100.0, 0.7)
+    assert (clock.now, clock.part) == (0.0, 0.7)
+    clock.begun = trainer.time.monotonic() - 50
+    assert clock.part == pytest.approx(0.85, abs=0.01)
+    clock.start()
+    assert clock.now >= 50, "it begins once"
