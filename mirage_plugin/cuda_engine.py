@@ -44,6 +44,7 @@ from mirage_plugin.cuda_path import (
 )
 from mirage_plugin.errors import DeviceError
 from mirage_plugin.frames import FrameKind, FramePlanes
+from mirage_plugin.model.drift import Bounds, Watch, statistics_of
 from mirage_plugin.model.network import CODE_SIZE, SIGMA, MirageNet
 from mirage_plugin.styles.parameters import Style
 
@@ -71,13 +72,19 @@ COMMON = (
 class CudaCanvas:
     """What the engine keeps of one game between frames; the path on the device returns to the engine with it."""
 
-    def __init__(self, kind: FrameKind, seed: int, path: Path | None, generation: int) -> None:
-        """Begin with an empty memory; without a path until the device is back."""
+    def __init__(
+        self, kind: FrameKind, seed: int, path: Path | None, generation: int, bounds: Bounds | None = None
+    ) -> None:
+        """Begin with an empty memory; without a path until the device is back. `bounds` of a healthy frame."""
         self.kind, self.seed, self._path, self.generation = kind, seed, path, generation
         self.frame = self.resets = self.edit_age = self.composing_ns = 0
         self.film: Style | None = None
         """The style whose FiLM, guide and head are on the device; None before the first."""
         self.fresh, self.has_edit, self.late = True, False, False
+        self.watch = Watch(bounds)
+        self.remembers, self.judged, self.anew = False, True, False
+        """Whether memory took part in the last frame, whether its health was looked at, and whether it was so bad that
+        the next frame does without memory."""
         self.mapping: mmap.mmap | None = None
         self.pinned: Pinned | None = None
         """`mapping`, which frames and answers stand in; None where it cannot be pinned."""
@@ -89,13 +96,39 @@ class CudaCanvas:
         works = self._path.works if self._path else {}
         there = [g for g in sorted(works) if g >= grid] or sorted(works)[-1:]
         if there and there[0] != self.fit.grid:
+            # The first size of a canvas ends nothing.
+            self.resets += self.fit.grid >= 0
             self.fit = works[there[0]].size
-            self.fresh, self.has_edit = True, False
+            self._forget()
 
     def reset(self) -> None:
         """Forget: the next frame is a first one."""
-        self.fresh, self.has_edit = True, False
+        self._forget()
         self.resets += 1
+
+    def _forget(self) -> None:
+        self.fresh, self.has_edit, self.judged, self.anew = True, False, True, False
+        self.watch.forget()
+
+    def judge(self, health: Sequence[float]) -> None:
+        """Look at what the last frame's `Path.health` was: where it was out of bounds the next one begins anew."""
+        if self.judged:
+            return
+        self.judged = True
+        if health[4] > 0:
+            self.reset()
+            return
+        now = statistics_of(health)
+        if self.remembers and not self.watch.healthy(now):
+            self.watch.correct()
+            self.anew = True
+        else:
+            self.watch.accept(now, self.remembers)
+
+    @property
+    def corrections(self) -> int:
+        """Frames that were out of bounds, each known when the next one came, which began without memory."""
+        return self.watch.corrections
 
     @property
     def path(self) -> Path:
@@ -164,7 +197,10 @@ class CudaEngine:
         self.steps, self.lost, self.generation, self._serving = config.steps, "", 0, False
         self.successor: Engine | None = None
         self.dtype = dtype or (torch.bfloat16 if self.device.type == "cuda" else torch.float32)
-        net = net or self._load(config)
+        self._bounds = None
+        if net is None:
+            net = self._load(config)
+            self._bounds = self._load_bounds(net.tier.name)
         self.tier = net.tier.name
         # Styles are few and small; their encoder stays on the processor, between frames.
         self._net = net.float().cpu().eval().requires_grad_(False)
@@ -193,6 +229,14 @@ class CudaEngine:
             choose_tier(available, multiprocessors=gpu.multi_processor_count, memory_bytes=gpu.total_memory)
         )
 
+    def _load_bounds(self, tier: str) -> Bounds | None:
+        from mirage_plugin.model.checkpoint import load_bounds
+
+        bounds = load_bounds(tier)
+        if bounds is None:
+            self._tell(f"the weights of {tier} know no bounds of a healthy frame: only what is not finite is corrected")
+        return bounds
+
     def _tell(self, sentence: str) -> None:
         if sentence not in self._told:
             self._told.add(sentence)
@@ -214,6 +258,7 @@ class CudaEngine:
         """Capture what is common, so that nothing is compiled in a frame, and measure every working size."""
         for index, kind in enumerate(kinds):
             canvas = self.open(kind, 0)
+            canvas.watch = Watch(None)
             self.set_style(canvas, Style.make("plain", {}))
             if index == 0:
                 self._measure(canvas)
@@ -253,7 +298,7 @@ class CudaEngine:
         except RuntimeError as error:
             self._lose(str(error))
             return CudaCanvas(kind, seed, None, -1)
-        canvas = CudaCanvas(kind, seed, path, self.generation)
+        canvas = CudaCanvas(kind, seed, path, self.generation, self._bounds)
         weakref.finalize(canvas, self._keep, path, self.generation).atexit = False
         canvas.fit_to(grid)
         return canvas
@@ -333,6 +378,7 @@ class CudaEngine:
         for target, source in zip(path.head, network.head(maps), strict=True):
             target.copy_(source)
         canvas.film = style
+        canvas.watch.forget()
 
     def upload(self, canvas: CudaCanvas, pixels: NDArray[Any], planes: FramePlanes) -> None:
         """Start a frame and its planes, as they stand in the slot, on their way to the device."""
@@ -345,9 +391,7 @@ class CudaEngine:
     def _upload(self, canvas: CudaCanvas, pixels: NDArray[Any], planes: FramePlanes) -> None:
         path = canvas.path
         self._settle(path, time.monotonic_ns() + _BUSY_NS)
-        if path.host_health[0] > 0:
-            path.host_health.zero_()
-            canvas.reset()
+        canvas.judge(path.host_health.tolist())
         self._copy_in(canvas, "frame", pixels, path.frame[0])
         for name in ("depth", "motion", "mask"):
             plane, into = getattr(planes, name), getattr(path, name)
@@ -387,7 +431,8 @@ class CudaEngine:
         path = canvas.path
         words = path.host_words.numpy()
         words[:8].view(np.int64)[0], words[16:24].view(np.int64)[0] = canvas.seed, canvas.frame
-        words[48:52].view(np.float32)[0] = 0.0 if canvas.fresh else 1.0
+        canvas.remembers = canvas.watch.begin(not (canvas.fresh or canvas.anew))
+        words[48:52].view(np.float32)[0] = float(canvas.remembers)
         path.words.copy_(path.host_words, non_blocking=True)
         path.mark(path.done)
         canvas.frame += 1
@@ -396,9 +441,10 @@ class CudaEngine:
     def denoise(self, canvas: CudaCanvas) -> bool:
         """Launch the net, all its steps. Always True: whether the edit is finite is known when it is composed."""
         canvas.work.net()
-        canvas.path.host_health.copy_(canvas.path.health.view(1), non_blocking=True)
+        canvas.path.host_health.copy_(canvas.path.health, non_blocking=True)
         canvas.path.mark(canvas.path.done)
         canvas.late, canvas.has_edit, canvas.fresh, canvas.edit_age = False, True, False, 0
+        canvas.judged = canvas.anew = False
         return True
 
     def refine(self, canvas: CudaCanvas) -> None:

@@ -142,6 +142,7 @@ class Work:
         stem = kernels.pixels(path.frame, layout, stem_weights, **given)
         state, valid = kernels.warp_state(self.stored, self.motion16, self.seen16, stem.dtype)
         edit, stored = kernels.forward(weights.network, stem, state, valid, path.film[:1], [path.head])
+        first = edit
         for step in range(1, len(weights.levels)):
             answer = self._answer(edit, path.bias[step - 1 : step])
             stem = kernels.pixels(path.frame, layout, stem_weights, answer=answer, k=self.k[step], **given)
@@ -151,7 +152,13 @@ class Work:
         self.edit = edit
         self.stored.copy_(stored)
         self.since.zero_()
-        path.health.copy_(kernels.drift_statistics(edit, 5)[0, :, 4:].sum())
+        # Bounds were learned of first steps. Matrices are the first group of channels, the detail's are the other four.
+        found, of_state = kernels.drift_statistics(first, 5)[0], kernels.drift_statistics(stored, 1, scale=1 / 127)[0]
+        broken = (found if edit is first else kernels.drift_statistics(edit, 5)[0])[:, 4:].sum()
+        change = ((stored.float() * (1 / 127) - state.float()) * valid.float()).square().sum()
+        change = change / (valid.float().square().sum() * stored.shape[-1]).clamp_min(1.0)
+        squares = [found[0, 1], found[1:, 1].mean(), of_state[0, 1], change, broken]
+        path.health.copy_(torch.stack(squares))
 
     def _answer(self, edit: Tensor, bias: Tensor) -> Tensor:
         """The 8-bit answer on the working frame, as cells of v: where a further step starts from."""
@@ -233,8 +240,9 @@ class Path:
         self.film = torch.zeros(len(weights.levels), weights.film, device=device)
         self.bias = torch.zeros(len(weights.levels), 8, device=device)
         self.head = weights.network.head(torch.zeros(kernels.MAPS, 12, device=device))
-        self.health = torch.zeros((), device=device)
-        self.host_health = self.host(4).view(torch.float32)
+        # `drift.NAMES` of the last frame, and how many of its edit's numbers are not finite.
+        self.health = torch.zeros(5, device=device)
+        self.host_health = self.host(20).view(torch.float32)
         self.staging: dict[str, Tensor] = {}
         self.works: dict[int, Work] = {}
         self.busy_since_ns = 0

@@ -24,9 +24,10 @@ from mirage_plugin.config import ServeConfig, choose_tier, weights_directory
 from mirage_plugin.errors import DeviceError
 from mirage_plugin.frames import FrameEngine, FrameKind, FramePlanes
 from mirage_plugin.model.ahead import Build, Forward, load_compiled
-from mirage_plugin.model.checkpoint import load_network
+from mirage_plugin.model.checkpoint import load_bounds, load_network
 from mirage_plugin.model.core import Core, CoreInput
 from mirage_plugin.model.cpu_pixels import cells_from_pixels, move_noise, plane_cells, warp_edit
+from mirage_plugin.model.drift import Bounds, Watch, statistics_of
 from mirage_plugin.model.native import compose_pixels, why_not_native
 from mirage_plugin.model.network import PLANE_CHANNELS
 from mirage_plugin.model.sampling import levels
@@ -62,18 +63,26 @@ class Fit:
 class Canvas:
     """What the engine keeps of one game between frames."""
 
-    def __init__(self, height: int, width: int, state_channels: int, seed: int, grid: int = 0) -> None:
-        """Begin with an empty memory, for a display of `height` x `width` pixels."""
+    def __init__(
+        self, height: int, width: int, state_channels: int, seed: int, grid: int = 0, bounds: Bounds | None = None
+    ) -> None:
+        """Begin with an empty memory, for a display of `height` x `width` pixels; `bounds` of a healthy frame."""
         self.height, self.width, self.seed = height, width, seed
         self.state_channels = state_channels
         self.frame = 0
         self.films: list[Tensor] = []
         self.guide_biases: list[Floats] = []
         self.resets = 0
-        self.fit_to(grid)
+        """How often the memory began anew: cuts, other working sizes, edits that were not finite, errors."""
+        self.watch = Watch(bounds)
+        self._work_on(grid)
 
     def fit_to(self, grid: int) -> None:
-        """Work on `GRIDS[grid]` from the next frame on; the memory begins anew."""
+        """Work on `GRIDS[grid]` from the next frame on; the memory begins anew, and that is counted."""
+        self._work_on(grid)
+        self.resets += 1
+
+    def _work_on(self, grid: int) -> None:
         self.fit = Fit.of(self.height, self.width, grid)
         h, w = self.fit.rows, self.fit.columns
         self.cells: Bytes = np.zeros((h, w, 192), np.uint8)
@@ -94,7 +103,15 @@ class Canvas:
         )
         self.edit: tuple[Floats, Floats] | None = None
         self.edit_age = self.edit_step = 0
+        self.given: CoreInput | None = None
+        """What the first step of the present frame was given; the further ones go on from there."""
         self.fresh = True
+        self.watch.forget()
+
+    @property
+    def corrections(self) -> int:
+        """Frames that were out of bounds, and were predicted again without memory."""
+        return self.watch.corrections
 
     @property
     def film(self) -> Tensor | None:
@@ -105,6 +122,7 @@ class Canvas:
         """Forget: the next frame is a first one."""
         self.fresh = True
         self.edit = None
+        self.watch.forget()
         self.resets += 1
 
     def half(self, plane: NDArray[Any]) -> NDArray[Any]:
@@ -147,6 +165,9 @@ class Engine:
         self._look_bias: Floats = parameters["look.bias"]
         self.state_channels = net.tier.state
         self._style_encoder = load_network(self.tier).style_encoder
+        self._bounds = load_bounds(self.tier)
+        if self._bounds is None:
+            tell(f"the weights of {self.tier} know no bounds of a healthy frame: only what is not finite is corrected")
         self._core = Core(net, self.dtype).to(self.device)
         self._forward: list[Forward] = [self._core] * len(GRIDS)
         self._tell = tell
@@ -180,6 +201,7 @@ class Engine:
         )
         order = np.array([0, 1, 2])
         canvas = self.open(FrameKind("RGBA8", 360, 640), 0)
+        canvas.watch = Watch(None)  # frames of noise are out of bounds, and a frame's cost is that of a healthy one
         self.set_style(canvas, Style.make("plain", {}))
         for given in (FramePlanes(), planes):
             for grid in range(len(GRIDS)):
@@ -208,7 +230,7 @@ class Engine:
 
     def open(self, kind: FrameKind, seed: int, grid: int = 0) -> Canvas:
         """Make a canvas for a game's frames."""
-        return Canvas(kind.height, kind.width, self.state_channels, seed, grid)
+        return Canvas(kind.height, kind.width, self.state_channels, seed, grid, self._bounds)
 
     def upload(self, canvas: Canvas, pixels: Bytes, planes: FramePlanes) -> None:
         """Nothing: frames are read where they stand."""
@@ -229,6 +251,7 @@ class Engine:
         made = [self._core.film(vector.to(self.device), k, 1.0) for k in levels(self.steps)]
         canvas.films = [film for film, _ in made]
         canvas.guide_biases = [bias.cpu().numpy() + self._look_bias for _, bias in made]
+        canvas.watch.forget()
 
     def read(
         self, canvas: Canvas, pixels: Bytes, order: NDArray[np.int64], planes: FramePlanes, cut: bool
@@ -306,13 +329,27 @@ class Engine:
 
     @torch.inference_mode()
     def denoise(self, canvas: Canvas) -> bool:
-        """Predict the edit of the frame that was read. False where the result was not finite: nothing is kept."""
-        given = self._input(canvas)
-        out = self._forward[canvas.fit.grid](given)
-        health = out.health.cpu()
-        if not bool(torch.isfinite(health).all()):
+        """Predict the edit of the frame that was read. False where the result was not finite: nothing is kept.
+
+        A frame that is out of bounds is predicted again without memory: what is seen was never built on it.
+        """
+        forward, watch = self._forward[canvas.fit.grid], canvas.watch
+        remembers = watch.begin(not canvas.fresh)
+        if not remembers:
+            canvas.seen.fill(0.0)
+        canvas.given = self._input(canvas)
+        out = forward(canvas.given)
+        now = statistics_of(out.health.tolist())
+        if remembers and not watch.healthy(now):
+            canvas.seen.fill(0.0)
+            canvas.given = self._input(canvas)
+            out, remembers = forward(canvas.given), False
+            now = statistics_of(out.health.tolist())
+            watch.correct()
+        if not bool(torch.isfinite(out.health).all()):
             canvas.reset()
             return False
+        watch.accept(now, remembers)
         canvas.stored = out.stored.cpu().numpy()
         canvas.edit = (out.edit.matrices[0].cpu().numpy(), out.edit.detail[0].cpu().numpy())
         canvas.edit_age = canvas.edit_step = 0
@@ -322,7 +359,8 @@ class Engine:
     @torch.inference_mode()
     def refine(self, canvas: Canvas) -> None:
         """The further steps of a several-step sampler, each from the 8-bit answer of the one before."""
-        given = self._input(canvas)
+        given = canvas.given
+        assert given is not None, "denoise comes before refine"
         h, w = canvas.fit.rows, canvas.fit.columns
         source = _image_of(canvas.cells)
         order = np.array([0, 1, 2])

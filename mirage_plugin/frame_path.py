@@ -140,7 +140,8 @@ class Stream:
     ) -> Served:
         decision = pacing.decide(self.pace, began_ns, frame, others)
         self.recorder.decided(decision)
-        kind, reason, rescued, composed_ns, resets = "source", decision.reason, False, 0, self.canvas.resets
+        kind, reason, rescued, composed_ns = "source", decision.reason, False, 0
+        resets, corrections = self.canvas.resets, self.canvas.corrections
         if self._unfinished is not None and self.engine.settled(self.canvas):
             self._unfinished.cancel()
             self._unfinished = None
@@ -157,8 +158,12 @@ class Stream:
         if kind == "source":
             self._publish_source(job, reason)
         finished_ns = time.monotonic_ns()
-        reseeded = self.canvas.resets != resets
-        self.recorder.finish(row, kind, finished_ns, rescued=rescued, reseeded=reseeded, reason=reason or None)
+        canvas = self.canvas
+        drift = (canvas.watch.drift_state, canvas.watch.drift_output) if kind == "styled" else (0.0, 0.0)
+        self.recorder.finish(
+            row, kind, finished_ns, rescued=rescued, reseeded=canvas.resets != resets, reason=reason or None,
+            drift_state=drift[0], drift_output=drift[1], corrected=canvas.corrections != corrections,
+        )  # fmt: skip
         self.pace = pacing.observe(
             self.pace, decision, frame, began_ns, finished_ns, rescued=rescued, compose_ns=composed_ns
         )

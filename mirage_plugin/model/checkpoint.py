@@ -13,9 +13,19 @@ from torch import Tensor
 
 from mirage_plugin.config import weights_directory
 from mirage_plugin.errors import WeightsError
+from mirage_plugin.model.drift import Bounds
 from mirage_plugin.model.network import TIERS, MirageNet
 
-__all__ = ["FORMAT", "load_network", "load_tensors", "save_network", "save_tensors", "weights_path"]
+__all__ = [
+    "FORMAT",
+    "load_bounds",
+    "load_network",
+    "load_tensors",
+    "note_weights",
+    "save_network",
+    "save_tensors",
+    "weights_path",
+]
 
 FORMAT = "mirage-2"
 """Changes whenever the meaning of a tensor changes; other formats are refused."""
@@ -42,13 +52,23 @@ def save_network(net: MirageNet, path: Path, notes: dict[str, str] | None = None
 
 def save_tensors(kind: str, tensors: Mapping[str, Tensor], path: Path, notes: Mapping[str, str]) -> None:
     """Write weights as float16, with a checksum and what they are; replaces `path` at once or not at all."""
+    halves = {k: v.detach().cpu().to(torch.float16).contiguous() for k, v in tensors.items()}
+    _write(path, halves, {"format": FORMAT, "tier": kind, "sha256": _digest(halves), **notes})
+
+
+def _write(path: Path, tensors: dict[str, Tensor], header: dict[str, str]) -> None:
     from safetensors.torch import save_file  # the model itself runs where nothing but torch is installed
 
-    halves = {k: v.detach().cpu().to(torch.float16).contiguous() for k, v in tensors.items()}
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(".part")
-    save_file(halves, part, metadata={"format": FORMAT, "tier": kind, "sha256": _digest(halves), **notes})
+    save_file(tensors, part, metadata=header)
     part.replace(path)
+
+
+def note_weights(kind: str, path: Path, notes: Mapping[str, str]) -> None:
+    """Write more into the header of a weights file; its tensors stay as they are. Raises as `load_tensors`."""
+    tensors, header = _read(kind, path)
+    _write(path, tensors, header | dict(notes))
 
 
 def load_tensors(kind: str, path: Path) -> dict[str, Tensor]:
@@ -56,6 +76,31 @@ def load_tensors(kind: str, path: Path) -> dict[str, Tensor]:
 
     Raises `WeightsError` when the file is missing, truncated, altered, or of another kind or format.
     """
+    return _read(kind, path)[0]
+
+
+def load_bounds(tier: str, path: Path | None = None) -> Bounds | None:
+    """What healthy frames of a tier's weights have; None where the file says nothing of it, or is not there.
+
+    Raises `WeightsError` where what it says are no bounds.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    path = path or weights_path(tier)
+    try:
+        with safe_open(path, framework="pt") as file:
+            text = (file.metadata() or {}).get("bounds")
+    except FileNotFoundError:
+        return None
+    except (SafetensorError, OSError, ValueError) as error:
+        raise WeightsError.unreadable(path, f"not a whole safetensors file: {error}") from error
+    try:
+        return None if text is None else Bounds.from_json(text)
+    except ValueError as error:
+        raise WeightsError.unreadable(path, str(error)) from error
+
+
+def _read(kind: str, path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     from safetensors import SafetensorError, safe_open
 
     if not path.is_file():
@@ -72,7 +117,7 @@ def load_tensors(kind: str, path: Path) -> dict[str, Tensor]:
         raise WeightsError.unreadable(path, f"weights of tier {header.get('tier')!r}, not {kind!r}")
     if header.get("sha256") != _digest(tensors):
         raise WeightsError.unreadable(path, "its checksum does not match its contents")
-    return tensors
+    return tensors, header
 
 
 def load_network(tier: str, path: Path | None = None) -> MirageNet:

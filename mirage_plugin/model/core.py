@@ -12,6 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from mirage_plugin.model.drift import mean_squares
 from mirage_plugin.model.memory import MemoryState, dequantise, quantise, warp_state
 from mirage_plugin.model.network import SIGMA, Edit, MirageNet
 
@@ -36,8 +37,8 @@ class CoreInput(NamedTuple):
 
 
 class CoreOutput(NamedTuple):
-    """`edit` float32; `stored` int8, the next state; `health` float32 [4]: mean square of the colour transforms,
-    of the detail and of the state, and one that is NaN if any of them is not finite."""
+    """`edit` float32; `stored` int8, the next state; `health` float32 [5]: `drift.mean_squares`, and one that is NaN
+    if any of them is not finite."""
 
     edit: Edit
     stored: Tensor
@@ -97,9 +98,7 @@ class Core(nn.Module):
         memory = MemoryState(moved.state.to(self.dtype), moved.valid.to(self.dtype))
         edit, state = self.net.from_stem(stem, memory, x.film)
         matrices, detail = edit.matrices.float(), edit.detail.float()
-        health = torch.stack(
-            [matrices.square().mean(), detail.square().mean(), state.float().square().mean()]
-        )
+        health = mean_squares(Edit(matrices, detail), state, memory)[0]
         return CoreOutput(
             Edit(matrices, detail), quantise(state), torch.cat([health, health.sum()[None] * 0])
         )

@@ -75,7 +75,7 @@ GPU_STAGES: Final = ("upload", "preprocess", "condition", "denoise", "compose", 
 ACTIONS: Final = ("net", "reuse", "source")
 KINDS: Final = ("styled", "reprojected", "source", "dropped")
 """What the answer was; a dropped frame was taken and never answered."""
-FLAGS: Final = ("missed", "rescued", "short", "camera_cut", "reseeded")
+FLAGS: Final = ("missed", "rescued", "short", "camera_cut", "reseeded", "corrected")
 """Names of the bits of a row's ``flags``, lowest first."""
 
 _PLAIN: Final = (
@@ -103,7 +103,7 @@ _GPU_TOOK: Final = _AT["gpu_upload_ns"]
 _STAGE_INDEX: Final = {stage: index for index, stage in enumerate(STAGES)}
 _KIND_INDEX: Final = {kind: index for index, kind in enumerate(KINDS)}
 _ACTION_INDEX: Final = {action: index for index, action in enumerate(ACTIONS)}
-_MISSED, _RESCUED, _SHORT, _CUT, _RESEEDED = (1 << bit for bit in range(len(FLAGS)))
+_MISSED, _RESCUED, _SHORT, _CUT, _RESEEDED, _CORRECTED = (1 << bit for bit in range(len(FLAGS)))
 
 # Of the 64 KB that a message may have; names, reasons and sessions take the rest.
 _PAGE_BYTES: Final = 40 * 1024
@@ -320,12 +320,13 @@ class Recorder:
         reason: str | None = None,
         drift_state: float = 0.0,
         drift_output: float = 0.0,
+        corrected: bool = False,
     ) -> None:
         """The frame's answer was published at ``answered_ns`` (None: now), or the frame was dropped.
 
         ``kind`` is one of `KINDS`. ``missed`` None compares with the deadline. ``drift_state`` and
         ``drift_output`` are how far the memory and the picture are from what the training set had, in
-        standard deviations.
+        standard deviations. ``corrected``: the frame was out of bounds and its memory was dropped.
         """
         now_ns = self._clock() if answered_ns is None else answered_ns
         base = row % self.capacity * _WIDTH
@@ -336,7 +337,9 @@ class Recorder:
         words[base + _AT["kind"]] = _KIND_INDEX[kind]
         if missed is None:
             missed = now_ns > words[base + _AT["deadline_ns"]]
-        words[base + _AT["flags"]] |= _MISSED * missed | _RESCUED * rescued | _RESEEDED * reseeded
+        words[base + _AT["flags"]] |= (
+            _MISSED * missed | _RESCUED * rescued | _RESEEDED * reseeded | _CORRECTED * corrected
+        )
         if reason is not None:
             words[base + _AT["reason"]] = self._reason(reason)
         self._reals[base + _AT["drift_state"]] = drift_state

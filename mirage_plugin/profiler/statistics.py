@@ -200,6 +200,7 @@ def summary(recording: Recording) -> dict[str, Any]:
         "dropped": int((frames["kind"] == KINDS.index("dropped")).sum()),
         "rescued": int(recording.flag("rescued").sum()),
         "reseeded": int(recording.flag("reseeded").sum()),
+        "corrected": int(recording.flag("corrected").sum()),
         "lost_by_the_recorder": recording.lost,
         "gc_ms": round(float(frames["gc_ns"].sum()) / 1e6, 3),
         "memory_mb": round(float(frames["rss_bytes"].max(initial=0)) / 1e6, 1),

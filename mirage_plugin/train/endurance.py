@@ -26,13 +26,14 @@ from torch.nn import functional
 
 from mirage_plugin.config import STEPS
 from mirage_plugin.errors import OutputError
+from mirage_plugin.model.drift import NAMES, Bounds, Watch, statistics_of
 from mirage_plugin.model.memory import dequantise, quantise, warp_state
 from mirage_plugin.model.network import MirageNet
 from mirage_plugin.model.noise import advect_noise, fresh_noise
 from mirage_plugin.model.sampling import ParallelSampler
 from mirage_plugin.styles.parameters import PARAMETERS, Style
 from mirage_plugin.train.batch import Batch, clip_noise, render_pair
-from mirage_plugin.train.evaluation import answer_clip, answer_frame, empty_state, pair_batch
+from mirage_plugin.train.evaluation import answer_clip, draw_frame, empty_state, pair_batch, rgb_alone
 from mirage_plugin.train.metrics import gradient_energy, oracle_lut, psnr, warp_back, warping_error
 from mirage_plugin.train.objective import given_planes
 from mirage_plugin.train.pool import EVALUATION_SEED
@@ -49,6 +50,7 @@ __all__ = ["answer_in_parallel", "loop_clip", "time_rows"]
 HEIGHT, WIDTH = 96, 128
 FAMILIES = ("town", "corridor", "landscape", "abstract")
 STICK_FRAMES = 60
+NO_BOUNDS = "these weights know no bounds: see mirage_plugin/train/calibration.py"
 
 
 @dataclass(frozen=True)
@@ -115,11 +117,14 @@ class Play:
     asked.
     """
 
-    def __init__(self, net: MirageNet, batch: Batch) -> None:
-        """Begin: nothing is known yet."""
+    def __init__(self, net: MirageNet, batch: Batch, bounds: Bounds | None = None) -> None:
+        """Begin: nothing is known yet. With `bounds`, errors are corrected."""
         _, self.n, _, height, width = batch.source.shape
         self.net = net
         self.frame = 0
+        self.watches = [Watch(bounds) for _ in range(self.n)]
+        self.squares = torch.zeros(self.n, len(NAMES))
+        """`drift.mean_squares` of the last frame, before anything was corrected."""
         device = batch.source.device
         self.stored = empty_state(net, self.n, height, width, device)
         self.noise = torch.zeros(self.n, 1, height // 2, width // 2, device=device)
@@ -134,10 +139,30 @@ class Play:
             self.noise = advect_noise(self.noise, batch.motion[t][..., ::2, ::2], seen, fresh)
         else:
             self.noise = fresh
-        known = self.frame > 0
-        answer, self.stored = answer_frame(self.net, batch, t, self.stored, self.noise, known=known)
+        cut = batch.cut[t].tolist()
+        remembers = [w.begin(self.frame > 0 and not c) for w, c in zip(self.watches, cut, strict=True)]
+        answer, written, squares = self._draw(batch, t, remembers)
+        self.squares = squares
+        found = [statistics_of(row) for row in squares.tolist()]
+        each = list(zip(self.watches, found, remembers, strict=True))
+        bad = [knows and not watch.healthy(now) for watch, now, knows in each]
+        if any(bad):
+            trusted = [knows and not ill for knows, ill in zip(remembers, bad, strict=True)]
+            again = self._draw(batch, t, trusted)
+            ill = torch.tensor(bad, device=answer.device)[:, None, None, None]
+            answer, written = torch.where(ill, again[0], answer), torch.where(ill, again[1], written)
+            for watch in (watch for watch, is_bad in zip(self.watches, bad, strict=True) if is_bad):
+                watch.correct()
+            found, remembers = [statistics_of(row) for row in again[2].tolist()], trusted
+        for watch, now, knows in zip(self.watches, found, remembers, strict=True):
+            watch.accept(now, knows)
+        self.stored = written
         self.frame += 1
         return answer
+
+    def _draw(self, batch: Batch, t: int, remembers: list[bool]) -> tuple[Tensor, Tensor, Tensor]:
+        known = torch.tensor(remembers, device=self.stored.device)
+        return draw_frame(self.net, batch, t, self.stored, self.noise, known)
 
 
 def _lap(net: MirageNet, batch: Batch, *, memory: bool = True) -> Tensor:
@@ -227,10 +252,11 @@ def _memory_rows(net: MirageNet, batch: Batch, tier: str) -> list[Row]:
 
 
 def _long_rows(
-    net: MirageNet, batch: Batch, length: Length, tier: str, out: Path, advance: Callable[[int], None]
-) -> list[Row]:
+    net: MirageNet, batch: Batch, length: Length, tier: str, out: Path, advance: Callable[[int], None],
+    bounds: Bounds | None = None,
+) -> list[Row]:  # fmt: skip
     lap, frames, n = length.lap, length.frames, batch.source.shape[1]
-    play = Play(net, batch)
+    play = Play(net, batch, bounds)
     curve = np.zeros((frames, n), np.float32)
     times = np.zeros(frames)
     early_bytes = 0
@@ -254,6 +280,12 @@ def _long_rows(
     early = laps[first : max(first + 1, min(1000, frames // 3) // lap)].mean(0)
     late = laps[-max(1, 200 // lap) :].mean(0)
     slope, beyond = _worst_slope(laps[1:], lap)
+    alarms = sum(watch.corrections for watch in play.watches)
+    bare, lonely = rgb_alone(batch), Play(net, batch, bounds)
+    for i in range(2 * lap):
+        lonely.step(bare, i % lap)
+    alone = sum(watch.corrections for watch in lonely.watches)
+    played = (frames + 2 * lap) * n
     _plot_curve(out / "long.png", laps, lap, tier)
     settled = slice(frames // 5, frames // 5 + 100)
     big = tier == "base"
@@ -285,7 +317,13 @@ def _long_rows(
             {},
             f"memory grew by {grown_mb:.1f} MiB from frame {frames // 4:,} on",
         ),
-    ]
+        Row(
+            "error correction: false alarms", tier, None if bounds is None else (alarms + alone) / played, "",
+            Bar(None, 0.001), {},
+            f"{alarms + alone} of {played:,} healthy frames, {alone} of them without planes"
+            if bounds else NO_BOUNDS,
+        ),
+    ]  # fmt: skip
 
 
 def _worst_slope(laps: NDArray[np.float32], lap: int) -> tuple[float, float]:
@@ -407,7 +445,7 @@ def _stick_row(net: MirageNet, seed: int, tier: str, device: torch.device) -> Ro
     )
 
 
-def _recovery_rows(net: MirageNet, batch: Batch, tier: str) -> list[Row]:
+def _recovery_rows(net: MirageNet, batch: Batch, tier: str, bounds: Bounds | None = None) -> list[Row]:
     """Spoil the memory in the middle of a lap and count the frames that are more than 0.5 dB worse for it."""
     lap, limit = batch.source.shape[0], 60
     rng = torch.Generator().manual_seed(5)
@@ -423,10 +461,16 @@ def _recovery_rows(net: MirageNet, batch: Batch, tier: str) -> list[Row]:
         "another clip's": lambda s: s.roll(1, 0),
     }
     healthy = _curve(net, batch, lap, limit, None)
-    taken = {
-        name: _bad_frames(healthy, _curve(net, batch, lap, limit, spoil)) for name, spoil in kinds.items()
-    }
+
+    def taken_by(bounds: Bounds | None) -> dict[str, int]:
+        return {
+            name: _bad_frames(healthy, _curve(net, batch, lap, limit, spoil, bounds)) for name, spoil in kinds.items()
+        }
+
+    taken = taken_by(bounds)
     spread = ", ".join(f"{name} {count}" for name, count in taken.items())
+    if bounds is not None:
+        spread += f"; {max(taken_by(None).values())} at the most without error correction"
     bar = Bar(None, 8 if tier == "base" else 15)
     worst = float(max(taken.values()))
     rows = [Row("poisoned memory: frames until within 0.5 dB", tier, worst, "frames", bar, {}, spread)]
@@ -439,14 +483,43 @@ def _recovery_rows(net: MirageNet, batch: Batch, tier: str) -> list[Row]:
     after = [psnr(play.step(batch, i % lap), batch.truth[i % lap]) for i in range(1, limit)]
     bad = _bad_frames(healthy[1:], torch.stack(after))
     rows.append(Row("a frame of NaN: frames it spoils", tier, 1.0 + bad, "frames", Bar(None, 1.0)))
+    rows.append(_caught_row(net, batch, kinds, tier, bounds))
     return rows
 
 
-def _curve(
-    net: MirageNet, batch: Batch, lap: int, frames: int, spoil: Callable[[Tensor], Tensor] | None
-) -> Tensor:
-    """PSNR of the `frames` frames after one lap and what is done to the memory then: [frames, N]."""
+def _caught_row(
+    net: MirageNet, batch: Batch, kinds: dict[str, Callable[[Tensor], Tensor]], tier: str, bounds: Bounds | None
+) -> Row:
+    """Of memories that were spoiled at every fourth frame of a lap, the share that was noticed in that very frame."""
+    name = "error correction: spoiled memories noticed in the first frame"
+    if bounds is None:
+        return Row(name, tier, None, "", Bar(), {}, NO_BOUNDS)
+    lap, n = batch.source.shape[0], batch.source.shape[1]
     play = Play(net, batch)
+    caught = dict.fromkeys(kinds, 0)
+    tries = 0
+    for i in range(2 * lap):
+        if i >= lap and i % 4 == 0:
+            tries += n
+            healthy, everyone = play.stored, [True] * n
+            for kind, spoil in kinds.items():
+                play.stored = spoil(healthy)
+                squares = play._draw(batch, i % lap, everyone)[2]
+                caught[kind] += sum(not bounds.hold(statistics_of(row)) for row in squares.tolist())
+            play.stored = healthy
+        play.step(batch, i % lap)
+    shares = {kind: count / max(1, tries) for kind, count in caught.items()}
+    # No bar: what goes unnoticed is what the network itself recovers from, which the row of poisoned memory holds.
+    note = ", ".join(f"{kind} {share:.0%}" for kind, share in shares.items())
+    return Row(name, tier, fmean(shares.values()), "", Bar(), {}, note)
+
+
+def _curve(
+    net: MirageNet, batch: Batch, lap: int, frames: int, spoil: Callable[[Tensor], Tensor] | None,
+    bounds: Bounds | None = None,
+) -> Tensor:  # fmt: skip
+    """PSNR of the `frames` frames after one lap and what is done to the memory then: [frames, N]."""
+    play = Play(net, batch, bounds)
     for i in range(lap):
         play.step(batch, i)
     if spoil is not None:
@@ -484,7 +557,7 @@ def _switch_row(net: MirageNet, batch: Batch, tier: str) -> Row:
     )
 
 
-def _cut_row(net: MirageNet, batch: Batch, tier: str) -> Row:
+def _cut_row(net: MirageNet, batch: Batch, tier: str, bounds: Bounds | None = None) -> Row:
     """A cut that nobody tells of: how long the last scene shows through the new one."""
     lap = batch.source.shape[0]
     other = replace(
@@ -503,7 +576,7 @@ def _cut_row(net: MirageNet, batch: Batch, tier: str) -> Row:
     )
     # The engine says that everything is where it was.
     unaware = replace(other, motion=torch.zeros_like(other.motion), visible=torch.ones_like(other.visible))
-    play = Play(net, batch)
+    play = Play(net, batch, bounds)
     last = torch.zeros_like(batch.source[0])
     for i in range(lap):
         last = play.step(batch, i)
@@ -525,7 +598,8 @@ def _cut_row(net: MirageNet, batch: Batch, tier: str) -> Row:
         "frames",
         Bar(None, 1.0),
         {},
-        f"share of the last picture in the first frame: {shares[0]:.1%}",
+        f"share of the last picture in the first frame: {shares[0]:.1%}"
+        + ("" if bounds is None else f"; {sum(w.corrections for w in play.watches)} of {play.n} cuts were noticed"),
     )
 
 
@@ -587,8 +661,10 @@ def _steps_rows(net: MirageNet, batch: Batch, tier: str) -> list[Row]:
 
 
 @torch.inference_mode()
-def time_rows(net: MirageNet, seed: int, quick: bool, out: Path, device: torch.device) -> list[Row]:
-    """Measure everything that needs time to show; plots go to `out`."""
+def time_rows(
+    net: MirageNet, seed: int, quick: bool, out: Path, device: torch.device, bounds: Bounds | None = None
+) -> list[Row]:
+    """Measure everything that needs time to show; plots go to `out`. `bounds` of a healthy frame, from the weights."""
     length, tier = (QUICK if quick else FULL), net.tier.name
     with Progress(transient=True) as progress:
         task = progress.add_task("drawing the loops", total=length.frames + 7 * length.lap)
@@ -600,15 +676,15 @@ def time_rows(net: MirageNet, seed: int, quick: bool, out: Path, device: torch.d
         part("memory")
         rows = _memory_rows(net, batch, tier)
         part("the long run")
-        rows += _long_rows(net, batch, length, tier, out, lambda n: progress.advance(task, n))
+        rows += _long_rows(net, batch, length, tier, out, lambda n: progress.advance(task, n), bounds)
         part("a still camera")
         rows += _still_rows(net, batch, length, tier)
         part("texture")
         rows.append(_stick_row(net, seed, tier, device))
         part("poison")
-        rows += _recovery_rows(net, batch, tier)
+        rows += _recovery_rows(net, batch, tier, bounds)
         part("switches and cuts")
-        rows += [_switch_row(net, batch, tier), _cut_row(net, batch, tier)]
+        rows += [_switch_row(net, batch, tier), _cut_row(net, batch, tier, bounds)]
         part("one, two and four steps")
         rows += _steps_rows(net, batch, tier)
     return rows

@@ -23,7 +23,8 @@ from torch.nn import functional
 
 from mirage_plugin.config import TIERS, choose_tier
 from mirage_plugin.errors import ConfigError, DataError, OutputError, WeightsError
-from mirage_plugin.model.checkpoint import load_network, weights_path
+from mirage_plugin.model.checkpoint import load_bounds, load_network, weights_path
+from mirage_plugin.model.drift import mean_squares
 from mirage_plugin.model.memory import MemoryState, dequantise, quantise, warp_state
 from mirage_plugin.model.network import MirageNet, planes_to_cells
 from mirage_plugin.model.reference import ReferenceEncoder, load_reference, style_of
@@ -42,6 +43,7 @@ from mirage_plugin.train.worlds.styles import random_style, style_tensor
 __all__ = [
     "answer_clip",
     "answer_frame",
+    "draw_frame",
     "empty_state",
     "evaluate",
     "load_judged",
@@ -70,12 +72,12 @@ FULL = Scale(6, 6, 4, 4, 6)
 
 
 @torch.inference_mode()
-def answer_frame(
-    net: MirageNet, batch: Batch, t: int, stored: Tensor, noise: Tensor, *, known: bool, steps: int = 1
-) -> tuple[Tensor, Tensor]:
-    """Redraw frame `t` of every clip of a batch: (v [N, 3, H, W], the next stored state).
+def draw_frame(
+    net: MirageNet, batch: Batch, t: int, stored: Tensor, noise: Tensor, known: Tensor, *, steps: int = 1
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Redraw frame `t` of every clip of a batch: (v [N, 3, H, W], the next stored state, `drift.mean_squares`).
 
-    `stored` int8 [N, h/2, w/2, S] is what the frame before left; `known=False` if there was none. `noise`
+    `stored` int8 [N, h/2, w/2, S] is what the frame before left; `known` bool [N] says where there was one. `noise`
     float32 [N, 1, H/2, W/2].
     """
     v = batch.source[t]
@@ -89,12 +91,22 @@ def answer_frame(
         1,
     )[:, None, None]
     planes = planes_to_cells(batch.planes(t), n, height // 8, width // 8, v) * flags
-    seen = functional.avg_pool2d(batch.visible[t], 16) * float(known)
-    seen = seen * (~batch.cut[t])[:, None, None, None]
+    seen = functional.avg_pool2d(batch.visible[t], 16)
+    seen = seen * (known & ~batch.cut[t])[:, None, None, None]
     moved: MemoryState = warp_state(dequantise(stored), batch.motion[t][..., 8::16, 8::16], seen)
     trust = torch.ones(n, device=v.device)
-    answer, _, state = sample(net, v, noise, planes, moved, net.style(batch.parameters[t]), trust, steps)
-    return answer, quantise(state)
+    answer, edit, state = sample(net, v, noise, planes, moved, net.style(batch.parameters[t]), trust, steps)
+    return answer, quantise(state), mean_squares(edit, state, moved)
+
+
+@torch.inference_mode()
+def answer_frame(
+    net: MirageNet, batch: Batch, t: int, stored: Tensor, noise: Tensor, *, known: bool, steps: int = 1
+) -> tuple[Tensor, Tensor]:
+    """As `draw_frame` where all clips know a frame before or none does: (v [N, 3, H, W], the next stored state)."""
+    everywhere = torch.full((batch.source.shape[1],), known, device=batch.source.device)
+    answer, written, _ = draw_frame(net, batch, t, stored, noise, everywhere, steps=steps)
+    return answer, written
 
 
 @torch.inference_mode()
@@ -517,7 +529,7 @@ def evaluate(
     if time:
         from mirage_plugin.train.endurance import time_rows  # it is built on this module
 
-        rows = time_rows(net, seed, quick, out, device)
+        rows = time_rows(net, seed, quick, out, device, load_bounds(net.tier.name, weights))
         title = f"{net.tier.name} over time"
     else:
         rows = _picture_rows(net, seed, QUICK if quick else FULL, out, device)

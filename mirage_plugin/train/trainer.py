@@ -11,7 +11,7 @@ import signal
 import time
 from collections.abc import Iterator
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +19,17 @@ import numpy as np
 import torch
 from PIL import Image
 from rich.console import Console
+from rich.progress import Progress
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from mirage_plugin.config import TrainConfig
 from mirage_plugin.errors import DataError, DeviceError, OutputError
-from mirage_plugin.model.checkpoint import load_network, load_tensors, save_network, save_tensors
+from mirage_plugin.model.checkpoint import load_network, load_tensors, note_weights, save_network, save_tensors
 from mirage_plugin.model.network import TIERS, MirageNet
 from mirage_plugin.model.reference import ReferenceEncoder, reference_loss
 from mirage_plugin.train.batch import Batch, draw_batch
+from mirage_plugin.train.calibration import EFFORT, learn_bounds
 from mirage_plugin.train.objective import ABLATED, FULL, clip_loss
 from mirage_plugin.train.pairs import PairFolder
 from mirage_plugin.train.pool import ClipPool
@@ -247,7 +249,7 @@ def train(config: TrainConfig) -> None:
     finally:
         if isinstance(pictures, ClipPool):
             pictures.close()
-    _finish(config, run, folder)
+    _finish(config, run, folder, console)
     console.print(f"step {run.step}: weights in {folder / (config.tier + '.safetensors')}")
 
 
@@ -371,10 +373,11 @@ def _notes(config: TrainConfig, run: Run) -> dict[str, str]:
     return notes | ({"ablation": config.ablation} if config.ablation else {})
 
 
-def _finish(config: TrainConfig, run: Run, folder: Path) -> None:
+def _finish(config: TrainConfig, run: Run, folder: Path, console: Console) -> None:
     run.save(folder / "state.pt")
     notes = _notes(config, run)
-    save_network(run.average, folder / f"{config.tier}.safetensors", notes)
+    weights = folder / f"{config.tier}.safetensors"
+    save_network(run.average, weights, notes)
     save_tensors("reference", run.reference_average.state_dict(), folder / "reference.safetensors", notes)
     if run.losses:
         import matplotlib as mpl
@@ -391,3 +394,20 @@ def _finish(config: TrainConfig, run: Run, folder: Path) -> None:
     if config.json:
         report = {"tier": config.tier, "step": run.step, "seconds": run.seconds, "losses": run.losses}
         config.json.write_text(json.dumps(report, indent=1), encoding="utf-8")
+    if config.ablation not in (None, "full"):
+        return  # bounds are learned by playing as the full network is played, which says nothing of these
+    # Last: what comes before is kept if this is interrupted, and without bounds the weights serve as well.
+    draw, effort = None, EFFORT
+    if config.data:
+        draw, effort = PairFolder(config.data).draw_batch, replace(EFFORT, frames=run.recipe.stages[-1].frames)
+    with Progress(transient=True) as progress:
+        task = progress.add_task("learning what a healthy frame has, about a minute", total=effort.batches)
+        try:
+            bounds = learn_bounds(
+                run.average, seed=config.seed, effort=effort, draw=draw,
+                tell=lambda done: progress.update(task, completed=done),
+            )  # fmt: skip
+        except (DataError, ValueError) as error:
+            console.print(f"no bounds for error correction: {error}")
+            return
+    note_weights(config.tier, weights, {"bounds": bounds.to_json()})

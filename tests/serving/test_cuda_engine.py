@@ -26,6 +26,7 @@ from mirage_plugin.config import ServeConfig
 from mirage_plugin.cuda_engine import CudaCanvas, CudaEngine
 from mirage_plugin.errors import DeviceError
 from mirage_plugin.frames import FrameEngine, FrameKind, FramePlanes
+from mirage_plugin.model.drift import Bounds, Watch, statistics_of
 from mirage_plugin.model.memory import MemoryState
 from mirage_plugin.model.network import TIERS, MirageNet
 from mirage_plugin.model.noise import fresh_noise
@@ -92,6 +93,7 @@ def pair() -> Iterator[tuple[processor.Engine, CudaEngine, FrameKind]]:
     kind = FrameKind("RGBA8", rows * 8, columns * 8, depth=True, motion=True, mask=True)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(processor, "load_network", lambda tier: network())
+        patch.setattr(processor, "load_bounds", lambda tier: None)
         patch.setattr(processor, "_best_dtype", lambda device: torch.float32)
         patch.setattr(processor.Engine, "_measure", lambda self: None)
         yield processor.Engine(CONFIG), make(kind), kind
@@ -294,6 +296,29 @@ def test_an_edit_that_is_not_finite_is_the_source_and_reseeds(engine: CudaEngine
     assert not np.array_equal(healed, frame)
     answer(engine, canvas, frame)
     assert canvas.resets == before + 1, "one bad frame is one reset"
+
+
+def test_a_frame_out_of_bounds_begins_the_next_one_anew(engine: CudaEngine) -> None:
+    frame = noise_frame(SMALL, 3)
+
+    def played(high: float) -> tuple[CudaCanvas, list[Any]]:
+        canvas = engine.open(SMALL, 1)
+        canvas.watch = Watch(Bounds((0.0, 0.0, 0.0, high), (1.0,) * 4, (-20.0,) * 4, (9.0, 9.0, 9.0, high)))
+        return canvas, [answer(engine, canvas, noise_frame(SMALL, 8)), answer(engine, canvas, frame)]
+
+    calm, first = played(9.0)
+    found = calm.path.host_health.tolist()
+    assert all(square > 0 for square in found[:4])
+    assert found[4] == 0
+    strict, second = played(statistics_of(found)[3] - 0.1)
+    assert np.array_equal(first[1], second[1]), "what is out of bounds is known a frame later"
+    assert not np.array_equal(answer(engine, calm, frame), answer(engine, strict, frame))
+    assert strict.path.host_health[3] == 0, "memory took no part"
+    answer(engine, calm, frame)
+    answer(engine, strict, frame)
+    assert (calm.corrections, strict.corrections) == (0, 1)
+    assert (calm.resets, strict.resets) == (0, 0)
+    assert calm.watch.drift_state != 0
 
 
 def test_a_late_answer_raises_in_time_and_settles_later(engine: CudaEngine, monkeypatch: pytest.MonkeyPatch) -> None:
