@@ -45,7 +45,7 @@ def to_8_bits(v: Tensor) -> Tensor:
     return ((v.clamp(-1, 1) + 1) * 127.5).round() / 127.5 - 1
 
 
-def renoise(answer: Tensor, noised: Tensor, k: float) -> Tensor:
+def _renoise(answer: Tensor, noised: Tensor, k: float) -> Tensor:
     """A point of the bridge at level `k`, between the network's own answer in 8 bits and the noised source."""
     return (1 - k) * to_8_bits(answer) + k * noised
 
@@ -89,7 +89,7 @@ def sample(
     noised = v + SIGMA * lift_noise(noise)
     answer, edit, state = predict(net, v, noised, planes, memory, style, torch.ones_like(trust), trust)
     for k in levels(steps)[1:]:
-        noisy = renoise(answer, noised, k)
+        noisy = _renoise(answer, noised, k)
         answer, edit, _ = predict(net, v, noisy, planes, memory, style, torch.full_like(trust, k), trust)
     return answer.clamp(-1, 1), edit, state
 
@@ -172,8 +172,8 @@ class ParallelSampler:
             done = every[games].clamp(-1, 1), Edit(edits.matrices[games], edits.detail[games])
         # Frames enter one by one and leave in that order, so that the oldest is always the farthest.
         self._underway = [
-            replace(frame, step=frame.step + 1, noisy=renoise(every[games], frame.noised, self._levels[frame.step + 1]))
+            replace(frame, step=i, noisy=_renoise(every[games], frame.noised, self._levels[i]))
             for frame, games in zip(frames, rows, strict=True)
-            if frame.step + 1 < len(self._levels)
+            if (i := frame.step + 1) < len(self._levels)
         ]
         return done, states[rows[-1]]

@@ -195,6 +195,12 @@ def load_judged(tier: str, weights: Path | None) -> MirageNet:
     return load_network(tier, weights)
 
 
+def _ablation_of(weights: Path) -> str | None:
+    """Which ablation a weights file that can be read says it is, if any."""
+    with safe_open(weights, framework="pt") as file:
+        return (file.metadata() or {}).get("ablation")
+
+
 @dataclass(frozen=True)
 class Case:
     """One scene in one style, measured: dB, SSIM and energies as means over its frames."""
@@ -522,6 +528,12 @@ def evaluate(
     if device.type == "cpu":
         torch.set_num_threads(1)
     net = load_judged(tier, weights).to(device)
+    ablation = _ablation_of(weights or weights_path(net.tier.name))
+    if ablation is not None:
+        console.print(
+            f"these weights are the ablation {ablation!r}, judged here as any others; benchmarks/ablations.py plays "
+            "them as they were trained"
+        )
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -545,6 +557,7 @@ def evaluate(
         "quick": quick,
         "time": time,
         "weights": str(weights or weights_path(net.tier.name).name),
+        "ablation": ablation,
         "seconds": round(clock.monotonic() - begun, 1),
     }
     if json is not None:

@@ -396,6 +396,8 @@ def _finish(config: TrainConfig, run: Run, folder: Path, console: Console) -> No
         config.json.write_text(json.dumps(report, indent=1), encoding="utf-8")
     if config.ablation not in (None, "full"):
         return  # bounds are learned by playing as the full network is played, which says nothing of these
+    if config.ablation not in (None, "full"):
+        return  # bounds are learned by playing as the full network is played, which says nothing of these
     # Last: what comes before is kept if this is interrupted, and without bounds the weights serve as well.
     draw, effort = None, EFFORT
     if config.data:

@@ -30,7 +30,7 @@ def run(*command: str) -> str:
 
 def test_answers_and_the_way_through_shared_memory(tmp_path: Path) -> None:
     out = tmp_path / "gpu.json"
-    said = run(str(SCRIPT), "--device", "cpu", "--quick", "--parts", "1,3", "--json", str(out))
+    said = run(str(SCRIPT), "--device", "cpu", "--quick", "--parts", "1,3,4", "--json", str(out))
     result = json.loads(out.read_text())
     assert result["part_1"]["wrong"] == 0
     assert all(row["changed by"] > 1 for row in result["part_1"]["rows"]), "an answer that is the source proves nothing"
@@ -40,6 +40,8 @@ def test_answers_and_the_way_through_shared_memory(tmp_path: Path) -> None:
     # The writer's clock runs on while the reference takes longer than a frame: what was passed over is a miss.
     assert paced["misses"] + paced["frames"] >= 38
     assert {"upload", "net", "compose", "download"} <= set(result["part_3"]["stages"][0])
+    assert [row["frames later"] for row in result["part_4"]["steps"]] == [0, 1]
+    assert all(row["PyTorch in parallel"] > 0 for row in result["part_4"]["steps"])
     assert "not measured" not in said
     assert out.with_suffix(".md").read_text().startswith("# What the GPU's path takes")
 

@@ -178,6 +178,18 @@ def test_weights_are_found_or_asked_for(
         load_judged("auto", None)
 
 
+def test_an_ablation_is_named(
+    net: MirageNet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [Row("PSNR over the oracle LUT", "nano", 1.0, "dB", Bar())]
+    monkeypatch.setattr(evaluation, "_picture_rows", lambda *_: rows)
+    for name in ("no-warp", None):
+        save_network(net, tmp_path / "w.safetensors", {"ablation": name} if name else {})
+        evaluate(out=tmp_path, json=tmp_path / "a.json", weights=tmp_path / "w.safetensors")
+        assert json.loads((tmp_path / "a.json").read_text())["ablation"] == name
+        assert ("ablation 'no-warp'" in capsys.readouterr().out) == (name is not None)
+
+
 def test_an_output_that_cannot_be_written(weights: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match="cannot be written"):
