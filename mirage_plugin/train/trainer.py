@@ -40,7 +40,7 @@ __all__ = ["train"]
 CHECKPOINT_EVERY_S = 180.0
 SHEET_EVERY_S = 900.0
 LINE_EVERY_S = 30.0
-REFERENCES = 6
+REFERENCES = 3
 """Pictures a step that the encoder of references learns from."""
 
 
@@ -76,7 +76,7 @@ class Recipe:
 def _recipe(tier: str, device: torch.device) -> Recipe:
     if device.type == "cpu":
         stages = (Stage(0.7, 22, 1, 128, 160, 0.1), Stage(1.0, 6, 4, 128, 160, 0.3))
-        return Recipe(stages, 3e-3, 6, 500, 4, 1, 1)
+        return Recipe(stages, 2e-3, 6, 500, 4, 1, 1)
     batch = {"nano": 256, "small": 128, "base": 96}[tier]
     rate = {"nano": 3e-3, "small": 1.5e-3, "base": 1e-3}[tier]
     stages = (Stage(0.65, batch, 1, 128, 128, 0.15), Stage(1.0, batch // 4, 6, 128, 192, 0.35))
@@ -168,9 +168,9 @@ class Run:
 
 
 def _learning_rate(recipe: Recipe, step: int, part: float) -> float:
-    """Warm up over 200 steps, hold, and fall to a fiftieth over the last 40 % of the time given."""
+    """Warm up over 200 steps, hold, and fall to a hundredth over the last 85 % of the time given."""
     warm = min(1.0, (step + 1) / 200)
-    fall = 1.0 if part < 0.6 else 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * (part - 0.6) / 0.4))
+    fall = 1.0 if part < 0.15 else 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * (part - 0.15) / 0.85))
     return recipe.learning_rate * warm * fall
 
 

@@ -21,6 +21,7 @@ from mirage_plugin.train.worlds.textures import choice, uniform
 __all__ = ["Look", "as_shown", "draw_source", "plain_light", "random_look", "restyle"]
 
 _LUMA = (0.2126, 0.7152, 0.0722)
+_PLAIN = {p.name: p.default[0] for p in PARAMETERS if p.size == 1}
 
 
 def luma(rgb: Tensor) -> Tensor:
@@ -134,12 +135,19 @@ def restyle(g: GBuffer, style: Tensor, noise: Tensor, source: Tensor) -> Tensor:
     direct = g.direct.float() * p["sun"]
     around = hemisphere * p["ambient"] + facing * p["headlight"] * 0.5
     lamp = g.lamp.float() * p["lamps"]
-    level_of_light = direct + around + luma(lamp)
-    steps = p["band_count"]
-    stepped = (torch.floor(level_of_light * steps * 0.8) + 0.5) / (steps * 0.8)
-    ratio = torch.lerp(torch.ones_like(stepped), stepped / level_of_light.clamp_min(0.05), p["bands"])
     light = direct * p["sun_colour"] + around * p["ambient_colour"] + lamp
-    rgb = rgb * light * ratio
+    # What part of a surface's light is sun, what sky and what lamp, a picture only hints at: half of what a style
+    # changes about their shares is drawn, all of what it changes about the whole.
+    own = direct + around + luma(lamp)
+    was = g.direct.float() * _PLAIN["sun"] + ambient * _PLAIN["ambient"] + luma(g.lamp.float()) * _PLAIN["lamps"]
+    whole = (0.5 * p["sun"] + 0.8 * p["ambient"] + 0.35 * p["headlight"] + 0.15 * p["lamps"]) / (
+        0.5 * _PLAIN["sun"] + 0.8 * _PLAIN["ambient"] + 0.15 * _PLAIN["lamps"]
+    )
+    rgb = rgb * light * (whole * was.clamp_min(0.02) / own.clamp_min(0.02)).clamp(0.05, 20).sqrt()
+    # Bands of the brightness that is seen (Winnemoeller et al. 2006), not of a light nobody sees.
+    steps, seen = p["band_count"], luma(rgb)
+    stepped = (torch.floor(seen * steps) + 0.5) / steps
+    rgb = rgb * torch.lerp(torch.ones_like(seen), stepped / seen.clamp_min(0.02), p["bands"])
 
     glows = (material == Material.EMISSIVE).float() * p["emissive"] * 0.9
     rgb = rgb + albedo * glows
