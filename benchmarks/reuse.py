@@ -39,7 +39,6 @@ from mirage_plugin.config import ServeConfig
 from mirage_plugin.engine import Canvas, Engine, FramePlanes
 from mirage_plugin.errors import MirageError, OutputError
 from mirage_plugin.frames import FrameKind
-from mirage_plugin.motion import MotionEstimator
 from mirage_plugin.styles.parameters import load_style
 from mirage_plugin.train.batch import engine_planes
 from mirage_plugin.train.metrics import gradient_energy, psnr, warping_error
@@ -115,16 +114,6 @@ def _by_net(engine: Engine, canvas: Canvas, clip: Clip, t: int) -> NDArray[np.ui
     return _shown(engine, canvas, clip, t)
 
 
-def _estimated(clip: Clip) -> list[NDArray[np.float32] | None]:
-    """Estimated motion of every frame at its full size."""
-    estimate, found = MotionEstimator(), []
-    for pixels in clip.pixels:
-        half = estimate(pixels, ORDER)
-        height, width = pixels.shape[:2]
-        found.append(None if half is None else half.repeat(2, 0).repeat(2, 1)[:height, :width])
-    return found
-
-
 def _v(pixels: NDArray[np.uint8]) -> Tensor:
     return torch.from_numpy(pixels[..., :3].astype(np.float32)).permute(2, 0, 1)[None] / 127.5 - 1
 
@@ -145,7 +134,7 @@ def play(
         own.append(_by_net(engine, canvas, clip, t))
         if t in starts:
             copies[t] = copy.deepcopy(canvas)
-    estimated = _estimated(clip)
+    still = np.zeros((height, width, 2), np.float32)
     measures: dict[str, dict[str, list[list[float]]]] = {
         name: {way: [[] for _ in range(AGES)] for way in ("net", *WAYS)} for name in ("psnr", "warping", "sharpness")
     }
@@ -156,7 +145,8 @@ def play(
         for age in range(1, AGES + 1):
             t = start + age
             now = {"net": own[t], "held": own[start], "source": clip.pixels[t]}
-            for way, motion in zip(WAYS[:3], (clip.planes[t].motion, estimated[t], None), strict=True):
+            # Without a plane the engine estimates; all zeros is what standing still would be.
+            for way, motion in zip(WAYS[:3], (clip.planes[t].motion, None, still), strict=True):
                 engine.read(canvases[way], clip.pixels[t], ORDER, replace(clip.planes[t], motion=motion), False)
                 if not engine.reuse(canvases[way]):
                     raise MirageError(f"there is no edit to reuse in frame {t} of {clip.name}")

@@ -28,9 +28,11 @@ from mirage_plugin.model.checkpoint import load_bounds, load_network
 from mirage_plugin.model.core import Core, CoreInput
 from mirage_plugin.model.cpu_pixels import cells_from_pixels, move_noise, plane_cells, warp_edit
 from mirage_plugin.model.drift import Bounds, Watch, statistics_of
+from mirage_plugin.model.memory import dequantise, quantise, warp_state
 from mirage_plugin.model.native import compose_pixels, why_not_native
 from mirage_plugin.model.network import PLANE_CHANNELS
 from mirage_plugin.model.sampling import levels
+from mirage_plugin.motion import MotionEstimator
 from mirage_plugin.styles.parameters import Style
 
 __all__ = ["GRIDS", "Canvas", "Engine", "FramePlanes", "load_engine"]
@@ -40,6 +42,7 @@ Floats = NDArray[np.float32]
 
 GRIDS: tuple[tuple[int, int], ...] = ((48, 80), (36, 64), (28, 48))
 """Grids of cells (rows, columns) that the network is compiled for, largest first: 640x384, 512x288, 384x224."""
+_RGB = np.array([0, 1, 2])
 
 
 @dataclass(frozen=True)
@@ -86,6 +89,8 @@ class Canvas:
         self.fit = Fit.of(self.height, self.width, grid)
         h, w = self.fit.rows, self.fit.columns
         self.cells: Bytes = np.zeros((h, w, 192), np.uint8)
+        self.cells_before: Bytes = np.zeros_like(self.cells)
+        """The working frame that was read before; motion is estimated from it where a game sends none."""
         self.planes: Floats = np.zeros((h, w, PLANE_CHANNELS), np.float32)
         self.noise: list[Floats] = [np.zeros((h * 4, w * 4), np.float32) for _ in range(2)]
         self.noise_cells: Floats = np.zeros((h, w, 16), np.float32)
@@ -170,6 +175,7 @@ class Engine:
             tell(f"the weights of {self.tier} know no bounds of a healthy frame: only what is not finite is corrected")
         self._core = Core(net, self.dtype).to(self.device)
         self._forward: list[Forward] = [self._core] * len(GRIDS)
+        self._estimator = MotionEstimator()  # keeps nothing of a game from call to call
         self._tell = tell
         self._costs_ns = [0] * len(GRIDS)
         self.reuse_ns = self.compose_ns = 0
@@ -192,14 +198,17 @@ class Engine:
     def _measure(self) -> None:
         """Run every path, so that nothing is compiled in the first frame, and keep what each costs."""
         generator = np.random.default_rng(0)
-        frame = generator.integers(0, 256, (360, 640, 4), np.uint8)
-        out = np.empty_like(frame)
+        # A picture that moves, for there is motion to be found in it.
+        blotches = generator.integers(0, 256, (40, 70, 4), np.uint8)
+        big = cv2.resize(blotches, (700, 360), interpolation=cv2.INTER_CUBIC).astype(np.uint8, copy=False)
+        frames = [np.ascontiguousarray(big[:, 6 * i : 6 * i + 640]) for i in range(8)]
+        out = np.empty_like(frames[0])
         planes = FramePlanes(
             np.ones((360, 640), np.float32),
             np.zeros((360, 640, 2), np.float16),
             np.ones((360, 640), np.uint8),
         )
-        order = np.array([0, 1, 2])
+        order = _RGB
         canvas = self.open(FrameKind("RGBA8", 360, 640), 0)
         canvas.watch = Watch(None)  # frames of noise are out of bounds, and a frame's cost is that of a healthy one
         self.set_style(canvas, Style.make("plain", {}))
@@ -207,7 +216,7 @@ class Engine:
             for grid in range(len(GRIDS)):
                 canvas.fit_to(grid)
                 whole, reuse, compose = [], [], []
-                for _ in range(7):
+                for frame in frames[:7]:
                     start = time.monotonic_ns()
                     self.read(canvas, frame, order, given, False)
                     read = time.monotonic_ns()
@@ -221,8 +230,9 @@ class Engine:
                     whole.append(end - start)
                     compose.append(end - before)
                     reuse.append(time.monotonic_ns() - end + end - before + read - start)
-                self._costs_ns[grid] = sorted(whole)[3]
-                self.reuse_ns, self.compose_ns = sorted(reuse)[3], sorted(compose)[3]
+                self._costs_ns[grid] = max(self._costs_ns[grid], sorted(whole)[3])
+                self.reuse_ns = max(self.reuse_ns, sorted(reuse)[3])
+                self.compose_ns = max(self.compose_ns, sorted(compose)[3])
 
     def cost_ns(self, grid: int) -> int:
         """What a whole 640x360 frame took on `GRIDS[grid]` at warm-up."""
@@ -266,6 +276,7 @@ class Engine:
         if canvas.fit.content != pixels.shape[:2]:
             small = cv2.resize(pixels, (content_w, content_h), interpolation=cv2.INTER_AREA)
             pixels = small.astype(np.uint8, copy=False).reshape(content_h, content_w, -1)
+        canvas.cells, canvas.cells_before = canvas.cells_before, canvas.cells
         cells_from_pixels(_frozen(pixels), order, canvas.cells)
         nothing = np.zeros((1, 1), np.float32)
         depth = mask = motion = None
@@ -363,7 +374,7 @@ class Engine:
         assert given is not None, "denoise comes before refine"
         h, w = canvas.fit.rows, canvas.fit.columns
         source = _image_of(canvas.cells)
-        order = np.array([0, 1, 2])
+        order = _RGB
         for step, k in enumerate(levels(self.steps)[1:], 1):
             assert canvas.edit is not None
             answer = np.empty_like(source)
@@ -377,14 +388,39 @@ class Engine:
                 canvas.edit = (out.edit.matrices[0].cpu().numpy(), out.edit.detail[0].cpu().numpy())
 
     def reuse(self, canvas: Canvas) -> bool:
-        """Carry the last edit along the motion onto the frame that was read. False where there is none."""
+        """Carry the last edit along the motion onto the frame that was read. False where there is none.
+
+        Where the game sends no motion it is estimated, here alone: at the net's own frames it would cost a share of
+        the network's time and was measured to win nothing. A cut that nobody told of is found with it, and nothing is
+        carried over it.
+        """
         if canvas.edit is None or canvas.fresh:
+            return False
+        if not canvas.has_motion and not self._estimate_motion(canvas):
             return False
         matrices, detail = np.empty_like(canvas.edit[0]), np.empty_like(canvas.edit[1])
         warp_edit(*canvas.edit, canvas.half_motion, canvas.has_motion, matrices, detail)
         canvas.edit = (matrices, detail)
         canvas.edit_age += 1
-        # The memory has to follow as well, or it would lie where the picture was.
+        if canvas.has_motion:
+            # The memory has to follow as well, or it would lie where the picture was.
+            motion, seen = torch.from_numpy(canvas.motion), torch.from_numpy(canvas.seen)
+            moved = warp_state(dequantise(torch.from_numpy(canvas.stored)), motion, seen)
+            canvas.stored = quantise(moved.state * moved.valid).numpy()
+        return True
+
+    def _estimate_motion(self, canvas: Canvas) -> bool:
+        """Find the motion from the working frame that was read before to this one. False where there was a cut."""
+        height, width = canvas.fit.content
+        self._estimator.forget()
+        self._estimator(_image_of(canvas.cells_before)[:height, :width], _RGB)
+        motion = self._estimator(_image_of(canvas.cells)[:height, :width], _RGB)
+        if self._estimator.cut:
+            canvas.reset()
+            return False
+        if motion is not None:
+            canvas.half_motion, canvas.has_motion = motion, True
+            self._place_memory(canvas)
         return True
 
     def compose(

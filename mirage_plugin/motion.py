@@ -21,7 +21,9 @@ FINEST_SCALE, REFINEMENTS = 1, 5
 BELIEVED_STEPS = 6
 """Brightness may differ by so many of 255 steps, more where the picture has much detail, from where it came from."""
 LEAST_BELIEVED = 0.5
-"""With less of the picture explained, nothing is: a cut. In play at least 0.85 is, after a cut 0.1."""
+"""With less of the picture explained, nothing is. In play at least 0.85 is, where a camera whips round half."""
+MOST_AFTER_A_CUT = 0.25
+"""With less of it explained there was a cut: after one 0.1 is."""
 
 
 class MotionEstimator:
@@ -38,10 +40,12 @@ class MotionEstimator:
         self._search.setFinestScale(FINEST_SCALE)
         self._search.setVariationalRefinementIterations(REFINEMENTS)
         self._before: NDArray[np.uint8] | None = None
+        self.cut = False
+        """Whether the last frame showed too little of the one before it to come from it."""
 
     def forget(self) -> None:
         """The next frame is a first one: after a cut, a pause or a reset."""
-        self._before = None
+        self._before, self.cut = None, False
 
     def __call__(
         self, pixels: NDArray[np.uint8], order: NDArray[np.int64], again: bool = False
@@ -53,6 +57,7 @@ class MotionEstimator:
         the frame before; NaN where the frame before does not show it.
         """
         height, width = pixels.shape[:2]
+        self.cut = False
         if min(height, width) < LEAST_SIDE:
             self._before = None
             return None
@@ -62,7 +67,9 @@ class MotionEstimator:
             return None
         flow = np.asarray(self._search.calc(now, before, np.zeros((*now.shape, 2), np.float32)), np.float32)
         believed = _believed(now, before, flow)
-        if believed.mean() < LEAST_BELIEVED:
+        share = float(believed.mean())
+        self.cut = share < MOST_AFTER_A_CUT
+        if share < LEAST_BELIEVED:
             return None
         size = ((width + 1) // 2, (height + 1) // 2)
         motion = cv2.resize(flow, size, interpolation=cv2.INTER_LINEAR)

@@ -60,9 +60,12 @@ def test_a_cut_is_no_motion_and_the_frame_after_it_is_compared_with_it() -> None
     first, second = scenery(760, 480, 1), 255 - scenery(760, 480, 2)
     estimate = MotionEstimator()
     estimate(moved(first, 0, 0), RGB)
+    assert not estimate.cut
     assert estimate(moved(second, 0, 0), RGB) is None
+    assert estimate.cut
     found = estimate(moved(second, 6, 0), RGB)
     assert found is not None
+    assert not estimate.cut
     assert np.nanmedian(found[..., 0]) == pytest.approx(6, abs=0.4)
 
 
