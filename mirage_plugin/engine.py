@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,12 +21,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mirage_plugin.config import ServeConfig, choose_tier, weights_directory
-from mirage_plugin.errors import DeviceError
+from mirage_plugin.errors import DataError, DeviceError
 from mirage_plugin.frames import FrameEngine, FrameKind, FramePlanes
 from mirage_plugin.model.ahead import Build, Forward, load_compiled
 from mirage_plugin.model.checkpoint import load_bounds, load_network
 from mirage_plugin.model.core import Core, CoreInput
 from mirage_plugin.model.cpu_pixels import cells_from_pixels, move_noise, plane_cells, warp_edit
+from mirage_plugin.model.drift import SAVED as WATCH_NUMBERS
 from mirage_plugin.model.drift import Bounds, Watch, statistics_of
 from mirage_plugin.model.memory import dequantise, quantise, warp_state
 from mirage_plugin.model.native import compose_pixels, why_not_native
@@ -42,6 +43,8 @@ Floats = NDArray[np.float32]
 
 GRIDS: tuple[tuple[int, int], ...] = ((48, 80), (36, 64), (28, 48))
 """Grids of cells (rows, columns) that the network is compiled for, largest first: 640x384, 512x288, 384x224."""
+SAVE_VERSION = 1
+"""Changes whenever the meaning of what `Canvas.save` gives changes; other versions are refused."""
 _RGB = np.array([0, 1, 2])
 
 
@@ -130,12 +133,81 @@ class Canvas:
         self.watch.forget()
         self.resets += 1
 
+    def save(self) -> dict[str, NDArray[Any]]:
+        """All that the next frame depends on, but the style, as copies: plain arrays, for `np.savez` if need be."""
+        edit = self.edit or (np.zeros((0, 0, 48), np.float32), np.zeros((0, 0, 192), np.float32))
+        numbers = (
+            SAVE_VERSION, self.height, self.width, self.fit.grid, self.seed, self.frame, self.resets, self.fresh,
+            self.edit_age, self.edit_step,
+        )  # fmt: skip
+        return {
+            "numbers": np.array(numbers, np.int64), "watch": np.array(self.watch.save(), np.float64),
+            "cells": self.cells.copy(), "noise": self.noise[0].copy(), "stored": self.stored.copy(),
+            "matrices": edit[0].copy(), "detail": edit[1].copy(),
+        }  # fmt: skip
+
+    def restore(self, saved: Mapping[str, NDArray[Any]]) -> None:
+        """Go on where `save` was: frames come out bit for bit as they would have there, on the same machine.
+
+        The style is not part of it: set it first. The display's size and the network's must be those of this canvas.
+        Nothing that `saved` says is trusted: `DataError` where anything is not as `save` gives it, and then the canvas
+        is as it was.
+        """
+        shapes = {"numbers": (np.int64, (10,)), "watch": (np.float64, (WATCH_NUMBERS,))}
+        numbers = _checked(saved, shapes)["numbers"].tolist()
+        version, height, width, grid, seed, frame, resets, fresh, age, step = numbers
+        if version != SAVE_VERSION:
+            raise DataError(f"the session was saved in format {version}, this version reads {SAVE_VERSION}: begin anew")
+        if (height, width) != (self.height, self.width):
+            raise DataError(f"the session was saved at {width}x{height}, this game is {self.width}x{self.height}")
+        if not 0 <= grid < len(GRIDS) or min(seed, frame, resets, age, step) < 0 or fresh not in (0, 1):
+            raise DataError("the saved session is damaged: its numbers are out of range")
+        if step >= max(1, len(self.films)):
+            raise DataError(f"the session was saved after step {step + 1}, this engine takes {len(self.films)}")
+        h, w = GRIDS[grid]
+        edited = bool(np.size(saved.get("matrices", ())))
+        matrices, detail = ((h, w, 48), (h, w, 192)) if edited else ((0, 0, 48), (0, 0, 192))
+        arrays = _checked(saved, shapes | {
+            "cells": (np.uint8, (h, w, 192)), "noise": (np.float32, (h * 4, w * 4)),
+            "stored": (np.int8, (1, h // 2, w // 2, self.state_channels)),
+            "matrices": (np.float32, matrices), "detail": (np.float32, detail),
+        })  # fmt: skip
+        if more := sorted(map(str, set(saved) - set(arrays))):
+            raise DataError(f"the saved session is damaged: it holds {more} as well")
+        if int(arrays["stored"].min()) < -127 or not (fresh or edited):
+            raise DataError("the saved session is damaged: its memory is not one that a frame leaves")
+        try:
+            self.watch.restore(arrays["watch"].tolist())
+        except ValueError as error:
+            raise DataError(f"the saved session cannot be gone on with: {error}") from error
+        watch = self.watch.save()
+        self._work_on(grid)
+        self.watch.restore(watch)
+        self.seed, self.frame, self.resets, self.fresh = seed, frame, resets, bool(fresh)
+        self.edit_age, self.edit_step = age, step
+        self.cells, self.noise[0], self.stored = (arrays[name].copy() for name in ("cells", "noise", "stored"))
+        self.edit = (arrays["matrices"].copy(), arrays["detail"].copy()) if edited else None
+
     def half(self, plane: NDArray[Any]) -> NDArray[Any]:
         """A display plane at one entry per 2x2 working pixels."""
         if self.fit.content == (self.height, self.width):
             return plane[::2, ::2]
         chosen: NDArray[Any] = plane[self._rows][:, self._columns]
         return chosen
+
+
+def _checked(saved: Mapping[str, NDArray[Any]], wanted: Mapping[str, tuple[Any, Any]]) -> dict[str, NDArray[Any]]:
+    """The arrays of `wanted`, each of its dtype and shape and finite; else `DataError`."""
+    found = {}
+    for name, (dtype, shape) in wanted.items():
+        array = saved.get(name)
+        if not isinstance(array, np.ndarray) or array.dtype != dtype or array.shape != shape:
+            what = f"{array.dtype} {array.shape}" if isinstance(array, np.ndarray) else "missing"
+            raise DataError(f"the saved session is damaged: {name} is {what}, not {np.dtype(dtype)} {shape}")
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            raise DataError(f"the saved session is damaged: {name} is not finite")
+        found[name] = np.ascontiguousarray(array)
+    return found
 
 
 class Engine:

@@ -29,6 +29,8 @@ Statistics = tuple[float, ...]
 LEAST = 1e-6
 """Added before the logarithm: an edit of nothing has a mean square of zero."""
 MOST_REST_FRAMES = 64
+SAVED = 6 + 2 * len(NAMES)
+"""How many numbers `Watch.save` gives."""
 
 
 def mean_squares(edit: Edit, state: Tensor, memory: MemoryState) -> Tensor:
@@ -131,6 +133,31 @@ class Watch:
     def forget(self) -> None:
         """What comes next has nothing to do with what was: another scene, style or size."""
         self._bounds, self._resting, self._rest = self._learned, 0, 0
+
+    def save(self) -> list[float]:
+        """All that is known, as `SAVED` numbers for `restore`; bounds are zeros where there are none."""
+        low, high = (self._bounds.low, self._bounds.high) if self._bounds else ((0.0,) * len(NAMES),) * 2
+        counts = (self.corrections, self._resting, self._rest, self._since)
+        return [*counts, self.drift_state, self.drift_output, *low, *high]
+
+    def restore(self, saved: Sequence[float]) -> None:
+        """Know what was saved, if it is sane: else `ValueError`, and nothing has changed."""
+        if len(saved) != SAVED or not all(map(math.isfinite, saved)):
+            raise ValueError(f"a watch is {SAVED} finite numbers")
+        corrections, resting, rest, since = counts = [int(value) for value in saved[:4]]
+        if list(saved[:4]) != counts or min(counts) < 0 or max(resting, rest) > MOST_REST_FRAMES:
+            raise ValueError(f"these are no counts of a watch: {list(saved[:4])}")
+        bounds, low, high = None, tuple(saved[6 : 6 + len(NAMES)]), tuple(saved[6 + len(NAMES) :])
+        if self._learned is not None:
+            bounds = replace(self._learned, low=low, high=high)
+            wider = [a <= b for a, b in zip((*low, *self._learned.high), (*self._learned.low, *high), strict=True)]
+            if not all(wider):
+                raise ValueError("it was saved with other weights, which had other bounds")
+        elif any(low + high):
+            raise ValueError("it was saved with weights that had bounds, and these have none")
+        self._bounds, self.corrections = bounds, corrections
+        self._resting, self._rest, self._since = resting, rest, since
+        self.drift_state, self.drift_output = saved[4], saved[5]
 
     def begin(self, remembers: bool) -> bool:
         """A frame is about to be predicted: whether with memory, if there is one."""

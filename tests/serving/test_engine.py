@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -13,6 +15,7 @@ from numpy.typing import NDArray
 from mirage_plugin import engine as processor
 from mirage_plugin.config import ServeConfig
 from mirage_plugin.engine import GRIDS, Canvas, Engine
+from mirage_plugin.errors import DataError
 from mirage_plugin.frames import FrameKind, FramePlanes
 from mirage_plugin.model.drift import Bounds, Watch, statistics_of
 from mirage_plugin.model.memory import dequantise, warp_state
@@ -156,3 +159,137 @@ def test_every_new_beginning_is_counted(engine: Engine) -> None:
     canvas.fit_to(SMALLEST)
     answer(engine, canvas, frame_of(1), cut=True)
     assert canvas.resets == 3
+
+
+def window(x: int, seed: int = 0) -> NDArray[np.uint8]:
+    """A window of soft blotches, its left edge at x."""
+    blotches = np.random.default_rng(seed).integers(0, 256, (KIND.height // 12, KIND.width // 6, 4), np.uint8)
+    big = cv2.resize(blotches, (KIND.width * 2, KIND.height), interpolation=cv2.INTER_CUBIC)
+    return np.ascontiguousarray(big[:, x : x + KIND.width]).astype(np.uint8)
+
+
+def reused(engine: Engine, canvas: Canvas, frame: NDArray[np.uint8], planes: FramePlanes) -> NDArray[np.uint8]:
+    out = np.zeros_like(frame)
+    engine.read(canvas, frame, ORDER, planes, False)
+    assert engine.reuse(canvas)
+    engine.compose(canvas, frame, out, ORDER, None, 1.0)
+    return out
+
+
+def test_without_motion_an_edit_is_carried_along_what_is_seen_to_move(engine: Engine) -> None:
+    """The window moves a whole cell to the right: what it shows goes to the left."""
+    right = np.zeros((KIND.height, KIND.width, 2), np.float32)
+    right[..., 0] = 8
+    canvases = [opened(engine) for _ in range(3)]
+    for canvas in canvases:
+        answer(engine, canvas, window(32), FramePlanes())
+    frame = window(40)
+    exact, found, still = (
+        reused(engine, canvas, frame, planes).astype(int)
+        for canvas, planes in zip(canvases, (FramePlanes(motion=right), FramePlanes(), STILL), strict=True)
+    )
+    inside = np.s_[16:-16, 16:-16]
+    off, stale = np.abs(found - exact)[inside].mean(), np.abs(still - exact)[inside].mean()
+    assert off < 0.5 * stale
+    # The memory lies where the picture is now.
+    kept = [canvas.stored[:, 2:-2, 2:-2].astype(int) for canvas in canvases]
+    assert np.abs(kept[1] - kept[0]).mean() < 0.5 * np.abs(kept[2] - kept[0]).mean()
+
+
+def test_nothing_is_carried_over_a_cut_that_nobody_told_of(engine: Engine) -> None:
+    canvas = opened(engine)
+    answer(engine, canvas, window(0), FramePlanes())
+    engine.read(canvas, 255 - window(0, seed=9), ORDER, FramePlanes(), False)
+    assert not engine.reuse(canvas)
+    assert canvas.resets == 1
+    assert canvas.edit is None
+
+
+def test_no_game_sees_anything_of_another(engine: Engine) -> None:
+    alone = opened(engine)
+    expected = [answer(engine, alone, frame_of(i)) for i in range(4)]
+    one, other = opened(engine), opened(engine, 77, "ink")
+    for i in range(4):
+        answer(engine, other, window(9 * i, 2), FramePlanes())
+        np.testing.assert_array_equal(answer(engine, one, frame_of(i)), expected[i])
+        reused(engine, other, window(9 * i + 4, 2), FramePlanes())
+
+
+def played(engine: Engine, canvas: Canvas, numbers: range) -> list[NDArray[np.uint8]]:
+    """Frames of a camera that turns, every third of them without the net."""
+    return [
+        reused(engine, canvas, window(6 * i), FramePlanes()) if i % 3 == 2
+        else answer(engine, canvas, window(6 * i), FramePlanes())
+        for i in numbers
+    ]  # fmt: skip
+
+
+def test_a_saved_session_goes_on_bit_for_bit(engine: Engine, tmp_path: Path) -> None:
+    # No picture of this net is within: what is seen without memory widens them, which is saved as well.
+    bounds = Bounds((-9.5, 0.0, 0.0, 0.0), (1.0,) * 4, (-20.0,) * 4, (-9.0, 9.0, 9.0, 9.0))
+    first = opened(engine, bounds=bounds)
+    played(engine, first, range(6))
+    np.savez(tmp_path / "session.npz", **first.save())
+    expected = played(engine, first, range(6, 12))
+
+    second = opened(engine, seed=8, bounds=bounds)
+    played(engine, second, range(2))
+    second.fit_to(0)
+    with np.load(tmp_path / "session.npz", allow_pickle=False) as saved:
+        second.restore(dict(saved))
+    for one, other in zip(expected, played(engine, second, range(6, 12)), strict=True):
+        np.testing.assert_array_equal(one, other)
+    ours, theirs = first.save(), second.save()
+    assert ours.keys() == theirs.keys()
+    for name, value in ours.items():
+        np.testing.assert_array_equal(value, theirs[name], err_msg=name)
+
+
+def test_what_was_saved_does_not_change_with_the_session(engine: Engine) -> None:
+    canvas = opened(engine)
+    answer(engine, canvas, frame_of(0))
+    saved = canvas.save()
+    before = {name: value.copy() for name, value in saved.items()}
+    answer(engine, canvas, frame_of(1))
+    other = opened(engine)
+    other.restore(saved)
+    answer(engine, other, frame_of(2))
+    for name, value in before.items():
+        np.testing.assert_array_equal(saved[name], value, err_msg=name)
+
+
+def test_nothing_that_a_saved_session_says_is_trusted(engine: Engine) -> None:
+    canvas = opened(engine)
+    answer(engine, canvas, frame_of(0))
+    good = canvas.save()
+    other = opened(engine)
+    before = other.save()
+
+    def numbers(at: int, value: int) -> dict[str, NDArray[Any]]:
+        changed = good["numbers"].copy()
+        changed[at] = value
+        return good | {"numbers": changed}
+
+    nan = good["noise"].copy()
+    nan[3, 3] = np.nan
+    beyond = good["stored"].copy()
+    beyond[0, 0, 0, 0] = -128
+    bad: list[tuple[dict[str, Any], str]] = [
+        ({}, "numbers is missing"), (numbers(0, 2), "format 2"), (numbers(1, 99), "saved at"),
+        (numbers(3, 17), "out of range"), (numbers(3, -1), "out of range"), (numbers(3, 0), "cells is"),
+        (numbers(5, -5), "out of range"), (numbers(7, 2), "out of range"), (numbers(9, 5), "after step 6"),
+        (good | {"noise": nan}, "noise is not finite"), (good | {"noise": good["noise"].astype(np.float64)}, "float64"),
+        (good | {"stored": beyond}, "memory"), (good | {"stored": good["stored"][:, :1]}, "stored is"),
+        (good | {"detail": good["detail"][:2]}, "detail is"), (good | {"matrices": None}, "matrices is missing"),
+        (good | {"more": nan}, "more"), (good | {"watch": good["watch"] - 1}, "no counts"),
+        (good | {"watch": np.concatenate([good["watch"][:6], good["watch"][6:] + 1])}, "bounds"),
+        (good | {"watch": good["watch"][:3]}, "watch is"), (good | {"numbers": good["numbers"].tolist()}, "missing"),
+        (good | {"cells": np.array(["x"])}, "cells is"),
+    ]  # fmt: skip
+    for saved, why in bad:
+        with pytest.raises(DataError, match=why):
+            other.restore(saved)
+        after = other.save()
+        assert all(np.array_equal(after[name], value) for name, value in before.items()), why
+    other.restore(good)
+    np.testing.assert_array_equal(answer(engine, other, frame_of(1)), answer(engine, canvas, frame_of(1)))
