@@ -346,7 +346,9 @@ class Engine:
             canvas.reset()
         content_h, content_w = canvas.fit.content
         if canvas.fit.content != pixels.shape[:2]:
-            small = cv2.resize(pixels, (content_w, content_h), interpolation=cv2.INTER_AREA)
+            # Means of areas cost six times as much, and differ little before pixels are left out.
+            how = cv2.INTER_LINEAR if 2 * content_w > canvas.width else cv2.INTER_AREA
+            small = cv2.resize(pixels, (content_w, content_h), interpolation=how)
             pixels = small.astype(np.uint8, copy=False).reshape(content_h, content_w, -1)
         canvas.cells, canvas.cells_before = canvas.cells_before, canvas.cells
         cells_from_pixels(_frozen(pixels), order, canvas.cells)
@@ -357,7 +359,7 @@ class Engine:
         if planes.mask is not None:
             mask = np.ascontiguousarray(canvas.half(planes.mask))
         if planes.motion is not None:
-            motion = canvas.half(planes.motion).astype(np.float32)
+            motion = _half_motion(canvas, planes.motion)
             if content_w != canvas.width or content_h != canvas.height:
                 motion *= np.array([content_w / canvas.width, content_h / canvas.height], np.float32)
         canvas.has_motion = motion is not None
@@ -536,6 +538,17 @@ def load_engine(config: ServeConfig, tell: Callable[[str], None] = lambda _: Non
             raise DeviceError(f"the GPU does not work ({why}): see `mirage doctor`, or use --device cpu") from error
         tell(f"serving on the processor, for the GPU does not work: {why}")
         return Engine(dataclasses.replace(config, device="cpu"), tell)
+
+
+def _half_motion(canvas: Canvas, motion: NDArray[Any]) -> Floats:
+    """`Canvas.half` of a motion plane, as float32 of its own memory."""
+    if motion.dtype != np.float16 or motion.strides[2] != 2:
+        return canvas.half(motion).astype(np.float32)
+    # A pair of half floats moves as one word, and torch converts them in vectors: 45 us for 340.
+    pairs = np.ascontiguousarray(canvas.half(motion.view(np.uint32)[..., 0]))
+    halves = torch.from_numpy(pairs.view(np.float16)).float()
+    wide: Floats = halves.numpy().reshape(*pairs.shape, 2)
+    return wide
 
 
 def _frozen(array: Bytes) -> Bytes:

@@ -74,9 +74,9 @@ class Stream:
 
     def __init__(
         self, engine: FrameEngine, session: HostSession, recorder: Recorder,
-        resolve: Callable[[str | Mapping[str, Any]], Style], default_style: str,
+        resolve: Callable[[str | Mapping[str, Any]], dict[int, Style]], default_style: str,
     ) -> None:  # fmt: skip
-        """Begin with the style the game asked for, or `default_style`; `resolve` says what a style's name means."""
+        """Begin with the style the game asked for, or `default_style`; `resolve` is `resolve_styles`, or as it."""
         self.engine, self.session, self.recorder = engine, session, recorder
         self._resolve, self._default_style = resolve, default_style
         self._ahead: tuple[FrameJob, NDArray[Any], FramePlanes] | None = None
@@ -98,6 +98,9 @@ class Stream:
         self.canvas: Canvas | CudaCanvas = self.engine.open(
             _kind(offer), self.session.seed & 0x7FFFFFFF, self._grid(0)
         )
+        self._regions: dict[int, Canvas | CudaCanvas] = {}
+        self._shown: list[tuple[Canvas | CudaCanvas, NDArray[np.bool_]]] = []
+        self._scratch: NDArray[Any] = np.empty(0)
         self._epoch = -1
         self._order = np.array(_ORDERS.get(offer.pixel_format, (0, 1, 2)))
         self.recorder.describe(
@@ -112,6 +115,11 @@ class Stream:
         """Go on with another engine; the memory begins anew."""
         self.engine = engine
         self.begin(self.offer)
+
+    def reset(self) -> None:
+        """Forget what was on the screen: the next frame is a first one."""
+        for canvas in (self.canvas, *self._regions.values()):
+            canvas.reset()
 
     def prefetch(self, job: FrameJob) -> None:
         """Start a frame on its way to the device while other games' frames are worked on."""
@@ -150,7 +158,7 @@ class Stream:
                 kind, why, rescued, composed_ns = self._restyle(job, decision)
                 reason = why or reason
         except DeviceError:
-            self.canvas.reset()
+            self.reset()
             reason = "the device is lost" if self.engine.lost else "the device is late"
             # Of a device that is gone nothing can be learned; one that is late was too slow.
             rescued = not self.engine.lost
@@ -187,18 +195,36 @@ class Stream:
         self, job: FrameJob, pixels: NDArray[np.uint8], planes: FramePlanes, decision: pacing.Decision
     ) -> tuple[bool, str]:
         """Bring the edit up to this frame: by the net, or by carrying the last one along."""
-        canvas = self.canvas
+        self._condition(job)
+        self._shown = []
+        if not self._edit_on(self.canvas, job, pixels, planes, decision):
+            return False, "the net's answer was not finite" if decision.action == "net" else ""
+        for number, canvas in self._regions.items():
+            where = planes.mask == number if planes.mask is not None else None
+            if where is None or not where.any():
+                # What comes back into the picture begins anew: its memory lies where it was.
+                canvas.reset()
+                canvas.frame = self.canvas.frame
+                continue
+            if self.engine.raw:
+                self.engine.upload(canvas, pixels, planes)
+            if self._edit_on(canvas, job, pixels, planes, decision):
+                self._shown.append((canvas, where))
+        return True, ""
+
+    def _edit_on(
+        self, canvas: Canvas | CudaCanvas, job: FrameJob, pixels: NDArray[np.uint8], planes: FramePlanes,
+        decision: pacing.Decision,
+    ) -> bool:  # fmt: skip
+        """Bring one canvas' edit up to this frame. False where there is none."""
         if decision.action == "net":
             grid = self._grid(decision.rung)
             if canvas.fit.grid != grid:
                 canvas.fit_to(grid)
-        self._preprocess(pixels, planes, job.camera_cut)
-        self._condition(job)
+        self._preprocess(canvas, pixels, planes, job.camera_cut)
         if decision.action == "reuse":
-            return self.engine.reuse(canvas), ""
-        if self._denoise(decision.steps):
-            return True, ""
-        return False, "the net's answer was not finite"
+            return self.engine.reuse(canvas)
+        return self._denoise(canvas, decision.steps)
 
     @staged("upload")
     def _upload(self, job: FrameJob) -> tuple[NDArray[np.uint8], FramePlanes]:
@@ -210,21 +236,30 @@ class Stream:
         return pixels, planes
 
     @staged("preprocess")
-    def _preprocess(self, pixels: NDArray[np.uint8], planes: FramePlanes, cut: bool) -> None:
-        self.engine.read(self.canvas, pixels, self._order, planes, cut)
+    def _preprocess(
+        self, canvas: Canvas | CudaCanvas, pixels: NDArray[np.uint8], planes: FramePlanes, cut: bool
+    ) -> None:
+        self.engine.read(canvas, pixels, self._order, planes, cut)
 
     @staged("condition")
     def _condition(self, job: FrameJob) -> None:
-        if self._epoch != job.style_epoch or self.canvas.film is None:
-            self.engine.set_style(self.canvas, self._resolve(job.style or self._default_style))
-            self._epoch = job.style_epoch
+        if self._epoch == job.style_epoch and self.canvas.film is not None:
+            return
+        styles = self._resolve(job.style or self._default_style)
+        self.engine.set_style(self.canvas, styles.pop(0))
+        had, self._regions = self._regions, {}
+        for number, style in styles.items():
+            canvas = had.get(number) or self.engine.open(_kind(self.offer), self.canvas.seed, self.canvas.fit.grid)
+            self.engine.set_style(canvas, style)
+            self._regions[number] = canvas
+        self._epoch = job.style_epoch
 
     @staged("denoise")
-    def _denoise(self, steps: int) -> bool:
-        if not self.engine.denoise(self.canvas):
+    def _denoise(self, canvas: Canvas | CudaCanvas, steps: int) -> bool:
+        if not self.engine.denoise(canvas):
             return False
         if steps > 1:
-            self.engine.refine(self.canvas)
+            self.engine.refine(canvas)
         return True
 
     @staged("compose")
@@ -249,15 +284,29 @@ class Stream:
         self, pixels: NDArray[Any], planes: FramePlanes, out: NDArray[Any], strength: float, until_ns: int
     ) -> int:
         if self.engine.raw:
-            self.engine.compose(self.canvas, pixels, out, self._order, planes.mask, strength)
-        elif self.offer.pixel_format in _ORDERS and self.offer.color_space == "srgb":
+            return self._paint(pixels, planes, out, strength, until_ns)
+        if self.offer.pixel_format in _ORDERS and self.offer.color_space == "srgb":
             target = out[::-1] if self.offer.orientation == "bottom_up" else out
-            self.engine.compose(self.canvas, pixels, target, self._order, planes.mask, strength)
-        else:
-            drawn = np.empty_like(pixels)
-            self.engine.compose(self.canvas, pixels, drawn, self._order, planes.mask, strength)
-            _write_back(drawn, out, self.offer)
-        return self.engine.wait(self.canvas, until_ns)
+            return self._paint(pixels, planes, target, strength, until_ns)
+        drawn = np.empty_like(pixels)
+        took_ns = self._paint(pixels, planes, drawn, strength, until_ns)
+        _write_back(drawn, out, self.offer)
+        return took_ns
+
+    def _paint(
+        self, pixels: NDArray[Any], planes: FramePlanes, out: NDArray[Any], strength: float, until_ns: int
+    ) -> int:
+        """Apply the edit of the frame, and over it those of the regions that are in it."""
+        self.engine.compose(self.canvas, pixels, out, self._order, planes.mask, strength)
+        took_ns = self.engine.wait(self.canvas, until_ns)
+        for canvas, where in self._shown:
+            if self._scratch.shape != out.shape or self._scratch.dtype != out.dtype:
+                self._scratch = np.empty(out.shape, out.dtype)
+            self.engine.compose(canvas, pixels, self._scratch, self._order, planes.mask, strength)
+            took_ns += self.engine.wait(canvas, until_ns)
+            np.copyto(out, self._scratch, where=where.reshape(where.shape + (1,) * (out.ndim - 2)))
+        # An engine that returns when it is done tells no time of its own: the caller's clock is then the measure.
+        return took_ns
 
     @staged("publish")
     def _publish(self, job: FrameJob, draft: Any, decision: pacing.Decision) -> None:

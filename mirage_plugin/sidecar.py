@@ -21,7 +21,7 @@ from mirage_plugin.engine import load_engine
 from mirage_plugin.errors import MirageError, OutputError
 from mirage_plugin.frame_path import Stream, rungs_for
 from mirage_plugin.profiler import Recorder, activate
-from mirage_plugin.style_input import read_style, resolve_style
+from mirage_plugin.style_input import read_style, resolve_styles
 from mirage_plugin.styles.parameters import preset_names
 
 __all__ = ["EXIT_WITH_PARENT", "Sidecar", "serve"]
@@ -52,7 +52,7 @@ class Sidecar:
         default = read_style(config.style or "snow")
         # A style file or a picture of this machine's user has a name by which games may ask for it as well.
         self._own = {} if default.name in preset_names() else {default.name: default}
-        self._resolve = functools.partial(resolve_style, own=self._own)
+        self._resolve = functools.partial(resolve_styles, own=self._own)
         self._default_style = default.name
         # The address first: who starts a second sidecar by mistake hears of it at once, not after the warm-up.
         self._host = Host(
@@ -134,7 +134,7 @@ class Sidecar:
             except (MirageError, mirage_bridge.BridgeError) as error:
                 # This frame is lost; the game shows its own. The next one begins with an empty memory.
                 self._console.print(f"note: a frame of game {identity} was not answered: {error}")
-                stream.canvas.reset()
+                stream.reset()
                 job.release()
                 continue
             self._answered[served.kind] += 1
@@ -166,7 +166,7 @@ class Sidecar:
             case mirage_bridge.Resumed():
                 # What was on the screen before a pause says little about what comes after it.
                 if session.id in self._streams:
-                    self._streams[session.id].canvas.reset()
+                    self._streams[session.id].reset()
 
     def _check_style(self, style: str | Mapping[str, Any]) -> None:
         if style == "":

@@ -32,7 +32,7 @@ from mirage_plugin.model.network import TIERS, MirageNet
 from mirage_plugin.model.noise import fresh_noise
 from mirage_plugin.model.sampling import sample
 from mirage_plugin.profiler import Recorder
-from mirage_plugin.style_input import resolve_style
+from mirage_plugin.style_input import resolve_styles
 from mirage_plugin.styles.parameters import Style, load_style
 
 ORDER = np.array([0, 1, 2])
@@ -462,9 +462,13 @@ def test_the_engine_of_a_machine_without_a_gpu_is_the_processors(monkeypatch: py
 class Game:
     """A game and the sidecar's side of it, over a real host in this process."""
 
-    def __init__(self, engine: FrameEngine, where: str) -> None:
+    def __init__(
+        self, engine: FrameEngine, where: str, style: Any = "", planes: tuple[str, ...] = (), budget_ms: float = 400.0
+    ) -> None:
         self.host = mirage_bridge.Host(bind=where, capabilities=mirage_bridge.Capabilities(min_size=(1, 1)))
-        self.session = mirage_bridge.Session(where, size=(96, 64), planes=(), budget_ms=400.0, delivery="wait")
+        self.session = mirage_bridge.Session(
+            where, size=(96, 64), planes=planes, budget_ms=budget_ms, delivery="wait", style=style, seed=7,
+        )
         self.stream: frame_path.Stream | None = None
         self.engine, self.recorder = engine, Recorder()
         until = time.monotonic() + 30
@@ -476,11 +480,13 @@ class Game:
     def poll(self) -> None:
         for event in self.host.poll(0.01):
             if isinstance(event, mirage_bridge.SessionOpened):
-                self.stream = frame_path.Stream(self.engine, event.session, self.recorder, resolve_style, "snow")
+                self.stream = frame_path.Stream(self.engine, event.session, self.recorder, resolve_styles, "snow")
 
-    def play(self, pixels: Any) -> frame_path.Served:
+    def play(self, pixels: Any, mask: Any = None) -> frame_path.Served:
         frame = self.session.begin_frame()
         frame.pixels[:] = pixels
+        if mask is not None:
+            frame.mask[:] = mask
         self.session.end_frame(frame)
         assert self.stream is not None
         until = time.monotonic() + 30
@@ -512,6 +518,35 @@ def test_a_game_is_answered_from_slot_to_slot(game: Game) -> None:
     canvas = game.stream.canvas
     assert isinstance(canvas, CudaCanvas)
     assert not canvas.path.staging, "frames and answers stay in shared memory"
+
+
+@pytest.mark.parametrize("which", [0, 1])
+def test_a_region_of_the_mask_has_a_style_of_its_own(
+    pair: tuple[FrameEngine, FrameEngine, FrameKind], which: int, tmp_path: Any
+) -> None:
+    mask = np.ones((64, 96), np.uint8)
+    mask[:, 40:], mask[:10] = 2, 0
+    both: dict[str, Any] = {"style": "snow", "regions": {"2": "ink"}}
+    answers: dict[str, list[Any]] = {}
+    # The first game is there to compile: an answer that took so long is not shown.
+    for name, style in (("first", both), ("both", both), ("snow", "snow"), ("ink", "ink")):
+        game = Game(pair[which], f"ipc://{tmp_path}/{name}", style, ("mask",), 60_000.0)
+        answers[name] = []
+        for number in range(4):
+            # The region leaves the picture for a frame, and comes back as if it were new.
+            shown = np.minimum(mask, 1) if number == 2 else mask
+            if name == "ink" and number == 3:
+                game.stream.reset()  # type: ignore[union-attr]
+            assert game.play(noise_frame(SMALL, number), shown).kind == "styled"
+            with game.session.poll_answer() as drawn:
+                answers[name].append((np.array(drawn.pixels), shown))
+        game.close()
+    for number, (drawn, shown) in enumerate(answers["both"]):
+        snow, ink = answers["snow"][number][0], answers["ink"][number][0]
+        assert not np.array_equal(snow[shown == 1], ink[shown == 1])
+        assert np.array_equal(drawn[shown == 1], snow[shown == 1])
+        assert np.array_equal(drawn[shown == 0], noise_frame(SMALL, number)[shown == 0])
+        assert np.array_equal(drawn[shown == 2], ink[shown == 2])
 
 
 def test_frames_of_a_lost_device_are_answered_by_the_source(game: Game) -> None:
