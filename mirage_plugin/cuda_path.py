@@ -153,11 +153,11 @@ class Work:
         self.stored.copy_(stored)
         self.since.zero_()
         # Bounds were learned of first steps. Matrices are the first group of channels, the detail's are the other four.
-        found, of_state = kernels.drift_statistics(first, 5)[0], kernels.drift_statistics(stored, 1, scale=1 / 127)[0]
+        found, of_state = kernels.drift_statistics(first, 5)[0], kernels.drift_statistics(stored, 8, scale=1 / 127)[0]
         broken = (found if edit is first else kernels.drift_statistics(edit, 5)[0])[:, 4:].sum()
         change = ((stored.float() * (1 / 127) - state.float()) * valid.float()).square().sum()
         change = change / (valid.float().square().sum() * stored.shape[-1]).clamp_min(1.0)
-        squares = [found[0, 1], found[1:, 1].mean(), of_state[0, 1], change, broken]
+        squares = [found[0, 1], found[1:, 1].mean(), of_state[:, 1].mean(), change, broken]
         path.health.copy_(torch.stack(squares))
 
     def _answer(self, edit: Tensor, bias: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from mirage_plugin.config import cache_directory, weights_directory
-from mirage_plugin.model import core, memory, network
+from mirage_plugin.model import core, drift, memory, network
 from mirage_plugin.model.checkpoint import load_network
 from mirage_plugin.model.core import Core, CoreInput, CoreOutput
 from mirage_plugin.model.native import processor
@@ -44,7 +44,7 @@ class Build:
         """Where it is kept: another processor, PyTorch, network or set of weights has another name."""
         key = hashlib.sha256(repr((astuple(self), torch.__version__, processor())).encode())
         key.update((weights_directory() / f"{self.tier}.safetensors").read_bytes())
-        for module in (core, memory, network):
+        for module in (core, drift, memory, network):
             assert module.__file__
             key.update(Path(module.__file__).read_bytes())
         return cache_directory() / "ahead" / f"{self.tier}-{self.columns}x{self.rows}-{key.hexdigest()[:20]}.pt2"

@@ -309,6 +309,11 @@ def test_a_frame_out_of_bounds_begins_the_next_one_anew(engine: CudaEngine) -> N
     calm, first = played(9.0)
     found = calm.path.host_health.tolist()
     assert all(square > 0 for square in found[:4])
+    kept = calm.work.stored.float() / 127
+    assert found[2] == pytest.approx(float(kept.square().mean()), rel=1e-4)
+    matrices, detail = kernels.split_edit(calm.work.edit.float())
+    assert found[0] == pytest.approx(float(matrices.square().mean()), rel=1e-4)
+    assert found[1] == pytest.approx(float(detail.square().mean()), rel=1e-4)
     assert found[4] == 0
     strict, second = played(statistics_of(found)[3] - 0.1)
     assert np.array_equal(first[1], second[1]), "what is out of bounds is known a frame later"
