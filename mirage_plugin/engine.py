@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import platform
+import subprocess
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -31,6 +32,7 @@ from mirage_plugin.model.drift import SAVED as WATCH_NUMBERS
 from mirage_plugin.model.drift import Bounds, Watch, statistics_of
 from mirage_plugin.model.memory import dequantise, quantise, warp_state
 from mirage_plugin.model.native import compose_pixels, why_not_native
+from mirage_plugin.model.native_core import NativeCore
 from mirage_plugin.model.network import PLANE_CHANNELS
 from mirage_plugin.model.sampling import levels
 from mirage_plugin.motion import MotionEstimator
@@ -258,7 +260,12 @@ class Engine:
         self._measure()
 
     def _compile(self, threads: int) -> None:
-        """Compile for every grid, or say once why not and go on without."""
+        """The core in C where there is a matrix unit; else compiled for every grid, or said once why not."""
+        try:
+            self._forward = [NativeCore(Core(load_network(self.tier), torch.float32))] * len(GRIDS)
+            return
+        except (OSError, subprocess.SubprocessError):
+            pass
         dtype = str(self.dtype).removeprefix("torch.")
         builds = [Build(self.tier, dtype, rows, columns, threads) for rows, columns in GRIDS]
         try:

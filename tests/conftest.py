@@ -51,6 +51,14 @@ def _has_cuda() -> bool:
     return torch.cuda.is_available()
 
 
+def _has_matrix_unit() -> bool:
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as file:
+            return "amx_bf16" in file.read()
+    except OSError:
+        return False
+
+
 def _program(name: str, package: str) -> Need:
     return Need(lambda: shutil.which(name) is not None, f"sudo apt-get install {package}", packaged=True)
 
@@ -80,6 +88,7 @@ NEEDS = {
         lambda: importlib.util.find_spec("atheris") is not None,
         "pip install atheris (Linux on x86-64, Python up to 3.13)", packaged=False,
     ),
+    "amx": Need(_has_matrix_unit, "run on a processor with a matrix unit (AMX)", packaged=False),
     "cuda": Need(_has_cuda, "run on a machine with an NVIDIA GPU", packaged=False),
 }
 

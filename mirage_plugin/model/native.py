@@ -1,4 +1,6 @@
-"""`compose.c`, compiled for this processor when it is first needed and kept; numba's loops where that cannot be.
+"""The C files of this package, compiled for this processor when they are first needed, and kept.
+
+Where `compose.c` cannot be compiled, numba's loops do its work.
 
 Anyone who has PyTorch's own compiler has a C compiler too, and a wheel built for every processor would have to
 leave out what makes it fast here.
@@ -24,7 +26,7 @@ from numpy.typing import NDArray
 from mirage_plugin.config import cache_directory
 from mirage_plugin.model import cpu_pixels
 
-__all__ = ["compose_pixels", "processor", "why_not_native"]
+__all__ = ["compose_pixels", "library", "processor", "why_not_native"]
 
 _FLAGS = ("-O3", "-march=native", "-ffp-contract=fast", "-fno-math-errno", "-shared", "-fPIC", "-std=gnu11")
 _TIMEOUT_S = 60
@@ -39,20 +41,24 @@ def processor() -> str:
         return platform.processor() + platform.platform()
 
 
-def _build() -> ctypes.CDLL:
-    """Compile, or load what was compiled before. Raises `OSError` or `subprocess.SubprocessError`."""
+@functools.cache
+def library(name: str) -> ctypes.CDLL:
+    """Compile `<name>.c` of this package, or load what was compiled before.
+
+    Raises `OSError` or `subprocess.SubprocessError`.
+    """
     compiler = next((c for c in map(shutil.which, ("cc", "gcc", "clang")) if c), None)
     if compiler is None:
         raise OSError("there is no C compiler")
-    source = resources.files("mirage_plugin.model").joinpath("compose.c").read_bytes()
+    source = resources.files("mirage_plugin.model").joinpath(f"{name}.c").read_bytes()
     key = hashlib.sha256(b"\0".join([source, os.path.realpath(compiler).encode(), *map(str.encode, _FLAGS)]))
     key.update(processor().encode())
     folder = cache_directory() / "native"
-    library = folder / f"compose-{key.hexdigest()[:20]}.so"
+    library = folder / f"{name}-{key.hexdigest()[:20]}.so"
     if not library.is_file():
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder) as scratch:
-            code, made = Path(scratch) / "compose.c", Path(scratch) / "compose.so"
+            code, made = Path(scratch) / f"{name}.c", Path(scratch) / f"{name}.so"
             code.write_bytes(source)
             subprocess.run(
                 [compiler, *_FLAGS, "-o", str(made), str(code)], check=True, capture_output=True, timeout=_TIMEOUT_S
@@ -65,7 +71,7 @@ def _build() -> ctypes.CDLL:
 def _load() -> tuple[Any, str]:
     """The compiled function, or None and why."""
     try:
-        compose = _build().mirage_compose
+        compose = library("compose").mirage_compose
     except (OSError, subprocess.SubprocessError) as error:
         return None, str(error)
     pointer, number, size = ctypes.c_void_p, ctypes.c_int, ctypes.c_ssize_t
