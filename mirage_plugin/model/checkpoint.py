@@ -62,6 +62,7 @@ def _write(path: Path, tensors: dict[str, Tensor], header: dict[str, str]) -> No
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(".part")
     save_file(tensors, part, metadata=header)
+    part.chmod(0o644)  # safetensors makes files that their owner alone may read
     part.replace(path)
 
 
