@@ -315,7 +315,7 @@ _TIGHT = {
     128: Config({"FUSED": 1, "TH": 1, "TW": 64, "BK": 32, "BN": 64, "BH": 32}, 8, 2),
     160: Config({"FUSED": 1, "TH": 1, "TW": 32, "BK": 32, "BN": 32, "BH": 32}, 4, 2),
     192: Config({"FUSED": 1, "TH": 1, "TW": 32, "BK": 32, "BN": 64, "BH": 32}, 4, 2),
-    256: Config({"FUSED": 0, "TH": 1, "TW": 32, "BK": 32, "BN": 64, "BH": 32}, 8, 2),
+    256: Config({"FUSED": 0, "TH": 1, "TW": 32, "BK": 32, "BN": 64, "BH": 16}, 8, 2),
     384: Config({"FUSED": 0, "TH": 1, "TW": 32, "BK": 32, "BN": 64, "BH": 16}, 8, 2),
     640: Config({"FUSED": 0, "TH": 1, "TW": 16, "BK": 32, "BN": 64, "BH": 16}, 8, 1),
 }
