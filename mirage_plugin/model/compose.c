@@ -35,6 +35,17 @@ static inline wide root(wide x)
     for (int i = 0; i < LANES; i++) x[i] = __builtin_sqrtf(x[i]);
     return x;
 }
+/* Lanes of two vectors that lie side by side, 0 to 15. */
+static inline f8 lanes_of(f8 a, f8 b, i8 which)
+{
+#ifdef __clang__
+    f8 out;
+    for (int i = 0; i < 8; i++) out[i] = which[i] < 8 ? a[which[i]] : b[which[i] - 8];
+    return out;
+#else
+    return __builtin_shuffle(a, b, which);
+#endif
+}
 static inline i8 choose(i8 which, i8 yes, i8 no) { return (which & yes) | (~which & no); }
 
 /* A row as v, three planes of `stride` floats, one pixel of repeated edge before and after. */
@@ -144,9 +155,9 @@ int mirage_compose(const uint8_t *pixels, ptrdiff_t pitch, uint8_t *out, ptrdiff
     const int same = content_h == height && content_w == width;
     const float scale_y = (float)content_h / (float)height, scale_x = (float)content_w / (float)width;
     const ptrdiff_t stride = width + 2 + 2 * PAD, drawn_stride = (ptrdiff_t)w * 8 + 1;
-    const size_t floats = 9 * stride + (BINS + 3 + 3 + 3) * stride + (size_t)(w + 1) * COEFFICIENTS + 3 * drawn_stride;
+    const size_t floats = 9 * stride + (BINS + 3 + 3 + 3) * stride + (size_t)(w + 1) * COEFFICIENTS + 3 * drawn_stride + 16;
     float *memory = calloc(floats, sizeof(float));
-    int32_t *place = malloc(sizeof(int32_t) * 2 * (size_t)width);
+    int32_t *place = calloc(2 * (size_t)width + 16, sizeof(int32_t));
     if (!memory || !place) {
         free(memory);
         free(place);
@@ -156,7 +167,7 @@ int mirage_compose(const uint8_t *pixels, ptrdiff_t pitch, uint8_t *out, ptrdiff
     float *weights = memory + 9 * stride, *change = weights + BINS * stride, *result = change + 3 * stride;
     float *part = result + 3 * stride, *part_detail = part + stride;
     float *cells = part + 3 * stride, *drawn = cells + (ptrdiff_t)(w + 1) * COEFFICIENTS;
-    int32_t *left = place, *left_detail = place + width;
+    int32_t *left = place, *left_detail = place + width + 8;
     for (int x = 0; x < width; x++) {
         float at = (x + 0.5f) * scale_x / 8.0f - 0.5f, near = (x + 0.5f) * scale_x - 0.5f;
         at = at > 0.0f ? at : 0.0f;
@@ -192,11 +203,16 @@ int mirage_compose(const uint8_t *pixels, ptrdiff_t pitch, uint8_t *out, ptrdiff
             near = near > 0.0f ? near : 0.0f;
             int first = (int)near < h * 8 - 1 ? (int)near : h * 8 - 1, second = first + 1 < h * 8 ? first + 1 : first;
             detail_rows(detail, w, first, second, near - first < 1.0f ? near - first : 1.0f, drawn_stride, drawn);
-            for (int c = 0; c < 3; c++)
-                for (int x = 0; x < width; x++) {
+            /* A frame is never enlarged: eight of its pixels lie within nine of the working frame's. */
+            for (int x = 0; x < width; x += 8) {
+                i8 from = (*(const i8 *)(left_detail + x) - left_detail[x]) & 15;
+                f8 near = load(part_detail + x);
+                for (int c = 0; c < 3; c++) {
                     const float *p = drawn + c * drawn_stride + left_detail[x];
-                    change[c * stride + x] = p[0] + (p[1] - p[0]) * part_detail[x];
+                    f8 a = load(p), b = load(p + 8), here = lanes_of(a, b, from);
+                    *(f8 *)(change + c * stride + x) = here + (lanes_of(a, b, (from + 1) & 15) - here) * near;
                 }
+            }
             added = change;
             added_stride = stride;
         }
