@@ -434,7 +434,9 @@ def observe(
     debt = max(0.0, pace.debt - _MISS_RATE) + missed
     late = max(0.0, pace.late - _SHORT_RATE) + decision.short
     level, floor = decision.level, len(pace.ladder)
-    if max(debt, late) >= _MISS_DEBT and level < floor - 1:
+    if (max(debt, late) >= _MISS_DEBT and level < floor - 1) or (late >= _MISS_DEBT and level == floor - 1):
+        # The last rung too, where its estimate never fits what is left: what never runs is never measured again, and
+        # only what was given up is tried.
         level += 1
     elif decision.action == "net" and slow and (misses >= 2 or pace.level >= floor):
         # Straight to what fits: every rung tried on the way would be a miss more.
@@ -448,6 +450,10 @@ def observe(
         if rose or tried:
             again = finished_ns - fell_ns < 8 * backoff_ns
             most_ns = _HOLD_MAX_WITHOUT_NET_NS if level == floor else _HOLD_MAX_NS
+            if level == floor and not missed:
+                # The source was there in time: such a try costs the game nothing, and a lone one after a pause, with
+                # cold caches, says little about the next.
+                most_ns = 2 * _HOLD_MAX_NS
             backoff_ns = min(2 * backoff_ns, most_ns) if again else _HOLD_NS
         hold_ns, rose, fell_ns = backoff_ns, False, finished_ns
     elif level < pace.level:
