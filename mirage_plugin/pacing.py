@@ -78,6 +78,8 @@ _SPARE: Final = 1.1
 # Misses that are allowed, and how many more than that make a rung too expensive.
 _MISS_RATE: Final = 1 / 1000
 _MISS_DEBT: Final = 3.0
+# What a frame usually takes, of the estimate.
+_USUAL: Final = 0.75
 # The same for frames that come too late for their rung: one in ten may be answered by reuse.
 _SHORT_RATE: Final = 1 / 10
 # A frame older than this, or a frame that took longer, says something about a clock or a debugger, not about
@@ -331,7 +333,11 @@ def decide(pace: Pace, now_ns: int, frame: FrameTimes, others: Sequence[Pace] = 
 
     level, why = _next_level(pace, now_ns, active)
     probing = level < floor <= pace.level
-    short = level < floor and not probing and estimate_ns(pace, level) > left_ns
+    # Below the last rung there is only the source, which is still in time where the net turns out too late to compose:
+    # there what frames usually take decides, not what the slowest do. An estimate a little over what is left would
+    # otherwise stand for ever: what never runs is never measured again.
+    share = _USUAL if level == floor - 1 else 1.0
+    short = level < floor and not probing and estimate_ns(pace, level) * share > left_ns
     if short and pace.shorts >= 1:
         # The second frame in a row that comes late: no hiccup, and not the wake of one.
         fitting = (rung for rung in range(level + 1, floor) if estimate_ns(pace, rung) <= left_ns)
@@ -434,9 +440,7 @@ def observe(
     debt = max(0.0, pace.debt - _MISS_RATE) + missed
     late = max(0.0, pace.late - _SHORT_RATE) + decision.short
     level, floor = decision.level, len(pace.ladder)
-    if (max(debt, late) >= _MISS_DEBT and level < floor - 1) or (late >= _MISS_DEBT and level == floor - 1):
-        # The last rung too, where its estimate never fits what is left: what never runs is never measured again, and
-        # only what was given up is tried.
+    if max(debt, late) >= _MISS_DEBT and level < floor - 1:
         level += 1
     elif decision.action == "net" and slow and (misses >= 2 or pace.level >= floor):
         # Straight to what fits: every rung tried on the way would be a miss more.
@@ -453,7 +457,7 @@ def observe(
             if level == floor and not missed:
                 # The source was there in time: such a try costs the game nothing, and a lone one after a pause, with
                 # cold caches, says little about the next.
-                most_ns = 2 * _HOLD_MAX_NS
+                most_ns = _HOLD_MAX_NS
             backoff_ns = min(2 * backoff_ns, most_ns) if again else _HOLD_NS
         hold_ns, rose, fell_ns = backoff_ns, False, finished_ns
     elif level < pace.level:

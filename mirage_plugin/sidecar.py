@@ -63,7 +63,7 @@ class Sidecar:
         )  # fmt: skip
         try:
             console.print(
-                f"mirage {__version__}: loading and warming up; the first time takes a minute or two"
+                f"mirage {__version__}: loading and warming up"
             )
             began = time.monotonic()
             self._engine = load_engine(config, lambda sentence: console.print(f"note: {sentence}"))

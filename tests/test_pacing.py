@@ -565,5 +565,6 @@ def test_any_steady_load_settles(seed: int, load: float, jitter: float, fps: flo
     each = game(fps=fps)
     shown = simulate(cost(load=lambda _now: load, jitter=jitter), 40, each, seed=seed)
     late = [one for one in shown if one.at_ns > 25 * S]
-    assert changes(late) <= 8
+    # In 15 seconds of a load that the last rung now and then just fits: a try every three seconds, up and down again.
+    assert changes(late) <= 14
     assert answered(late) >= 0.97
