@@ -30,7 +30,7 @@ __all__ = ["demo"]
 _STYLES = ("ink", "lava", "neon", "snow")
 _READY_TIMEOUT_S = 600.0
 # (frames a second, the most that a frame may cost alone): a slow machine plays slower and restyled, not fast and plain.
-_RATES = ((60, 9.0), (30, 18.0))
+_RATES = ((60, 9.0), (30, 20.0))
 
 
 def demo(
