@@ -146,8 +146,8 @@ def _frame(sizes: kernels.NetworkSizes, dtype: torch.dtype, size: tuple[int, int
     motion, visible = _empty(n, 2, h // 2, w // 2), _empty(n, 1, h // 2, w // 2)
     state, valid = kernels.warp_state(stored, motion, visible, dtype)
     film = kernels.film_of(weights, _empty(n, sizes.condition))
-    heads = [weights.head(_empty(kernels.MAPS, 12))] * n
-    edit, stored = kernels.forward(weights, stem, state, valid, film, heads)
+    style, noise = _empty(n, kernels.STYLE_NUMBERS), _empty(n, 1, 4 * h, 4 * w)
+    edit, stored = kernels.forward(weights, stem, state, valid, film, style, noise)
     seed = _empty(n, dtype=torch.int64)
     kernels.fresh_noise(seed, seed, 4 * h, 4 * w)
     seen = _empty(n, 1, 4 * h, 4 * w, dtype=torch.bool)

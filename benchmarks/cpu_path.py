@@ -76,7 +76,8 @@ def network() -> tuple[MirageNet, bool]:
     except WeightsError:
         torch.manual_seed(1)
         net = MirageNet(TIERS["nano"]).eval().requires_grad_(False)
-        for layer in (net.head_matrices, net.head_mix, net.head_detail):
+        net.begin_training()
+        for layer in (net.head_matrices, net.head_words, net.head_detail):
             layer.weight.normal_(0, 0.02)
         return net, False
 

@@ -165,7 +165,8 @@ class Bench:
             self.random_tiers.add(tier)
         torch.manual_seed(1)
         net = MirageNet(TIERS[tier]).eval().requires_grad_(False)
-        for layer in (net.head_matrices, net.head_mix, net.head_detail):
+        net.begin_training()
+        for layer in (net.head_matrices, net.head_words, net.head_detail):
             layer.weight.normal_(0, 0.02)
         return net
 
@@ -395,7 +396,7 @@ def torch_frame(net: Any, size: tuple[int, int], device: Any, dtype: Any, nchw: 
         small = v if full == (8 * h, 8 * w) else functional.interpolate(v, (8 * h, 8 * w), mode="area")
         noisy = small + SIGMA * lift_noise(noise).to(dtype)
         memory = warp_state(dequantise(stored, dtype), motion, seen)
-        edit, state = net(pixels_to_cells(small), pixels_to_cells(noisy), planes, memory, film)
+        edit, state = net(pixels_to_cells(small), pixels_to_cells(noisy), planes, memory, film, noise)
         answer = compose(v, edit, net.guide(v, condition))[..., :height, :width]
         bytes_ = ((answer.float().clamp(-1, 1) + 1) * 127.5 + 0.5).to(torch.uint8).permute(0, 2, 3, 1)
         return torch.cat([bytes_, frame[..., 3:]], -1), quantise(state)
@@ -660,16 +661,19 @@ def part_4(bench: Bench) -> dict[str, Any]:
             shape = (count, work.h // 2, work.w // 2)
             state = torch.randn(*shape, engine._weights.state, device=bench.device).to(network.dtype)
             valid = torch.ones(*shape, 1, device=bench.device, dtype=network.dtype)
-            film = canvas.path.film[:1].repeat(count, 1)
-            head = [canvas.path.head] * count
+            film, style = (x[:1].repeat(count, 1) for x in (canvas.path.film, canvas.path.style))
+            noise = torch.randn(count, 1, 4 * work.h, 4 * work.w, device=bench.device)
 
-            def batch(given: Any = (stem, state, valid, film, head)) -> Any:
+            every = (stem, state, valid, film, style, noise)
+            # Clones, for a row of a style need not start where a kernel wants it to.
+            alone = [[x[i : i + 1].clone() for x in every] for i in range(count)]
+
+            def batch(given: Any = every) -> Any:
                 return kernels.forward(network, *given)
 
-            def row(given: Any = (stem, state, valid, film, head)) -> None:
-                for i in range(given[0].shape[0]):
-                    part = [x[i : i + 1] for x in given]
-                    kernels.forward(network, *part)
+            def row(frames: Any = alone) -> None:
+                for given in frames:
+                    kernels.forward(network, *given)
 
             runs = {"in a row": bench.captured(row), "as a batch": bench.captured(batch)}
             parallel = {name: values["p50"] for name, values in bench.compare(runs, repeats).items()}
@@ -734,11 +738,12 @@ def part_6(bench: Bench, measured: dict[str, Any]) -> dict[str, Any]:
         half = (count, work.h // 2, work.w // 2)
         state = torch.zeros(*half, engine._weights.state, device=bench.device, dtype=network.dtype)
         valid = torch.zeros(*half, 1, device=bench.device, dtype=network.dtype)
-        film, head = canvas.path.film[:1].repeat(count, 1), [canvas.path.head] * count
+        film, style = (x[:1].repeat(count, 1) for x in (canvas.path.film, canvas.path.style))
+        noise = torch.randn(count, 1, 4 * work.h, 4 * work.w, device=bench.device)
 
         def run() -> None:
             for _ in range(steps):
-                kernels.forward(network, stem, state, valid, film, head)
+                kernels.forward(network, stem, state, valid, film, style, noise)
 
         return bench.captured(run)
 

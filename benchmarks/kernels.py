@@ -174,7 +174,7 @@ def cases(size: tuple[int, int], device: torch.device) -> Iterator[Case]:
     for mode, k, out, count in (
         ("down", c0, c1, cells // 4),
         ("up", c1, 4 * c0, cells // 4),
-        ("head", c0, 240, cells),
+        ("head", c0, kernels.HEAD_CHANNELS, cells),
     ):
         inputs_of = 4 * k if mode == "down" else k
         grid = {"down": (h, w), "up": (h // 2, w // 2), "head": (h, w)}[mode]
@@ -198,6 +198,21 @@ def cases(size: tuple[int, int], device: torch.device) -> Iterator[Case]:
             copied_bytes=2.0 * count * (inputs_of + out * (2 if mode == "up" else 1)) + 2 * inputs_of * out,
             matrix_flops=2.0 * count * inputs_of * out,
         )  # fmt: skip
+
+    def shade_inputs(dtype: str, seed: int) -> Any:
+        normal = draw(seed)
+        # Without steps of colour: at their edges the last bit decides, and the reference in fp64 has others.
+        style = normal(1, kernels.STYLE_NUMBERS).sigmoid() + 0.5
+        names = [name for name, size in kernels.STYLE_LAYOUT for _ in range(size)]
+        style[:, [names.index("bands"), names.index("posterize")]] = 0.0
+        head = normal(1, h, w, kernels.HEAD_CHANNELS, dtype=DTYPES[dtype])
+        return head, normal(1, 1, 4 * h, 4 * w), style
+
+    yield Case(
+        "shade", lambda i: kernels.shade(*i), shade_inputs, ("bf16", "fp16", "fp32"),
+        copied_bytes=cells * (2.0 * (kernels.HEAD_CHANNELS + 240) + 64),
+        vector_flops=cells * (4 * 700.0 + 192 * 15 + 16 * 30),
+    )  # fmt: skip
 
     def memory_inputs(dtype: str, seed: int) -> Any:
         normal = draw(seed)
@@ -407,12 +422,18 @@ def _speed(
     return Speed(case.name, size, dtype, ours, eager, squeezed, floor, share)
 
 
+def _shade_parts(head: Tensor, noise: Tensor, style: Tensor) -> tuple[Tensor, ...]:
+    matrices, detail, words = kernels.split_head(head)
+    return words, detail, matrices, noise, style
+
+
 _REFERENCES = {
     "block": lambda i: kernels.block_reference(*i),
     "linear down": lambda i: kernels.linear_reference(i[0], *i[1], "down", i[2], i[3]),
     "linear up": lambda i: kernels.linear_reference(i[0], *i[1], "up", i[2], i[3]),
     "linear head": lambda i: kernels.linear_reference(i[0], *i[1], "head", i[2], i[3]),
     "warp_state": lambda i: kernels.warp_state_reference(*i)[0],
+    "shade": lambda i: kernels.shade_reference(*_shade_parts(*i)),
     "memory_read": lambda i: kernels.memory_read_reference(*i),
     "memory_write": lambda i: kernels.memory_write_reference(*i, False),
     "solver_step": lambda i: kernels.solver_step_reference(*i),

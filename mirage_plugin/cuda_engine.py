@@ -30,7 +30,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 import mirage_kernels as kernels
-from mirage_kernels import MAPS
 from mirage_plugin.config import ServeConfig, choose_tier, weights_directory
 from mirage_plugin.cuda_path import (
     GRIDS,
@@ -79,7 +78,7 @@ class CudaCanvas:
         self.kind, self.seed, self._path, self.generation = kind, seed, path, generation
         self.frame = self.resets = self.edit_age = self.composing_ns = 0
         self.film: Style | None = None
-        """The style whose FiLM, guide and head are on the device; None before the first."""
+        """The style whose FiLM, guide and parameters are on the device; None before the first."""
         self.fresh, self.has_edit, self.late = True, False, False
         self.watch = Watch(bounds)
         self.remembers, self.judged, self.anew = False, True, False
@@ -374,9 +373,7 @@ class CudaEngine:
         conditions = conditions.to(self.device)
         path.film.copy_(kernels.film_of(network, conditions))
         path.bias.copy_(kernels.guide_bias(network, conditions))
-        maps = vector[0, CODE_SIZE:].view(MAPS, 12).to(self.device)
-        for target, source in zip(path.head, network.head(maps), strict=True):
-            target.copy_(source)
+        path.style.copy_(vector[:, CODE_SIZE:])
         canvas.film = style
         canvas.watch.forget()
 

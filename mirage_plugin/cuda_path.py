@@ -141,13 +141,13 @@ class Work:
         given: dict[str, Any] = {"rows": self.rows, "columns": self.columns, "noise": self.noise, **self._planes}
         stem = kernels.pixels(path.frame, layout, stem_weights, **given)
         state, valid = kernels.warp_state(self.stored, self.motion16, self.seen16, stem.dtype)
-        edit, stored = kernels.forward(weights.network, stem, state, valid, path.film[:1], [path.head])
+        edit, stored = kernels.forward(weights.network, stem, state, valid, path.film[:1], path.style, self.noise)
         first = edit
         for step in range(1, len(weights.levels)):
             answer = self._answer(edit, path.bias[step - 1 : step])
             stem = kernels.pixels(path.frame, layout, stem_weights, answer=answer, k=self.k[step], **given)
             film = path.film[step : step + 1]
-            edit, _ = kernels.forward(weights.network, stem, state, valid, film, [path.head])
+            edit, _ = kernels.forward(weights.network, stem, state, valid, film, path.style, self.noise)
         # Kept by name, so that no later capture is given its memory; only the memory's copy has to stay in place.
         self.edit = edit
         self.stored.copy_(stored)
@@ -239,7 +239,8 @@ class Path:
         self.strength, self.remembered = (self.words[at : at + 4].view(torch.float32) for at in (32, 48))
         self.film = torch.zeros(len(weights.levels), weights.film, device=device)
         self.bias = torch.zeros(len(weights.levels), 8, device=device)
-        self.head = weights.network.head(torch.zeros(kernels.MAPS, 12, device=device))
+        # Until a style is set, numbers that nothing is divided by zero with.
+        self.style = torch.ones(1, kernels.STYLE_NUMBERS, device=device)
         # `drift.NAMES` of the last frame, and how many of its edit's numbers are not finite.
         self.health = torch.zeros(5, device=device)
         self.host_health = self.host(20).view(torch.float32)

@@ -8,7 +8,6 @@ grids of cells, so that a game of any size is served at once by what was compile
 from __future__ import annotations
 
 import dataclasses
-import platform
 import subprocess
 import time
 from collections.abc import Callable, Mapping
@@ -26,7 +25,7 @@ from mirage_plugin.errors import DataError, DeviceError
 from mirage_plugin.frames import FrameEngine, FrameKind, FramePlanes
 from mirage_plugin.model.ahead import Build, Forward, load_compiled
 from mirage_plugin.model.checkpoint import load_bounds, load_network
-from mirage_plugin.model.core import Core, CoreInput
+from mirage_plugin.model.core import Core, CoreInput, best_dtype
 from mirage_plugin.model.cpu_pixels import cells_from_pixels, move_noise, plane_cells, warp_edit
 from mirage_plugin.model.drift import SAVED as WATCH_NUMBERS
 from mirage_plugin.model.drift import Bounds, Watch, statistics_of
@@ -233,7 +232,7 @@ class Engine:
         if self.device.type == "cpu":
             torch.set_num_threads(config.threads)
         net = load_network(self.tier)
-        self.dtype = _best_dtype(self.device)
+        self.dtype = best_dtype(self.device)
         guide = net.guide
         self._look: Floats = (
             guide.look.weight.detach().permute(0, 2, 3, 1).reshape(6, 27).contiguous().numpy()
@@ -260,7 +259,7 @@ class Engine:
         self._measure()
 
     def _compile(self, threads: int) -> None:
-        """The core in C where there is a matrix unit; else compiled for every grid, or said once why not."""
+        """The core in C where there is a compiler; else PyTorch's for every grid, or said once why not."""
         try:
             self._forward = [NativeCore(Core(load_network(self.tier), torch.float32))] * len(GRIDS)
             return
@@ -588,13 +587,3 @@ def _auto_tier(available: set[str], device: torch.device) -> str:
     return choose_tier(
         available, multiprocessors=properties.multi_processor_count, memory_bytes=properties.total_memory
     )
-
-
-def _best_dtype(device: torch.device) -> torch.dtype:
-    """bf16 where the processor multiplies in it; elsewhere it would be emulated, slower than fp32."""
-    if device.type == "cuda":
-        return torch.bfloat16
-    if platform.machine() in ("x86_64", "AMD64") and torch.cpu._is_avx512_bf16_supported():
-        return torch.bfloat16
-    return torch.float32
-

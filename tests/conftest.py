@@ -7,14 +7,11 @@ is absent is a failure; what no package brings (root, network namespaces, a GPU)
 
 from __future__ import annotations
 
-import ctypes
 import functools
 import importlib.util
 import os
-import platform
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -54,13 +51,6 @@ def _has_cuda() -> bool:
     return torch.cuda.is_available()
 
 
-def _has_matrix_unit() -> bool:
-    # As core.c asks: the processor may have the unit and the system not give it away.
-    if not (sys.platform == "linux" and platform.machine() == "x86_64"):
-        return False
-    return ctypes.CDLL(None).syscall(158, 0x1023, 18) == 0
-
-
 def _program(name: str, package: str) -> Need:
     return Need(lambda: shutil.which(name) is not None, f"sudo apt-get install {package}", packaged=True)
 
@@ -90,7 +80,6 @@ NEEDS = {
         lambda: importlib.util.find_spec("atheris") is not None,
         "pip install atheris (Linux on x86-64, Python up to 3.13)", packaged=False,
     ),
-    "amx": Need(_has_matrix_unit, "run on a processor with a matrix unit (AMX)", packaged=False),
     "cuda": Need(_has_cuda, "run on a machine with an NVIDIA GPU", packaged=False),
 }
 

@@ -8,6 +8,7 @@ imported here: what the network is, `mirage_plugin.model` says, and a test holds
 `pixels`          an engine's bytes, noise and planes -> the features of the patch projection
 `block`           depthwise 5x5, RMSNorm, FiLM, expand, SiLU, project, gated residual
 `linear`          products with what stands around them: down, up with skip, head; bf16, fp16, fp8
+`shade`           what the head says of surfaces, painted in the style: the edit
 `warp_state`      motion warp and unpacking of the memory
 `memory_read`     the trust gate
 `memory_write`    the gated update and packing
@@ -38,7 +39,6 @@ from mirage_kernels.memory import (
     warp_state_reference,
 )
 from mirage_kernels.network import (
-    MAPS,
     SIZES,
     NetworkSizes,
     NetworkWeights,
@@ -57,14 +57,27 @@ from mirage_kernels.noise import (
     solver_step_reference,
 )
 from mirage_kernels.pixels import StemWeights, fold_stem, grid_size, pixels, pixels_reference
+from mirage_kernels.shade import (
+    HEAD_CHANNELS,
+    STYLE_LAYOUT,
+    STYLE_NUMBERS,
+    WORDS,
+    pack_head,
+    shade,
+    shade_reference,
+    split_head,
+)
 from mirage_kernels.statistics import STATISTICS, drift_statistics, drift_statistics_reference
 
 __all__ = [
     "FORMATS",
     "HAS_TRITON",
-    "MAPS",
+    "HEAD_CHANNELS",
     "SIZES",
     "STATISTICS",
+    "STYLE_LAYOUT",
+    "STYLE_NUMBERS",
+    "WORDS",
     "Backend",
     "BlockWeights",
     "FrameLayout",
@@ -104,6 +117,7 @@ __all__ = [
     "pack_edit",
     "pack_frame",
     "pack_guide",
+    "pack_head",
     "pack_linear",
     "pack_memory",
     "pack_state",
@@ -112,9 +126,12 @@ __all__ = [
     "prepare",
     "random_parameters",
     "record",
+    "shade",
+    "shade_reference",
     "solver_step",
     "solver_step_reference",
     "split_edit",
+    "split_head",
     "unit_rgb",
     "unpack_frame",
     "unpack_state",

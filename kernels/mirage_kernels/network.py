@@ -5,17 +5,16 @@ the same calls on both sides of the switch. For a whole frame see `docs/KERNELS.
 
     stem  = pixels(frames, layout, weights.stem(layout, sigma), noise=..., depth=..., motion=..., mask=...)
     state, valid = warp_state(last_state, motion16, visible16, stem.dtype)
-    edit, last_state = forward(weights, stem, state, valid, film, heads)
+    edit, last_state = forward(weights, stem, state, valid, film, style, noise)
     compose(frames, layout, edit, weights.guide, guide_bias(weights, condition), strength, out=...)
 
 with `film = film_of(weights, condition)` made once per condition, not per frame: its weights are 21 MB in base; and
-`heads = [weights.head(maps)]`, one per frame of the batch, made once per style: a style's colour maps are linear in
-the head's output, so they are folded into its weight and cost a frame nothing.
+`style` the parameters of each frame's style in natural units, which `shade` paints by.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -29,9 +28,9 @@ from mirage_kernels.launch import KernelError, require, wide
 from mirage_kernels.linear import LinearWeights, linear, pack_linear
 from mirage_kernels.memory import MemoryWeights, memory_read, memory_write, pack_memory
 from mirage_kernels.pixels import StemWeights, fold_stem
+from mirage_kernels.shade import WORDS, pack_head, shade
 
 __all__ = [
-    "MAPS",
     "SIZES",
     "NetworkSizes",
     "NetworkWeights",
@@ -41,11 +40,6 @@ __all__ = [
     "prepare",
     "random_parameters",
 ]
-
-
-BINS = 4
-MAPS = 12
-"""Colour maps of a style, in the networks of `SIZES`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +69,7 @@ SIZES = {
 
 @dataclass(frozen=True, slots=True)
 class NetworkWeights:
-    """A network, packed. `film_*`, `stem_*` and `head_*` stay as trained; the rest as ops read it."""
+    """A network, packed. `film_*` and `stem_*` stay as trained; the rest as ops read it."""
 
     dtype: torch.dtype
     stem_source: Tensor
@@ -89,10 +83,7 @@ class NetworkWeights:
     down2: LinearWeights
     up2: LinearWeights
     up1: LinearWeights
-    head_matrices: tuple[Tensor, Tensor]
-    head_mix: tuple[Tensor, Tensor]
-    head_detail: tuple[Tensor, Tensor]
-    fp8: bool
+    head: LinearWeights
     memory: MemoryWeights
     guide: GuideWeights
 
@@ -101,25 +92,6 @@ class NetworkWeights:
         return fold_stem(
             self.stem_source, self.stem_noisy, self.stem_planes, self.stem_bias,
             layout=layout, sigma=sigma, dtype=self.dtype,
-        )  # fmt: skip
-
-    def head(self, maps: Tensor) -> LinearWeights:
-        """Fold a style's colour maps [M, 12] into the head: what it says of transforms leaves as `compose` reads it."""
-        (weight, bias), (mix, mix_bias), (detail, detail_bias) = self.head_matrices, self.head_mix, self.head_detail
-        count, inputs = maps.shape[0], weight.shape[1]
-        require(
-            mix.shape[0] == BINS * count and maps.shape[1] == 12,
-            f"colour maps of shape {list(maps.shape)}; this network takes [{mix.shape[0] // BINS}, 12]",
-        )
-        maps = wide(maps)
-        mixed = torch.einsum("mk,bmc->bkc", maps, mix.view(BINS, count, inputs))
-        mixed_bias = torch.einsum("mk,bm->bk", maps, mix_bias.view(BINS, count))
-        # [bins, row, entry] -> [row, bins, entry], the order that `compose` reads.
-        turned = (weight.view(BINS, 12, inputs) + mixed).view(BINS, 3, 4, inputs).transpose(0, 1)
-        turned_bias = (bias.view(BINS, 12) + mixed_bias).view(BINS, 3, 4).transpose(0, 1)
-        return pack_linear(
-            torch.cat([turned.reshape(48, inputs), detail]), torch.cat([turned_bias.reshape(48), detail_bias]),
-            self.dtype, fp8=self.fp8,
         )  # fmt: skip
 
 
@@ -142,9 +114,11 @@ def prepare(parameters: Mapping[str, Tensor], dtype: torch.dtype, *, fp8: bool =
     def packed(name: str) -> LinearWeights:
         return pack_linear(*layer(name), dtype, fp8=fp8)
 
-    def raw(name: str) -> tuple[Tensor, Tensor]:
-        weight, bias = layer(name)
-        return wide(weight), wide(bias)
+    def head() -> LinearWeights:
+        """All that the head says as one layer, in the order that `shade` reads."""
+        weights, biases = zip(*(layer(f"head_{part}") for part in ("matrices", "detail", "words")), strict=True)
+        weight = pack_head(*(part.T for part in weights)).T.contiguous()
+        return pack_linear(weight, pack_head(*biases), dtype, fp8=fp8)
 
     def stage(index: int) -> tuple[BlockWeights, ...]:
         count = len({name.split(".")[2] for name in parameters if name.startswith(f"stages.{index}.")})
@@ -172,10 +146,7 @@ def prepare(parameters: Mapping[str, Tensor], dtype: torch.dtype, *, fp8: bool =
         down2=packed("down2"),
         up2=packed("up2"),
         up1=packed("up1"),
-        head_matrices=raw("head_matrices"),
-        head_mix=raw("head_mix"),
-        head_detail=raw("head_detail"),
-        fp8=fp8,
+        head=head(),
         memory=pack_memory(*memory, dtype=dtype),
         guide=pack_guide(*guide),
     )
@@ -197,21 +168,22 @@ def forward(
     state: Tensor,
     valid: Tensor,
     film: Tensor,
-    heads: Sequence[LinearWeights],
+    style: Tensor,
+    noise: Tensor,
     *,
     packed_state: bool = True,
 ) -> tuple[Tensor, Tensor]:
     """Everything behind the patch projection: (edit [N, h, w, 240], next state [N, h/2, w/2, S]).
 
     `stem` [N, h, w, C0] in the compute dtype, h and w multiples of 4; `state` and `valid` as `warp_state`
-    made them, in the same dtype; `film` fp32 [N, F] from `film_of`; `heads` one per frame, from
-    `NetworkWeights.head`. The next state is int8 for storage, or in the compute dtype where not `packed_state`.
+    made them, in the same dtype; `film` fp32 [N, F] from `film_of`; `style` fp32 [N, STYLE_NUMBERS], each frame's in
+    natural units; `noise` fp32 [N, 1, 4h, 4w], the noise field. The next state is int8 for storage, or in the compute
+    dtype where not `packed_state`.
     """
     require(
         stem.dim() == 4 and stem.shape[1] % 4 == 0 and stem.shape[2] % 4 == 0,
         f"the stem has shape {list(stem.shape)}; it must be [N, h, w, C0] with h and w multiples of 4",
     )
-    require(len(heads) == stem.shape[0], f"{len(heads)} heads for {stem.shape[0]} frames; each frame has one")
     offset = 0
 
     def run(x: Tensor, stage: int) -> Tensor:
@@ -228,9 +200,7 @@ def forward(
     half = run(linear(deep, weights.up2, "up", skip=half), 3)
     written = memory_write(half, state, valid, weights.memory, packed=packed_state)
     full = run(linear(half, weights.up1, "up", skip=full), 4)
-    rows = [slice(i, i + 1) for i in range(len(heads))]
-    edits = [linear(full[i], head, "head", film=film[i, offset:]) for i, head in zip(rows, heads, strict=True)]
-    return edits[0] if len(edits) == 1 else torch.cat(edits), written
+    return shade(linear(full, weights.head, "head", film=film[:, offset:]), noise, style), written
 
 
 def random_parameters(sizes: NetworkSizes, device: torch.device | str = "cpu", seed: int = 0) -> dict[str, Tensor]:
@@ -246,7 +216,7 @@ def random_parameters(sizes: NetworkSizes, device: torch.device | str = "cpu", s
         "stem_source": (c0, 192), "down1": (c1, 4 * c0), "down2": (c2, 4 * c1), "up2": (4 * c1, c2),
         "up1": (4 * c0, c1), "film": (sum(3 * c * n for c, n in sizes.stages) + 2 * c0, d),
         "memory.trust": (s, c1 + s + 1), "memory.into": (c1, s), "memory.keep": (s, c1 + s + 1),
-        "memory.candidate": (s, c1), "head_matrices": (48, c0), "head_mix": (BINS * MAPS, c0),
+        "memory.candidate": (s, c1), "head_matrices": (48, c0), "head_words": (WORDS, c0),
         "head_detail": (192, c0),
         "guide.look": (6, 3, 3, 3), "guide.bias": (6, d), "guide.weigh": (4, 6, 1, 1),
     }  # fmt: skip

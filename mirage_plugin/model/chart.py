@@ -9,7 +9,7 @@ of light and grading by itself: the colours it has to reach stand before it.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -18,7 +18,7 @@ from mirage_plugin.styles.parameters import VECTOR_SIZE
 from mirage_plugin.train.worlds.gbuffer import SKY_DEPTH, GBuffer, Material
 from mirage_plugin.train.worlds.program import plain_light, restyle
 
-__all__ = ["CHART_SIZE", "MAPS", "chart", "chart_maps"]
+__all__ = ["CHART_SIZE", "chart"]
 
 # (material, albedo, sunlit, ambient, normal's y, facing, metres)
 _Swatch = tuple[Material, tuple[float, float, float], float, float, float, float, float]
@@ -95,66 +95,3 @@ def chart(natural: Tensor) -> Tensor:
     noise = torch.zeros(n * count, 1, 1, 1, device=natural.device)
     drawn = restyle(buffer, style, noise, source.to(natural.device).repeat(n, 1, 1, 1))
     return drawn[:, :, 0, 0].reshape(n, CHART_SIZE)
-
-
-def _kinds() -> list[Callable[[_Swatch], bool]]:
-    """The kinds of surface that get a colour map of their own, as tests on a swatch."""
-    near = 30.0
-    return [
-        lambda s: s[0] == Material.WALL and s[2] > 0.5 and s[6] < near,
-        lambda s: s[0] == Material.WALL and s[2] < 0.5 and s[6] < near,
-        lambda s: s[0] == Material.GROUND and s[2] > 0.5 and s[6] < near,
-        lambda s: s[0] == Material.GROUND and s[2] < 0.5 and s[6] < near,
-        lambda s: s[0] in (Material.OBJECT, Material.CREATURE),
-        lambda s: s[0] == Material.FOLIAGE,
-        lambda s: s[0] == Material.WATER,
-        lambda s: s[0] in (Material.EMISSIVE, Material.WINDOW),
-        lambda s: near <= s[6] < 100,
-        lambda s: 100 <= s[6] < SKY_DEPTH,
-        lambda s: s[0] == Material.SKY,
-    ]
-
-
-MAPS = 1 + len(_kinds())
-"""Colour maps of a style: one for all surfaces, and what each kind adds to it."""
-_RIDGE = 0.02
-
-
-@functools.cache
-def _fit() -> Tensor:
-    """The linear map from a chart to the style's colour maps, closed form: float64 [MAPS, swatches, 4].
-
-    Least squares with a ridge on the matrix, not on the offset: change of v = A v + b over the swatches of a kind.
-    """
-    _, source = _surfaces()
-    swatches = _swatches()
-    count = len(swatches)
-    x = torch.cat([source[:, :, 0, 0] * 2 - 1, torch.ones(count, 1)], 1).double()
-    ridge = torch.diag(torch.tensor([_RIDGE, _RIDGE, _RIDGE, 1e-4], dtype=torch.float64))
-
-    def solve(weight: Tensor) -> Tensor:
-        """[swatches, 4]: what each swatch's change adds to (A, b)."""
-        weighted = x * weight[:, None] / weight.sum()
-        solved: Tensor = torch.linalg.solve(weighted.T @ x + ridge, weighted.T)
-        return solved.T
-
-    every = solve(torch.ones(count, dtype=torch.float64))
-    left = torch.eye(count, dtype=torch.float64) - x @ every.T
-    maps = [every]
-    for kind in _kinds():
-        weight = torch.tensor([float(kind(s)) for s in swatches], dtype=torch.float64)
-        maps.append(left.T @ solve(weight))
-    return torch.stack(maps)
-
-
-def chart_maps(colours: Tensor) -> Tensor:
-    """Fit a style's colour maps to its chart: [N, CHART_SIZE] in [0, 1] -> float32 [N, MAPS, 12].
-
-    Each is a 3x4 change of v, row-major, as `Edit.matrices` has it: the first fits all swatches, the others are
-    what one kind of surface adds to it.
-    """
-    n = colours.shape[0]
-    _, source = _surfaces()
-    change = (colours.float().view(n, -1, 3) - source[:, :, 0, 0].to(colours.device)) * 2
-    fitted = torch.einsum("msk,nsc->nmck", _fit().float().to(colours.device), change)
-    return fitted.reshape(n, MAPS, 12)

@@ -27,7 +27,7 @@ __all__ = [
     "weights_path",
 ]
 
-FORMAT = "mirage-2"
+FORMAT = "mirage-3"
 """Changes whenever the meaning of a tensor changes; other formats are refused."""
 
 

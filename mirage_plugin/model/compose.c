@@ -6,36 +6,32 @@
  *
  * Per pixel and pass: 162 + 24 multiply-adds for the guide, 96 + 12 for slicing and applying four 3x4 matrices.
  */
-#include <stddef.h>
-#include <stdint.h>
+#include "vectors.h"
 #include <stdlib.h>
-#include <string.h>
 
-/* aligned(4): read and written at any pixel. */
+/* Eight pixels, whatever the processor's width: a cell is as wide. aligned(4): read and written at any pixel. */
 typedef float f8 __attribute__((vector_size(32), aligned(4)));
 typedef int32_t i8 __attribute__((vector_size(32), aligned(4)));
 typedef uint32_t u8 __attribute__((vector_size(32), aligned(4)));
 typedef uint8_t b8 __attribute__((vector_size(8), aligned(1)));
-#ifdef __AVX512F__
-enum { WIDE = 64 };
-#else
-enum { WIDE = 32 };
-#endif
-typedef float wide __attribute__((vector_size(WIDE), aligned(4)));
-typedef int32_t wide_bits __attribute__((vector_size(WIDE), aligned(4)));
 
-enum { LANES = WIDE / 4, PAD = 16, LOOK = 6, BINS = 4, COEFFICIENTS = 48 };
+enum { PAD = 32, LOOK = 6, BINS = 4, COEFFICIENTS = 48 };
 
-static inline f8 load(const float *p) { return *(const f8 *)p; }
+static inline f8 load8(const float *p) { return *(const f8 *)p; }
+static inline i8 choose8(i8 which, i8 yes, i8 no) { return (which & yes) | (~which & no); }
 /* What is above zero, else zero: NaN as well. */
-static inline wide positive(wide x) { return (wide)((wide_bits)x & (x > 0.0f)); }
-/* Lane by lane; compilers turn it into one instruction. */
-static inline wide root(wide x)
+static inline vec positive(vec x) { return (vec)((ints)x & (x > 0.0f)); }
+/* Lanes of one vector, and of two that lie side by side, 0 to 15. */
+static inline f8 in_order(f8 a, i8 which)
 {
-    for (int i = 0; i < LANES; i++) x[i] = __builtin_sqrtf(x[i]);
-    return x;
+#ifdef __clang__
+    f8 out;
+    for (int i = 0; i < 8; i++) out[i] = a[which[i]];
+    return out;
+#else
+    return __builtin_shuffle(a, which);
+#endif
 }
-/* Lanes of two vectors that lie side by side, 0 to 15. */
 static inline f8 lanes_of(f8 a, f8 b, i8 which)
 {
 #ifdef __clang__
@@ -46,7 +42,6 @@ static inline f8 lanes_of(f8 a, f8 b, i8 which)
     return __builtin_shuffle(a, b, which);
 #endif
 }
-static inline i8 choose(i8 which, i8 yes, i8 no) { return (which & yes) | (~which & no); }
 
 /* A row as v, three planes of `stride` floats, one pixel of repeated edge before and after. */
 static void load_row(const uint8_t *pixels, int channels, const int64_t *order, int width, ptrdiff_t stride, float *out)
@@ -69,30 +64,44 @@ static void load_row(const uint8_t *pixels, int channels, const int64_t *order, 
     }
 }
 
-/* The weights of the four bins for a row. */
-static void guide_row(const float *rows[3], ptrdiff_t stride, int width, const float *look, const float *look_bias,
-                      const float *weigh, const float *weigh_bias, float *weights, ptrdiff_t weights_stride)
+/* The weights of the four bins for a row; two vectors of pixels share every weight that is read. */
+static __attribute__((noinline)) void
+guide_row(const float *rows[3], ptrdiff_t stride, int width, const float *look, const float *look_bias, const float *weigh,
+          const float *weigh_bias, float *weights, ptrdiff_t weights_stride)
 {
-    const wide none = {0};
-    for (int x = 0; x < width; x += LANES) {
-        wide seen[LOOK];
-        for (int j = 0; j < LOOK; j++) seen[j] = none + look_bias[j];
-        for (int r = 0; r < 3; r++)
+    for (int x = 0; x < width; x += 2 * LANES) {
+        vec seen[LOOK][2];
+#pragma GCC unroll 6
+        for (int j = 0; j < LOOK; j++) seen[j][0] = seen[j][1] = all(look_bias[j]);
+#pragma GCC unroll 1
+        for (int r = 0; r < 3; r++) {
+            const float *from = rows[r] + x, *taps = look + r * 9;
+#pragma GCC unroll 3
             for (int t = 0; t < 3; t++)
+#pragma GCC unroll 3
                 for (int c = 0; c < 3; c++) {
-                    wide v = *(const wide *)(rows[r] + c * stride + x + t);
-                    for (int j = 0; j < LOOK; j++) seen[j] += v * look[j * 27 + r * 9 + t * 3 + c];
+                    const vec left = load(from + c * stride + t), right = load(from + c * stride + t + LANES);
+#pragma GCC unroll 6
+                    for (int j = 0; j < LOOK; j++) {
+                        const vec tap = all(taps[j * 27 + t * 3 + c]);
+                        ADD_PRODUCT(seen[j][0], left, tap);
+                        ADD_PRODUCT(seen[j][1], right, tap);
+                    }
                 }
-        wide w[BINS], total = none;
-        for (int j = 0; j < LOOK; j++) seen[j] = positive(seen[j]);
-        for (int b = 0; b < BINS; b++) {
-            w[b] = none + weigh_bias[b];
-            for (int j = 0; j < LOOK; j++) w[b] += seen[j] * weigh[b * LOOK + j];
-            w[b] = 0.5f * (w[b] + root(w[b] * w[b] + 0.25f)) + 0.01f;
-            total += w[b];
         }
-        total = 1.0f / total;
-        for (int b = 0; b < BINS; b++) *(wide *)(weights + b * weights_stride + x) = w[b] * total;
+#pragma GCC unroll 2
+        for (int side = 0; side < 2; side++) {
+            vec w[BINS], total = {0};
+            for (int j = 0; j < LOOK; j++) seen[j][side] = positive(seen[j][side]);
+            for (int b = 0; b < BINS; b++) {
+                w[b] = all(weigh_bias[b]);
+                for (int j = 0; j < LOOK; j++) w[b] += seen[j][side] * weigh[b * LOOK + j];
+                w[b] = 0.5f * (w[b] + root(w[b] * w[b] + 0.25f)) + 0.01f;
+                total += w[b];
+            }
+            total = reciprocal(total);
+            for (int b = 0; b < BINS; b++) store(weights + b * weights_stride + x + side * LANES, w[b] * total);
+        }
     }
 }
 
@@ -101,12 +110,23 @@ static void detail_rows(const float *detail, int w, int top, int bottom, float p
 {
     const float *a = detail + (ptrdiff_t)(top / 8) * w * 192 + (top % 8) * 24;
     const float *b = detail + (ptrdiff_t)(bottom / 8) * w * 192 + (bottom % 8) * 24;
-    for (int x = 0; x < w; x++)
-        for (int t = 0; t < 8; t++)
-            for (int c = 0; c < 3; c++) {
-                float p = a[x * 192 + t * 3 + c];
-                out[c * stride + x * 8 + t] = p + (b[x * 192 + t * 3 + c] - p) * part;
-            }
+    /* Eight pixels of three channels: a channel's lie in lanes of their own, a third in each vector. */
+    const i8 first = {-1, 0, 0, -1, 0, 0, -1, 0}, second = {0, -1, 0, 0, -1, 0, 0, -1};
+    const i8 last = {0, 0, -1, 0, 0, -1, 0, 0};
+    for (int x = 0; x < w; x++) {
+        i8 p[3];
+        for (int i = 0; i < 3; i++) {
+            f8 here = load8(a + x * 192 + 8 * i);
+            if (part != 0.0f) here += (load8(b + x * 192 + 8 * i) - here) * part;
+            p[i] = (i8)here;
+        }
+        const f8 red = (f8)((p[0] & first) | (p[1] & second) | (p[2] & last));
+        const f8 green = (f8)((p[0] & second) | (p[1] & last) | (p[2] & first));
+        const f8 blue = (f8)((p[0] & last) | (p[1] & first) | (p[2] & second));
+        *(f8 *)(out + x * 8) = in_order(red, (i8){0, 3, 6, 1, 4, 7, 2, 5});
+        *(f8 *)(out + stride + x * 8) = in_order(green, (i8){1, 4, 7, 2, 5, 0, 3, 6});
+        *(f8 *)(out + 2 * stride + x * 8) = in_order(blue, (i8){2, 5, 0, 3, 6, 1, 4, 7});
+    }
     for (int c = 0; c < 3; c++) out[c * stride + w * 8] = out[c * stride + w * 8 - 1];
 }
 
@@ -121,14 +141,14 @@ static void store_row(const float *result, ptrdiff_t stride, const uint8_t *pixe
         for (; x + 8 <= width; x += 8) {
             u8 before = *(const u8 *)(pixels + 4 * x), after = before & ~painted;
             for (int c = 0; c < 3; c++) {
-                f8 value = (load(result + c * stride + x) + 1.0f) * 127.5f + 0.5f;
+                f8 value = (load8(result + c * stride + x) + 1.0f) * 127.5f + 0.5f;
                 value = (f8)((i8)value & (value > 0.0f));
-                value = (f8)choose(value < 255.0f, (i8)value, (i8)full);
+                value = (f8)choose8(value < 255.0f, (i8)value, (i8)full);
                 after |= (u8)__builtin_convertvector(value, i8) << (uint32_t)(8 * order[c]);
             }
             if (mask) {
                 i8 kept = __builtin_convertvector(*(const b8 *)(mask + x), i8) == 0;
-                after = (u8)choose(kept, (i8)before, (i8)after);
+                after = (u8)choose8(kept, (i8)before, (i8)after);
             }
             *(u8 *)(out + 4 * x) = after;
         }
@@ -141,6 +161,61 @@ static void store_row(const float *result, ptrdiff_t stride, const uint8_t *pixe
             value = value > 0.0f ? value : 0.0f;
             out[channels * x + order[c]] = (uint8_t)(value < 255.0f ? value : 255.0f);
         }
+    }
+}
+
+/* Blend the transforms of a row of cells by the guide's weights, apply them to a row of pixels `now`, and add the detail, of
+ * which `there_is` so many pixels. All rows but those of cells and detail have planes `stride` floats apart. */
+static __attribute__((noinline)) void
+slice_row(const float *cells, const int32_t *left, const int32_t *stop, const float *part, const float *weights,
+          ptrdiff_t stride, const float *added, ptrdiff_t added_stride, int there_is, const float *now, int width, float strength,
+          float *result)
+{
+    for (int x = 0; x < width;) {
+        /* Pixels between the same two cells: their matrices are a and d, weighed. */
+        const float *a = cells + (ptrdiff_t)left[x] * COEFFICIENTS, *d = a + COEFFICIENTS;
+        const int end = stop[x];
+        for (; x < end; x += 8) {
+            f8 along = load8(part + x), w0[BINS], w1[BINS];
+#pragma GCC unroll 4
+            for (int b = 0; b < BINS; b++) {
+                w0[b] = load8(weights + b * stride + x);
+                w1[b] = w0[b] * along;
+                w0[b] -= w1[b];
+            }
+#pragma GCC unroll 3
+            for (int c = 0; c < 3; c++) {
+                f8 sum = {0};
+                /* Past the end of the row nothing is read that is used. */
+                if (x + 8 <= there_is) sum = load8(added + c * added_stride + x);
+                else for (int i = 0; x + i < width; i++) sum[i] = added[c * added_stride + x + i];
+                /* Four sums side by side: one alone would wait for itself eight times. */
+                f8 m[4];
+#pragma GCC unroll 4
+                for (int j = 0; j < 4; j++) m[j] = w0[0] * a[c * 4 + j];
+#pragma GCC unroll 4
+                for (int b = 0; b < BINS; b++) {
+#pragma GCC unroll 4
+                    for (int j = 0; b > 0 && j < 4; j++) {
+                        const f8 here = a[b * 12 + c * 4 + j] - (f8){0};
+                        ADD_PRODUCT(m[j], w0[b], here);
+                    }
+#pragma GCC unroll 4
+                    for (int j = 0; j < 4; j++) {
+                        const f8 there = d[b * 12 + c * 4 + j] - (f8){0};
+                        ADD_PRODUCT(m[j], w1[b], there);
+                    }
+                }
+                sum += m[3];
+#pragma GCC unroll 3
+                for (int j = 0; j < 3; j++) {
+                    const f8 v = load8(now + j * stride + x);
+                    ADD_PRODUCT(sum, m[j], v);
+                }
+                *(f8 *)(result + c * stride + x) = load8(now + c * stride + x) + strength * sum;
+            }
+        }
+        x = end;
     }
 }
 
@@ -157,7 +232,7 @@ int mirage_compose(const uint8_t *pixels, ptrdiff_t pitch, uint8_t *out, ptrdiff
     const ptrdiff_t stride = width + 2 + 2 * PAD, drawn_stride = (ptrdiff_t)w * 8 + 1;
     const size_t floats = 9 * stride + (BINS + 3 + 3 + 3) * stride + (size_t)(w + 1) * COEFFICIENTS + 3 * drawn_stride + 16;
     float *memory = calloc(floats, sizeof(float));
-    int32_t *place = calloc(2 * (size_t)width + 16, sizeof(int32_t));
+    int32_t *place = calloc(3 * (size_t)width + 16, sizeof(int32_t));
     if (!memory || !place) {
         free(memory);
         free(place);
@@ -167,7 +242,7 @@ int mirage_compose(const uint8_t *pixels, ptrdiff_t pitch, uint8_t *out, ptrdiff
     float *weights = memory + 9 * stride, *change = weights + BINS * stride, *result = change + 3 * stride;
     float *part = result + 3 * stride, *part_detail = part + stride;
     float *cells = part + 3 * stride, *drawn = cells + (ptrdiff_t)(w + 1) * COEFFICIENTS;
-    int32_t *left = place, *left_detail = place + width + 8;
+    int32_t *left = place, *left_detail = place + width + 8, *stop = place + 2 * (ptrdiff_t)width + 16;
     for (int x = 0; x < width; x++) {
         float at = (x + 0.5f) * scale_x / 8.0f - 0.5f, near = (x + 0.5f) * scale_x - 0.5f;
         at = at > 0.0f ? at : 0.0f;
@@ -177,6 +252,7 @@ int mirage_compose(const uint8_t *pixels, ptrdiff_t pitch, uint8_t *out, ptrdiff
         left_detail[x] = (int)near < w * 8 - 1 ? (int)near : w * 8 - 1;
         part_detail[x] = near - left_detail[x] < 1.0f ? near - left_detail[x] : 1.0f;
     }
+    for (int x = width - 1; x >= 0; x--) stop[x] = x + 1 < width && left[x + 1] == left[x] ? stop[x + 1] : x + 1;
     load_row(pixels, channels, order, width, stride, rows[0]);
     memcpy(rows[2], rows[0], 3 * stride * sizeof(float));
     for (int y = 0; y < height; y++) {
@@ -206,10 +282,10 @@ int mirage_compose(const uint8_t *pixels, ptrdiff_t pitch, uint8_t *out, ptrdiff
             /* A frame is never enlarged: eight of its pixels lie within nine of the working frame's. */
             for (int x = 0; x < width; x += 8) {
                 i8 from = (*(const i8 *)(left_detail + x) - left_detail[x]) & 15;
-                f8 near = load(part_detail + x);
+                f8 near = load8(part_detail + x);
                 for (int c = 0; c < 3; c++) {
                     const float *p = drawn + c * drawn_stride + left_detail[x];
-                    f8 a = load(p), b = load(p + 8), here = lanes_of(a, b, from);
+                    f8 a = load8(p), b = load8(p + 8), here = lanes_of(a, b, from);
                     *(f8 *)(change + c * stride + x) = here + (lanes_of(a, b, (from + 1) & 15) - here) * near;
                 }
             }
@@ -217,40 +293,8 @@ int mirage_compose(const uint8_t *pixels, ptrdiff_t pitch, uint8_t *out, ptrdiff
             added_stride = stride;
         }
 
-        const float *now = around[1] + 1;
-        for (int x = 0; x < width;) {
-            /* Pixels between the same two cells: their matrices are a + part * d. */
-            const float *a = cells + (ptrdiff_t)left[x] * COEFFICIENTS;
-            float d[COEFFICIENTS];
-            for (int i = 0; i < COEFFICIENTS; i++) d[i] = a[COEFFICIENTS + i] - a[i];
-            int end = x + 1;
-            while (end < width && left[end] == left[x]) end++;
-            for (; x < end; x += 8) {
-                f8 along = load(part + x), w0[BINS], w1[BINS], v[3];
-                for (int b = 0; b < BINS; b++) {
-                    w0[b] = load(weights + b * stride + x);
-                    w1[b] = w0[b] * along;
-                }
-                for (int c = 0; c < 3; c++) v[c] = load(now + c * stride + x);
-                for (int c = 0; c < 3; c++) {
-                    f8 sum = {0};
-                    /* Past the end of the row nothing is read that is used. */
-                    if (x + 8 <= (same ? w * 8 : width)) sum = load(added + c * added_stride + x);
-                    else for (int i = 0; x + i < width; i++) sum[i] = added[c * added_stride + x + i];
-                    for (int j = 0; j < 4; j++) {
-                        f8 m = {0};
-                        for (int b = 0; b < BINS; b++) {
-                            int k = b * 12 + c * 4 + j;
-                            m += w0[b] * a[k];
-                            m += w1[b] * d[k];
-                        }
-                        sum += j < 3 ? m * v[j] : m;
-                    }
-                    *(f8 *)(result + c * stride + x) = v[c] + strength * sum;
-                }
-            }
-            x = end;
-        }
+        slice_row(cells, left, stop, part, weights, stride, added, added_stride, same ? w * 8 : width, around[1] + 1, width, strength,
+                  result);
         store_row(result, stride, pixels + y * pitch, mask ? mask + y * mask_pitch : NULL, channels, order, width,
                   out + y * out_pitch);
     }

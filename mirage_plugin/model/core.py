@@ -7,6 +7,7 @@ folded into three matrices. A test holds it against `MirageNet`.
 
 from __future__ import annotations
 
+import platform
 from typing import NamedTuple
 
 import torch
@@ -16,7 +17,16 @@ from mirage_plugin.model.drift import mean_squares
 from mirage_plugin.model.memory import MemoryState, dequantise, quantise, warp_state
 from mirage_plugin.model.network import SIGMA, Edit, MirageNet
 
-__all__ = ["Core", "CoreInput", "CoreOutput"]
+__all__ = ["Core", "CoreInput", "CoreOutput", "best_dtype"]
+
+
+def best_dtype(device: torch.device) -> torch.dtype:
+    """bf16 where the processor multiplies in it; elsewhere it would be emulated, slower than fp32."""
+    if device.type == "cuda":
+        return torch.bfloat16
+    if platform.machine() in ("x86_64", "AMD64") and torch.cpu._is_avx512_bf16_supported():
+        return torch.bfloat16
+    return torch.float32
 
 
 class CoreInput(NamedTuple):
@@ -96,7 +106,9 @@ class Core(nn.Module):
         stem = stem + nn.functional.linear(x.planes.to(self.dtype), self.planes_weight)
         moved = warp_state(dequantise(x.stored), x.motion, x.seen)
         memory = MemoryState(moved.state.to(self.dtype), moved.valid.to(self.dtype))
-        edit, state = self.net.from_stem(stem, memory, x.film)
+        n, h, w, _ = x.noise.shape
+        field = x.noise.view(n, h, w, 4, 4).transpose(2, 3).reshape(n, 1, 4 * h, 4 * w)
+        edit, _, state = self.net.from_stem(stem, memory, x.film, field)
         matrices, detail = edit.matrices.float(), edit.detail.float()
         health = mean_squares(Edit(matrices, detail), state, memory)[0]
         return CoreOutput(

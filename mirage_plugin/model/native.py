@@ -13,6 +13,7 @@ import functools
 import hashlib
 import os
 import platform
+import re
 import shutil
 import subprocess
 import tempfile
@@ -41,28 +42,44 @@ def processor() -> str:
         return platform.processor() + platform.platform()
 
 
+def _sources(name: str) -> dict[str, bytes]:
+    """A C file of this package, and the headers beside it that it includes, by name."""
+    found: dict[str, bytes] = {}
+    wanted = [name]
+    while wanted:
+        name = wanted.pop()
+        if name not in found:
+            found[name] = resources.files("mirage_plugin.model").joinpath(name).read_bytes()
+            wanted += re.findall(r'^#include "(.+)"', found[name].decode(), re.MULTILINE)
+    return found
+
+
 @functools.cache
-def library(name: str) -> ctypes.CDLL:
-    """Compile `<name>.c` of this package, or load what was compiled before.
+def library(name: str, *more: str) -> ctypes.CDLL:
+    """Compile `<name>.c` of this package, with `more` flags, or load what was compiled before.
 
     Raises `OSError` or `subprocess.SubprocessError`.
     """
     compiler = next((c for c in map(shutil.which, ("cc", "gcc", "clang")) if c), None)
     if compiler is None:
         raise OSError("there is no C compiler")
-    source = resources.files("mirage_plugin.model").joinpath(f"{name}.c").read_bytes()
-    key = hashlib.sha256(b"\0".join([source, os.path.realpath(compiler).encode(), *map(str.encode, _FLAGS)]))
+    flags, sources = (*_FLAGS, *more), _sources(f"{name}.c")
+    # Every file that is read counts, or a change of a header would go on being served as it was.
+    texts = [text for key in sorted(sources) for text in (key.encode(), sources[key])]
+    key = hashlib.sha256(b"\0".join([*texts, os.path.realpath(compiler).encode(), *map(str.encode, flags)]))
     key.update(processor().encode())
     folder = cache_directory() / "native"
     library = folder / f"{name}-{key.hexdigest()[:20]}.so"
     if not library.is_file():
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder) as scratch:
-            code, made = Path(scratch) / f"{name}.c", Path(scratch) / f"{name}.so"
-            code.write_bytes(source)
+            for file, text in sources.items():
+                (Path(scratch) / file).write_bytes(text)
+            made = Path(scratch) / f"{name}.so"
             subprocess.run(
-                [compiler, *_FLAGS, "-o", str(made), str(code)], check=True, capture_output=True, timeout=_TIMEOUT_S
-            )
+                [compiler, *flags, "-o", str(made), str(Path(scratch) / f"{name}.c")],
+                check=True, capture_output=True, timeout=_TIMEOUT_S,
+            )  # fmt: skip
             made.replace(library)
     return ctypes.CDLL(str(library))
 

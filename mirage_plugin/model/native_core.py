@@ -1,6 +1,7 @@
-"""`core.c`, the network on a processor's matrix unit: `NativeCore` computes what `Core.forward` does.
+"""`core.c`, the network in C for this processor: `NativeCore` computes what `Core.forward` does.
 
-It is there in seconds where PyTorch's compiler takes minutes. The weights are packed once, when it is made.
+It is there in seconds where PyTorch's compiler takes minutes. The weights are packed once, when it is made: for the
+processor's matrix unit as bf16 where it has one, else for its vectors as float32.
 """
 
 from __future__ import annotations
@@ -12,9 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mirage_kernels.shade import BINS, STYLE_NUMBERS, WORDS
 from mirage_plugin.model.core import Core, CoreInput, CoreOutput
 from mirage_plugin.model.native import library
-from mirage_plugin.model.network import BINS, Block, Edit
+from mirage_plugin.model.network import Block, Edit
 
 __all__ = ["NativeCore"]
 
@@ -29,39 +31,42 @@ class _Block(ctypes.Structure):
     _fields_ = [("taps", ctypes.c_void_p), ("bias", ctypes.c_void_p), ("expand", _Linear), ("project", _Linear)]
 
 
-_LAYERS = ("stem", "down1", "down2", "up2", "up1", "trust", "into", "keep", "candidate", "detail")
+_LAYERS = ("stem", "down1", "down2", "up2", "up1", "trust", "into", "keep", "candidate", "head")
 
 
 class _Network(ctypes.Structure):
     _fields_ = [
         ("widths", ctypes.c_int32 * 3), ("depths", ctypes.c_int32 * 5), ("hidden", ctypes.c_int32 * 3),
-        ("state", ctypes.c_int32), ("maps", ctypes.c_int32),
-        *((name, _Linear) for name in _LAYERS),
-        ("head", ctypes.c_void_p), ("head_bias", ctypes.c_void_p), ("mix", ctypes.c_void_p),
-        ("mix_bias", ctypes.c_void_p), ("blocks", ctypes.POINTER(_Block)),
+        ("state", ctypes.c_int32), *((name, _Linear) for name in _LAYERS), ("blocks", ctypes.POINTER(_Block)),
     ]  # fmt: skip
 
 
-def _load() -> Any:
-    lib = library("core")
+def _load(matrix_unit: bool) -> Any:
+    lib = library("core") if matrix_unit else library("core", "-DMIRAGE_VECTORS_ONLY")
     pointer, number = ctypes.c_void_p, ctypes.c_int
     lib.mirage_core_bytes.argtypes, lib.mirage_core_bytes.restype = [pointer, number, number], ctypes.c_size_t
-    lib.mirage_core_unit.argtypes, lib.mirage_core_unit.restype = [], number
+    for name in ("layout", "unit", "style_numbers"):
+        ask = getattr(lib, f"mirage_core_{name}")
+        ask.argtypes, ask.restype = [], number
     lib.mirage_core.argtypes, lib.mirage_core.restype = [pointer, number, number, *[pointer] * 12], None
-    if not lib.mirage_core_unit():
-        raise OSError("the operating system does not give the processor's matrix unit away")
+    if lib.mirage_core_style_numbers() != STYLE_NUMBERS:
+        raise OSError("shade.h knows another style space")
+    if lib.mirage_core_layout() and not lib.mirage_core_unit():
+        return _load(False)  # the operating system does not give the unit away
     return lib
 
 
 class NativeCore:
     """A tier's core in C, for one thread; called as the functions of `load_compiled` are."""
 
-    def __init__(self, core: Core) -> None:
-        """Pack the weights of a `Core` in float32.
+    def __init__(self, core: Core, matrix_unit: bool = True) -> None:
+        """Pack the weights of a `Core` in float32; `matrix_unit`: use one where there is one.
 
-        Raises `OSError` or `subprocess.SubprocessError` where `core.c` cannot be built or there is no such unit.
+        Raises `OSError` or `subprocess.SubprocessError` where `core.c` cannot be built.
         """
-        self._library = _load()
+        self._library = _load(matrix_unit)
+        self.bf16 = bool(self._library.mirage_core_layout())
+        """Whether products take bf16, as the matrix unit does."""
         self._kept: list[Any] = []
         net, tier = core.net, core.net.tier
         if core.dtype != torch.float32:
@@ -70,9 +75,17 @@ class NativeCore:
         table = (_Block * len(blocks))(*(self._block(block) for block in blocks))
         self._kept.append(table)
         memory = net.memory
-        stem = torch.cat([core.byte_both, core.lift, core.planes_weight], 1)
+        # One product: what the cell says, padded to full vectors, then its transforms and its detail.
+        heads = (net.head_words, net.head_matrices, net.head_detail)
+        gap = -WORDS % 16
+        padded = [(0, 0, 0, gap), (0, 0, 0, 0), (0, 0, 0, 0)]
+        pad = torch.nn.functional.pad
         layers = {
-            "stem": (stem, core.bias_both), "detail": (net.head_detail.weight, net.head_detail.bias),
+            "stem": (torch.cat([core.byte_both, core.lift, core.planes_weight], 1), core.bias_both),
+            "head": (
+                torch.cat([pad(head.weight, rows) for head, rows in zip(heads, padded, strict=True)]),
+                torch.cat([pad(head.bias, rows[2:]) for head, rows in zip(heads, padded, strict=True)]),
+            ),
             **{name: (layer.weight, layer.bias) for name, layer in (
                 ("down1", net.down1), ("down2", net.down2), ("up2", net.up2), ("up1", net.up1), ("trust", memory.trust),
                 ("into", memory.into), ("keep", memory.keep), ("candidate", memory.candidate),
@@ -80,9 +93,7 @@ class NativeCore:
         }  # fmt: skip
         self._network = _Network(
             tier.widths, tier.depths, tuple(width * tier.expand for width in tier.widths), tier.state,
-            net.head_mix.out_features // BINS, *(self._linear(*layers[name]) for name in _LAYERS),
-            self._floats(net.head_matrices.weight), self._floats(net.head_matrices.bias),
-            self._floats(net.head_mix.weight), self._floats(net.head_mix.bias), table,
+            *(self._linear(*layers[name]) for name in _LAYERS), table,
         )  # fmt: skip
         self._scratch: dict[tuple[int, int], np.ndarray[Any, np.dtype[np.uint8]]] = {}
 
@@ -93,16 +104,19 @@ class NativeCore:
         return int(array.ctypes.data)
 
     def _linear(self, weight: Tensor, bias: Tensor) -> _Linear:
-        """Pack a layer [outputs, inputs]: 16 outputs by 32 inputs at a time, as 16 rows of 16 pairs of inputs."""
+        """Pack a layer [outputs, inputs], as `struct linear` in products.h says."""
         outputs, inputs = weight.shape
-        tiles, steps = -(-outputs // 16), -(-inputs // 32)
-        wide = torch.zeros(tiles * 16, steps * 32)
+        panels, step = -(-outputs // 16), 32 if self.bf16 else 4
+        wide = torch.zeros(panels * 16, -(-inputs // step) * step)
         wide[:outputs, :inputs] = weight.detach().float()
-        packed = wide.view(tiles, 16, steps, 16, 2).permute(0, 2, 3, 1, 4).contiguous().to(torch.bfloat16)
-        array = packed.view(torch.int16).numpy().copy()
-        self._kept.append(array)
-        filled = torch.zeros(tiles * 16)
+        filled = torch.zeros(panels * 16)
         filled[:outputs] = bias.detach().float()
+        if not self.bf16:
+            packed = self._floats(wide.view(panels, 16, -1).transpose(1, 2))
+            return _Linear(packed, self._floats(filled), inputs, outputs)
+        pairs = wide.view(panels, 16, -1, 16, 2).permute(0, 2, 3, 1, 4).contiguous().to(torch.bfloat16)
+        array = pairs.view(torch.int16).numpy().copy()
+        self._kept.append(array)
         return _Linear(array.ctypes.data, self._floats(filled), inputs, outputs)
 
     def _block(self, block: Block) -> _Block:

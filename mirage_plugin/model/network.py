@@ -19,7 +19,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mirage_plugin.model.chart import CHART_SIZE, MAPS, chart, chart_maps
+from mirage_kernels.shade import BINS, STYLE_NUMBERS, SURFACE, WORDS, shade_reference
+from mirage_plugin.model.chart import CHART_SIZE, chart
 from mirage_plugin.model.memory import Memory, MemoryState
 from mirage_plugin.styles.parameters import PARAMETERS, VECTOR_SIZE, parameter_range
 
@@ -40,12 +41,10 @@ CELL = 8
 """Pixels per cell side."""
 SIGMA = 0.25
 """Standard deviation of the noise at k = 1, in units of v."""
-BINS = 4
-"""Colour transforms per cell, blended per pixel by the guide."""
 GUIDE_WIDTH = 6
 CODE_SIZE = 128
-STYLE_SIZE = CODE_SIZE + MAPS * 12
-"""A style vector: a learned code, and the colour maps of the style's chart."""
+STYLE_SIZE = CODE_SIZE + STYLE_NUMBERS
+"""A style vector: a learned code, and the style's parameters in natural units."""
 PLANE_CHANNELS = 16 + 1 + 2 + 1 + 3 + 1
 
 
@@ -190,7 +189,7 @@ class StyleEncoder(nn.Module):
     Its code, of unit RMS, reads the parameters, each colour multiplied by the amount it comes with (a colour
     without its amount means nothing), and the style's chart. All are standardised by what random styles have: most
     amounts are zero most of the time, and a vector that hardly changes from style to style teaches nothing. Behind
-    the code stand the style's colour maps, fitted to the chart in closed form (`chart_maps`).
+    the code stand the parameters themselves, in natural units, which the head paints by.
     """
 
     mean: Tensor
@@ -237,8 +236,8 @@ class StyleEncoder(nn.Module):
         features = self.features(parameters)
         raw = self.layers((features - self.mean) / self.spread)
         code = raw * torch.rsqrt(raw.square().mean(-1, keepdim=True) + 1e-6)
-        maps = chart_maps(features[:, -CHART_SIZE:])
-        return torch.cat([code.float(), maps.flatten(1)], 1)
+        natural = self.low + (self.high - self.low) * ((parameters.float() + 1) / 2)
+        return torch.cat([code.float(), natural], 1)
 
 
 # Colours whose amount is not the number just before them.
@@ -354,13 +353,14 @@ class MirageNet(nn.Module):
         self.film = nn.Linear(d, total + 2 * c0)
         self.memory = Memory(c1, tier.state)
         self.head_matrices = nn.Linear(c0, BINS * 12)
-        self.head_mix = nn.Linear(c0, BINS * MAPS)
+        self.head_words = nn.Linear(c0, WORDS)
         self.head_detail = nn.Linear(c0, CELL * CELL * 3)
         self.guide = Guide(d)
         with torch.no_grad():
-            for layer in (self.head_matrices, self.head_mix, self.head_detail):
+            for layer in (self.head_matrices, self.head_words, self.head_detail):
                 layer.weight.zero_()
                 layer.bias.zero_()
+            self._keep_all(20.0)
             self.film.weight.mul_(0.3)
             self.film.bias.zero_()
             start = 0
@@ -370,8 +370,16 @@ class MirageNet(nn.Module):
                     self.film.bias[start + 2 * width : start + 3 * width] = 0.5
                     start += 3 * width
 
+    def _keep_all(self, logit: float) -> None:
+        self.head_words.bias[: BINS * SURFACE].view(BINS, SURFACE)[:, -1] = logit
+
+    @torch.no_grad()
+    def begin_training(self) -> None:
+        """Let the head paint: until then a new network keeps every surface as it is, and returns its source."""
+        self._keep_all(-3.0)
+
     def style(self, parameters: Tensor) -> Tensor:
-        """Parameters in [-1, 1], [N, VECTOR_SIZE] -> the style vector, unit RMS, [N, STYLE_SIZE]."""
+        """Parameters in [-1, 1], [N, VECTOR_SIZE] -> the style vector, [N, STYLE_SIZE]."""
         out: Tensor = self.style_encoder(parameters)
         return out
 
@@ -382,24 +390,34 @@ class MirageNet(nn.Module):
         return out
 
     def conditioned(self, condition: Tensor, style: Tensor) -> Tensor:
-        """All that the layers need to know of style, noise level and trust: [N, F], the FiLM, then the maps."""
-        film = self.film(condition)
-        return torch.cat([film, style[:, CODE_SIZE:].to(film.dtype)], -1)
+        """What the layers need to know of style, noise level and trust: float32 [N, F], the FiLM, then the style."""
+        return torch.cat([self.film(condition).float(), style[:, CODE_SIZE:].float()], -1)
 
-    def forward(
-        self, source: Tensor, noisy: Tensor, planes: Tensor, memory: MemoryState, film: Tensor
-    ) -> tuple[Edit, Tensor]:
+    def read(
+        self, source: Tensor, noisy: Tensor, planes: Tensor, memory: MemoryState, film: Tensor, noise: Tensor
+    ) -> tuple[Edit, Tensor, Tensor]:
         """Denoise once.
 
         `source`, `noisy` [N, h, w, 192] cells of v; `planes` [N, h, w, PLANE_CHANNELS]; `memory` warped to this
-        frame; `film` [N, F] from `conditioned`. h and w must be multiples of 4. Returns the edit and the next state
-        [N, h/2, w/2, S] in [-1, 1], not yet quantised.
+        frame; `film` [N, F] from `conditioned`; `noise` [N, 1, 4h, 4w]. h and w must be multiples of 4. Returns the
+        edit, what the network said of the surfaces [N, h, w, WORDS], and the next state [N, h/2, w/2, S] in [-1, 1],
+        not yet quantised.
         """
         stem = self.stem_source(source) + self.stem_noisy(noisy) + self.stem_planes(planes)
-        return self.from_stem(stem, memory, film)
+        return self.from_stem(stem, memory, film, noise)
 
-    def from_stem(self, stem: Tensor, memory: MemoryState, film: Tensor) -> tuple[Edit, Tensor]:
-        """Everything behind the patch projection; `stem` [N, h, w, C0], the others as in `forward`."""
+    def forward(
+        self, source: Tensor, noisy: Tensor, planes: Tensor, memory: MemoryState, film: Tensor, noise: Tensor
+    ) -> tuple[Edit, Tensor]:
+        """As `read`: (edit, next state)."""
+        edit, _, state = self.read(source, noisy, planes, memory, film, noise)
+        return edit, state
+
+    def from_stem(
+        self, stem: Tensor, memory: MemoryState, film: Tensor, noise: Tensor
+    ) -> tuple[Edit, Tensor, Tensor]:
+        """Everything behind the patch projection; `stem` [N, h, w, C0], the others and what comes out as in `read`."""
+        style, film = film[:, -STYLE_NUMBERS:], film[:, :-STYLE_NUMBERS].to(stem.dtype)
         offset = 0
 
         def run(x: Tensor, stage: int) -> Tensor:
@@ -418,12 +436,9 @@ class MirageNet(nn.Module):
         full = run(full + depth_to_space(self.up1(half)), 4)
         c0 = self.tier.widths[0]
         out = rms_film(full, film[:, offset : offset + c0], film[:, offset + c0 : offset + 2 * c0])
-        offset += 2 * c0
-        n, h, w, _ = out.shape
-        # How much of each of the style's colour maps holds here, and what is to be changed about it.
-        mix = self.head_mix(out).view(n, h * w * BINS, MAPS)
-        mapped = torch.bmm(mix, film[:, offset:].view(n, MAPS, 12).to(mix.dtype)).view(n, h, w, BINS * 12)
-        return Edit(self.head_matrices(out) + mapped, self.head_detail(out)), state
+        words = self.head_words(out)
+        edit = Edit(*shade_reference(words, self.head_detail(out), self.head_matrices(out), noise, style))
+        return edit, words, state
 
     def parameter_count(self) -> int:
         """Return how many parameters the network has."""

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from itertools import accumulate, pairwise
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -27,7 +28,7 @@ from mirage_plugin.model.network import (
     pixels_to_cells,
 )
 
-__all__ = ["ParallelSampler", "levels", "lift_noise", "predict", "sample", "to_8_bits"]
+__all__ = ["ParallelSampler", "Prediction", "levels", "lift_noise", "predict", "sample", "to_8_bits"]
 
 
 def levels(steps: int) -> tuple[float, ...]:
@@ -50,6 +51,17 @@ def _renoise(answer: Tensor, noised: Tensor, k: float) -> Tensor:
     return (1 - k) * to_8_bits(answer) + k * noised
 
 
+class Prediction(NamedTuple):
+    """One step: `answer` y0 [N, 3, H, W] not clamped, its `edit`, the next `state`; and what led to it, `words`
+    [N, h, w, WORDS] of the surfaces and `weights` [N, BINS, H, W] of the guide."""
+
+    answer: Tensor
+    edit: Edit
+    state: Tensor
+    words: Tensor
+    weights: Tensor
+
+
 def predict(
     net: MirageNet,
     v: Tensor,
@@ -59,16 +71,18 @@ def predict(
     style: Tensor,
     k: Tensor,
     trust: Tensor,
-) -> tuple[Tensor, Edit, Tensor]:
+    noise: Tensor,
+) -> Prediction:
     """Predict y0 once.
 
     `v`, `noisy` [N, 3, H, W], sides multiples of 32; `planes` [N, h, w, PLANE_CHANNELS]; `style` [N, STYLE_SIZE];
-    `k`, `trust` [N]. Returns (y0 not clamped, its edit, the next state).
+    `k`, `trust` [N]; `noise` [N, 1, H/2, W/2].
     """  # fmt: skip
     condition = net.condition(style, k, trust)
     film = net.conditioned(condition, style)
-    edit, state = net(pixels_to_cells(v), pixels_to_cells(noisy), planes, memory, film)
-    return compose(v, edit, net.guide(v, condition)), edit, state
+    edit, words, state = net.read(pixels_to_cells(v), pixels_to_cells(noisy), planes, memory, film, noise)
+    weights = net.guide(v, condition)
+    return Prediction(compose(v, edit, weights), edit, state, words, weights)
 
 
 def sample(
@@ -87,10 +101,10 @@ def sample(
     does not depend on how many follow.
     """  # fmt: skip
     noised = v + SIGMA * lift_noise(noise)
-    answer, edit, state = predict(net, v, noised, planes, memory, style, torch.ones_like(trust), trust)
+    answer, edit, state, *_ = predict(net, v, noised, planes, memory, style, torch.ones_like(trust), trust, noise)
     for k in levels(steps)[1:]:
         noisy = _renoise(answer, noised, k)
-        answer, edit, _ = predict(net, v, noisy, planes, memory, style, torch.full_like(trust, k), trust)
+        answer, edit, *_ = predict(net, v, noisy, planes, memory, style, torch.full_like(trust, k), trust, noise)
     return answer.clamp(-1, 1), edit, state
 
 
@@ -100,6 +114,7 @@ class _Underway:
 
     step: int
     v: Tensor
+    noise: Tensor
     noised: Tensor
     noisy: Tensor
     planes: Tensor
@@ -142,7 +157,7 @@ class ParallelSampler:
         its last edit), None while there was none yet; and the state that the entering frame leaves.
         """
         noised = v + SIGMA * lift_noise(noise)
-        self._underway.append(_Underway(0, v, noised, noised, planes, memory, style, trust))
+        self._underway.append(_Underway(0, v, noise, noised, noised, planes, memory, style, trust))
         return self._advance()
 
     def flush(self) -> list[tuple[Tensor, Edit]]:
@@ -162,8 +177,9 @@ class ParallelSampler:
             torch.cat([frame.memory.state for frame in frames]), torch.cat([frame.memory.valid for frame in frames])
         )
         v, noisy, planes = (torch.cat([getattr(frame, name) for frame in frames]) for name in ("v", "noisy", "planes"))
-        style, trust = (torch.cat([getattr(frame, name) for frame in frames]) for name in ("style", "trust"))
-        every, edits, states = predict(self.net, v, noisy, planes, memory, style, level, trust)
+        names = ("style", "trust", "noise")
+        style, trust, noise = (torch.cat([getattr(frame, name) for frame in frames]) for name in names)
+        every, edits, states, *_ = predict(self.net, v, noisy, planes, memory, style, level, trust, noise)
         ends = accumulate(frame.v.shape[0] for frame in frames)
         rows = [slice(a, b) for a, b in pairwise([0, *ends])]
         done = None

@@ -28,6 +28,7 @@ __all__ = [
     "load_style",
     "parameter_names",
     "parameter_range",
+    "parameter_slice",
     "preset_names",
 ]
 
@@ -121,6 +122,11 @@ _DEFAULT = np.concatenate([np.array(p.default, np.float32) for p in PARAMETERS])
 def parameter_names() -> tuple[str, ...]:
     """Return the names of all parameters, in vector order."""
     return tuple(_BY_NAME)
+
+
+def parameter_slice(name: str) -> slice:
+    """Return where a parameter stands in the vector."""
+    return slice(_OFFSETS[name], _OFFSETS[name] + _BY_NAME[name].size)
 
 
 def parameter_range() -> tuple[np.ndarray[Any, np.dtype[np.float32]], np.ndarray[Any, np.dtype[np.float32]]]:

@@ -11,9 +11,9 @@ from torch.nn import functional
 
 from mirage_plugin.model.network import Planes
 from mirage_plugin.model.noise import advect_noise, fresh_noise
-from mirage_plugin.styles.parameters import Style
+from mirage_plugin.styles.parameters import Style, parameter_slice
 from mirage_plugin.train.worlds.gbuffer import GBuffer, Material
-from mirage_plugin.train.worlds.program import Look, as_shown, draw_source, random_look, restyle
+from mirage_plugin.train.worlds.program import Look, as_shown, draw_source, edges, random_look, restyle
 from mirage_plugin.train.worlds.styles import random_style, style_tensor
 from mirage_plugin.train.worlds.textures import choice
 
@@ -40,6 +40,8 @@ class Batch:
     has_mask: Tensor
     parameters: Tensor
     cut: Tensor
+    surface: Tensor | None = None
+    """float32 [T, N, SURFACE_PLANES, H/2, W/2] of `surface_planes`; None where nobody knows what the pictures show."""
 
     def planes(self, t: int) -> Planes:
         """The planes of frame t, all present; withheld ones are blanked on the cell grid by the caller."""
@@ -52,6 +54,29 @@ def engine_planes(g: GBuffer) -> tuple[Tensor, Tensor, Tensor]:
     thing = ((g.material == Material.CREATURE) | (g.ident >= 200)).float() * (1 - overlay)
     sky = (g.material == Material.SKY).float() * (1 - overlay)
     return g.depth, g.motion.float(), torch.cat([overlay, thing, sky], 1)
+
+
+SURFACE_PLANES = 15
+INK_WIDTH = parameter_slice("ink_width").start
+
+
+def surface_planes(g: GBuffer, style: Tensor) -> Tensor:
+    """What words about surfaces ought to say, of every second pixel: float32 [N, SURFACE_PLANES, H/2, W/2].
+
+    Material's number, sun, openness, lamp (3), which way up, facing, nearness `1 / (1 + metres / 4)`, elevation and
+    clouds of the sky, line (as wide as the style [N, VECTOR_SIZE] draws it), texture's line, shine, overlay.
+    """
+    edge, texture = edges(g, g.albedo.float())
+    wide = functional.max_pool2d(edge, 3, 1, 1)
+    shine = torch.maximum(edge, functional.avg_pool2d(wide, 3, 1, 1) * 0.7)
+    width = style[:, INK_WIDTH, None, None, None].float()
+    up = (g.height.float() / 100).clamp(0, 1).pow(0.6)
+    planes = (
+        g.material.float(), g.direct.float(), g.ambient.float(), g.lamp.float(), g.normal[:, 1:2].float(),
+        g.facing.float(), 1 / (1 + g.depth * 0.25), up, g.cloud.float(), torch.lerp(edge, wide, width), texture, shine,
+        g.hud[:, 3:].float(),
+    )  # fmt: skip
+    return torch.cat([plane[..., ::2, ::2] for plane in planes], 1)
 
 
 def clip_noise(g: GBuffer, seed: int) -> Tensor:
@@ -148,6 +173,7 @@ def draw_batch(
         every, styles, torch.cat(noise), looks, torch.tensor(smooth), grain
     )
     depth, motion, mask = engine_planes(every)
+    surface = surface_planes(every, style_tensor(styles)[0])
     visible = every.visible.float()
     has_depth, has_motion, has_mask = ((torch.rand(size, generator=rng) < 0.5).float() for _ in range(3))
     withheld = (has_motion == 0).repeat_interleave(frames)[:, None, None, None]
@@ -162,5 +188,5 @@ def draw_batch(
         source=by_time(source), truth=by_time(truth), noise=by_time(torch.cat(noise)), depth=by_time(depth),
         motion=by_time(motion), visible=by_time(visible), mask=by_time(mask), has_depth=has_depth,
         has_motion=has_motion, has_mask=has_mask, parameters=by_time(parameters),
-        cut=by_time(every.cut[:, 0, 0, 0]),
+        cut=by_time(every.cut[:, 0, 0, 0]), surface=by_time(surface),
     )  # fmt: skip

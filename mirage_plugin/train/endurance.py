@@ -619,10 +619,12 @@ class _AblatedPlay(Play):
         memory = self.ablation.recall(dequantise(self.stored), batch.motion[t][..., 8::16, 8::16], seen, known)
         noised, planes = self.ablation.start(v, self.noise), given_planes(batch, t)
         style, trust = self.net.style(batch.parameters[t]), torch.ones(self.n, device=v.device)
-        answer, edit, state = predict(self.net, v, noised, planes, memory, style, torch.ones_like(trust), trust)
+        answer, edit, state, *_ = predict(
+            self.net, v, noised, planes, memory, style, torch.ones_like(trust), trust, self.noise
+        )
         answer = answer.clamp(-1, 1)
         shown = batch.truth[t] if self.told else answer
-        state = self.ablation.write(self.net, (v, noised, planes, memory, style, trust), shown, state)
+        state = self.ablation.write(self.net, (v, noised, planes, memory, style, trust, self.noise), shown, state)
         return answer, quantise(state), mean_squares(edit, state, memory)
 
 

@@ -51,7 +51,9 @@ __all__ = [
     "rgb_alone",
 ]
 
-HEIGHT, WIDTH = 160, 224
+HEIGHT, WIDTH = 192, 352
+"""Whole frames, as the oracle LUT is defined on them: a window of one shows a surface or two, and a matrix of twelve
+numbers, fitted with the answer in hand, is as good as right there."""
 GAME_SIZE = (384, 224)
 GAME_STYLES = ("snow", "ink", "cel", "noir", "watercolour", "neon", "desert", "lava", "night")
 
@@ -274,7 +276,7 @@ def _scenes(
         number = EVALUATION_SEED + seed * 1_000_003 + i
         rng = torch.Generator().manual_seed(number)
         family = FAMILIES[i % len(FAMILIES)]
-        g = draw_clip(number, scale.frames, HEIGHT, WIDTH, family)
+        g = draw_clip(number, scale.frames, HEIGHT, WIDTH, family, whole=True)
         yield family, g, _unseen_styles(rng, scale), rng
 
 
@@ -310,7 +312,7 @@ def _picture_rows(net: MirageNet, seed: int, scale: Scale, out: Path, device: to
         encoder: ReferenceEncoder | None = load_reference()
     except WeightsError:
         encoder = None
-    before = draw_clip(EVALUATION_SEED + seed * 1_000_003 + 500_000, 1, HEIGHT, WIDTH)
+    before = draw_clip(EVALUATION_SEED + seed * 1_000_003 + 500_000, 1, HEIGHT, WIDTH, whole=True)
     with Progress(transient=True) as progress:
         total = scale.scenes * len(FAMILIES) + scale.game_clips
         task = progress.add_task("unseen scenes and styles", total=total)

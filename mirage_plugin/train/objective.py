@@ -14,13 +14,16 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from mirage_kernels.shade import BINS, KINDS, SURFACE
 from mirage_plugin.model.memory import MemoryState, warp_state
-from mirage_plugin.model.network import SIGMA, MirageNet, planes_to_cells
+from mirage_plugin.model.network import CELL, SIGMA, MirageNet, planes_to_cells
 from mirage_plugin.model.sampling import lift_noise, predict, to_8_bits
 from mirage_plugin.train.batch import Batch
 
-__all__ = ["ABLATED", "FULL", "Ablation", "clip_loss", "given_planes", "reconstruction_loss"]
+__all__ = ["ABLATED", "FULL", "Ablation", "clip_loss", "given_planes", "reconstruction_loss", "surface_loss"]
 
+SURFACE_SHARE = 0.3
+"""What the words about surfaces count beside the picture."""
 TOLD_LEVEL = 0.25
 """The noise level of a picture that a fed history is written from: the least that refined steps know."""
 
@@ -57,19 +60,20 @@ class Ablation:
         return warp_state(state, motion, seen * known[:, None, None, None].to(seen.dtype))
 
     def write(
-        self, net: MirageNet, frame: tuple[Tensor, Tensor, Tensor, MemoryState, Tensor, Tensor], shown: Tensor,
+        self, net: MirageNet, frame: tuple[Tensor, Tensor, Tensor, MemoryState, Tensor, Tensor, Tensor], shown: Tensor,
         written: Tensor,
     ) -> Tensor:  # fmt: skip
         """The state that a frame leaves [N, h/2, w/2, S].
 
-        `frame` is (v, noised, planes, memory, style, trust), `written` what its first step wrote; `shown` [N, 3, H, W]
-        the picture that a fed history is told of: the truth in training, the network's own answer at play.
+        `frame` is (v, noised, planes, memory, style, trust, noise), `written` what its first step wrote; `shown`
+        [N, 3, H, W] the picture that a fed history is told of: the truth in training, the network's own answer at play.
         """
         if self.own_history or not self.memory:
             return written
-        v, noised, planes, memory, style, trust = frame
+        v, noised, planes, memory, style, trust, noise = frame
         noisy = (1 - TOLD_LEVEL) * to_8_bits(shown) + TOLD_LEVEL * noised
-        return predict(net, v, noisy, planes, memory, style, torch.full_like(trust, TOLD_LEVEL), trust)[2]
+        level = torch.full_like(trust, TOLD_LEVEL)
+        return predict(net, v, noisy, planes, memory, style, level, trust, noise).state
 
 
 FULL = Ablation()
@@ -101,6 +105,52 @@ def reconstruction_loss(answer: Tensor, truth: Tensor) -> Tensor:
     region = functional.avg_pool2d(patch, 4, ceil_mode=True, count_include_pad=False)
     coarse = (patch.square() + 1e-4).sqrt().mean((1, 2, 3)) + 0.5 * (region.square() + 1e-4).sqrt().mean((1, 2, 3))
     return (value + 0.3 * gradient + coarse).log().mean()
+
+
+def surface_loss(words: Tensor, weights: Tensor, v: Tensor, surface: Tensor) -> Tensor:
+    """How far the words about surfaces are from what is there, for networks that train on worlds.
+
+    `words` [N, h, w, WORDS], `weights` [N, BINS, H, W] of the guide, `v` [N, 3, H, W], `surface`
+    [N, SURFACE_PLANES, H/2, W/2]. Material, lines and overlay are compared pixel by pixel, by likelihood, readings
+    interpolated and blended by the guide as the picture's transforms are: so the guide learns to tell surfaces apart
+    where they part. Colour, light and place of each reading are compared with the mean over what the guide gives it, by
+    distance; what only the sky or only solid things have counts only there.
+    """
+    n, h, w, _ = words.shape
+    words = words.float()
+    x = words[..., : BINS * SURFACE].view(n, h, w, BINS, SURFACE)
+    chosen = weights[..., ::2, ::2].float()
+
+    at_pixels = torch.cat([x[..., 3 : 3 + KINDS].softmax(-1), x[..., 22:26].sigmoid()], -1)
+    grid = at_pixels.flatten(3).permute(0, 3, 1, 2)
+    fine = functional.interpolate(grid, scale_factor=CELL // 2, mode="bilinear", align_corners=False)
+    fine = (fine.view(n, BINS, KINDS + 4, *fine.shape[2:]) * chosen[:, :, None]).sum(1).clamp(1e-4, 1 - 1e-4)
+    material = surface[:, :1].long()
+    total = -0.15 * fine.gather(1, material).log().mean()
+    lines = fine[:, KINDS:]
+    total = total + 0.4 * functional.binary_cross_entropy(lines, surface[:, 11:15].clamp(0, 1)) * lines.shape[1]
+
+    sky = (material == 0).float()
+    colour = (v[..., ::2, ::2].float() + 1) / 2
+    solid, air = surface[:, 1:8] * (1 - sky), surface[:, 9:11] * sky
+    solid = torch.cat([solid[:, :5], (solid[:, 5:6] + (1 - sky)) / 2, solid[:, 6:]], 1)
+    planes = torch.cat([sky, colour, solid, air, surface[:, 8:9]], 1)
+    chosen = chosen.detach()
+    share = functional.avg_pool2d(chosen, CELL // 2).permute(0, 2, 3, 1)
+    total = total - 0.1 * (share * words[..., BINS * SURFACE :].log_softmax(-1)).sum(-1).mean()
+    for b in range(BINS):
+        pooled = functional.avg_pool2d(planes * chosen[:, b : b + 1], CELL // 2).permute(0, 2, 3, 1)
+        y, mass, in_air = x[..., b, :], share[..., b : b + 1], pooled[..., :1]
+        # In the order of `planes`: (where it stands among the words, how many, what it counts, its scale, where).
+        at = 1
+        for first, count, worth, scale, where in (
+            (0, 3, 2.0, 1.0, mass), (12, 2, 2.0, 1.0, mass - in_air), (14, 3, 1.2, 1.5, mass - in_air),
+            (17, 2, 0.6, 1.0, mass - in_air), (20, 2, 0.4, 1.0, in_air), (19, 1, 2.0, 1.0, mass),
+        ):  # fmt: skip
+            said = y[..., first : first + count].sigmoid() * (scale * where)
+            total = total + worth * (said - pooled[..., at : at + count]).abs().sum(-1).mean()
+            at += count
+    return total
 
 
 def _corrupt(state: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -189,19 +239,20 @@ def clip_loss(
         memory = ablation.recall(state, motion, seen, known)
         style = net.style(batch.parameters[t])
         noised = ablation.start(v, noise)
-        answer, _, written = predict(
-            net, v, noised, planes, memory, style, torch.ones(n, device=device), trust
-        )
+        found = predict(net, v, noised, planes, memory, style, torch.ones(n, device=device), trust, noise)
+        answer, written = found.answer, found.state
         losses.append(reconstruction_loss(answer, truth))
+        if batch.surface is not None:
+            losses[-1] = losses[-1] + SURFACE_SHARE * surface_loss(found.words, found.weights, v, batch.surface[t])
         if float(torch.rand((), generator=rng)) < second_pass:
             k = torch.randint(1, 4, (n,), generator=rng).float().to(device) / 4
             own = to_8_bits(answer.detach())
             if float(torch.rand((), generator=rng)) < 0.25:
                 own = functional.avg_pool2d(own, 3, 1, 1, count_include_pad=False)
             mix = k[:, None, None, None]
-            refined, _, _ = predict(net, v, (1 - mix) * own + mix * noised, planes, memory, style, k, trust)
-            losses.append(reconstruction_loss(refined, truth))
-        written = ablation.write(net, (v, noised, planes, memory, style, trust), truth, written)
+            refined = predict(net, v, (1 - mix) * own + mix * noised, planes, memory, style, k, trust, noise)
+            losses.append(reconstruction_loss(refined.answer, truth))
+        written = ablation.write(net, (v, noised, planes, memory, style, trust, noise), truth, written)
         # Quantised as it is stored between frames; the gradient passes straight through.
         state = written + ((written * 127).round() / 127 - written).detach()
         if float(torch.rand((), generator=rng)) < 0.15:

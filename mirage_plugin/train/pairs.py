@@ -210,7 +210,7 @@ class PairFolder:
                 f"no clip in {self.path} has {frames} frames of at least {width}x{height}; the longest has "
                 f"{largest.frames} of {largest.width}x{largest.height}"
             )
-        columns: dict[str, list[Tensor]] = {name: [] for name in Batch.__dataclass_fields__}
+        columns: dict[str, list[Tensor]] = {name: [] for name in Batch.__dataclass_fields__ if name != "surface"}
         for _ in range(size):
             clip = fit[choice(rng, len(fit))]
             for name, value in _draw_piece(clip, rng, frames, height, width).items():

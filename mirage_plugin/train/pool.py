@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 
 from mirage_plugin.train.worlds.gbuffer import GBuffer
-from mirage_plugin.train.worlds.raycast import cast_clip, telling_window
+from mirage_plugin.train.worlds.raycast import Window, cast_clip, telling_window
 from mirage_plugin.train.worlds.scenes import draw_scene
 
 __all__ = ["ClipPool", "draw_clip"]
@@ -28,12 +28,13 @@ GROWING_STEPS = 2000
 
 
 def draw_clip(
-    seed: int, frames: int, height: int = HEIGHT, width: int = WIDTH, family: str | None = None
+    seed: int, frames: int, height: int = HEIGHT, width: int = WIDTH, family: str | None = None, *, whole: bool = False
 ) -> GBuffer:
-    """Draw one random clip: scene, camera path and window all follow from `seed`."""
+    """Draw one random clip, in a random window or `whole`: scene, camera path and window all follow from `seed`."""
     rng = torch.Generator().manual_seed(seed ^ 0x5DEECE66D)
     scene = draw_scene(seed, frames, family)
-    return cast_clip(scene, telling_window(scene, rng, height, width), seed)
+    window = Window(height, width, 0, 0, height, width) if whole else telling_window(scene, rng, height, width)
+    return cast_clip(scene, window, seed)
 
 
 def _fill(folder: Path, seed: int, frames: int, start: int, stride: int, ahead: int, wanted: object) -> None:

@@ -26,6 +26,7 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from mirage_plugin.config import TrainConfig
 from mirage_plugin.errors import DataError, DeviceError, OutputError
 from mirage_plugin.model.checkpoint import load_network, load_tensors, note_weights, save_network, save_tensors
+from mirage_plugin.model.core import best_dtype
 from mirage_plugin.model.network import TIERS, MirageNet
 from mirage_plugin.model.reference import ReferenceEncoder, reference_loss
 from mirage_plugin.train.batch import Batch, draw_batch
@@ -76,7 +77,7 @@ class Recipe:
 def _recipe(tier: str, device: torch.device) -> Recipe:
     if device.type == "cpu":
         stages = (Stage(0.7, 22, 1, 128, 160, 0.1), Stage(1.0, 6, 4, 128, 160, 0.3))
-        return Recipe(stages, 2e-3, 6, 500, 4, 1, 1)
+        return Recipe(stages, 2e-3, 6, 700, 6, 1, 1)
     batch = {"nano": 256, "small": 128, "base": 96}[tier]
     rate = {"nano": 3e-3, "small": 1.5e-3, "base": 1e-3}[tier]
     stages = (Stage(0.65, batch, 1, 128, 128, 0.15), Stage(1.0, batch // 4, 6, 128, 192, 0.35))
@@ -94,6 +95,7 @@ class Run:
         net = MirageNet(TIERS[config.tier])
         rng = torch.Generator().manual_seed(config.seed)
         net.style_encoder.standardise(style_tensor([random_style(rng) for _ in range(2048)])[1])
+        net.begin_training()
         self.net = net.to(device)
         self.average = deepcopy(self.net).eval().requires_grad_(False)
         self.reference = ReferenceEncoder().to(device)
@@ -200,7 +202,8 @@ class _Batches(IterableDataset[dict[str, Tensor]]):
                 batch = draw_batch(functools.partial(self.pictures.sample, step), rng, **sizes)
             else:
                 batch = self.pictures.draw_batch(rng, **sizes)
-            yield {name: getattr(batch, name) for name in Batch.__dataclass_fields__}
+            drawn = {name: getattr(batch, name) for name in Batch.__dataclass_fields__}
+            yield {name: value for name, value in drawn.items() if value is not None}
 
 
 def train(config: TrainConfig) -> None:
@@ -306,6 +309,7 @@ def _train_stage(
         prefetch_factor=2, multiprocessing_context="spawn", pin_memory=device.type == "cuda",
     )  # fmt: skip
     ablation = ABLATED[config.ablation] if config.ablation else FULL
+    half = best_dtype(device) == torch.bfloat16
     for drawn in loader:
         clock.start()
         if clock.part >= stage.until:
@@ -314,7 +318,7 @@ def _train_stage(
         rng = torch.Generator().manual_seed(config.seed * 7_919 + run.step)
         for group in run.optimizer.param_groups:
             group["lr"] = _learning_rate(run.recipe, run.step, clock.part)
-        with torch.autocast(device.type, torch.bfloat16):
+        with torch.autocast(device.type, torch.bfloat16, enabled=half):
             loss, carried = clip_loss(
                 run.net, batch, rng, second_pass=stage.second_pass, carried=carried, ablation=ablation
             )
@@ -356,8 +360,9 @@ def _train_stage(
 def _sheet(net: MirageNet, batch: Batch, path: Path) -> None:
     """Source, answer and truth of a batch's first frames, as a picture."""
     first = Batch(**{
-        k: (getattr(batch, k) if k.startswith("has_") else getattr(batch, k)[:1])
+        k: (value if value is None or k.startswith("has_") else value[:1])
         for k in Batch.__dataclass_fields__
+        for value in [getattr(batch, k)]
     })  # fmt: skip
     from mirage_plugin.train.evaluation import answer_clip
 
@@ -394,8 +399,6 @@ def _finish(config: TrainConfig, run: Run, folder: Path, console: Console) -> No
     if config.json:
         report = {"tier": config.tier, "step": run.step, "seconds": run.seconds, "losses": run.losses}
         config.json.write_text(json.dumps(report, indent=1), encoding="utf-8")
-    if config.ablation not in (None, "full"):
-        return  # bounds are learned by playing as the full network is played, which says nothing of these
     if config.ablation not in (None, "full"):
         return  # bounds are learned by playing as the full network is played, which says nothing of these
     # Last: what comes before is kept if this is interrupted, and without bounds the weights serve as well.

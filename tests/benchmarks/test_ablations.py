@@ -31,8 +31,9 @@ def net() -> MirageNet:
     """Nano that draws nonsense, which depends on everything it sees."""
     torch.manual_seed(0)
     made = MirageNet(TIERS["nano"])
+    made.begin_training()
     with torch.no_grad():
-        for layer in (made.head_matrices, made.head_mix, made.head_detail):
+        for layer in (made.head_matrices, made.head_words, made.head_detail):
             layer.weight.normal_(0, 0.02)
     return made.eval()
 

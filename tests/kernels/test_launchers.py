@@ -167,16 +167,20 @@ def test_what_else_is_refused() -> None:
     with pytest.raises(KernelError, match="at most 128"):
         kernels.warp_state(torch.zeros(1, 2, 2, 130), torch.zeros(1, 2, 2, 2), torch.zeros(1, 1, 2, 2))
     with pytest.raises(KernelError, match="h and w multiples of 4"):
-        kernels.forward(weights, x, x, x, x, [])
+        kernels.forward(weights, *[x] * 6)
     broken = kernels.random_parameters(kernels.SIZES["nano"])
     del broken["down1.weight"]
     with pytest.raises(KernelError, match=r"no 'down1\.weight'"):
         kernels.prepare(broken, torch.float32)
-    with pytest.raises(KernelError, match=r"takes \[12, 12\]"):
-        network().head(torch.zeros(3, 12))
-    good = (torch.zeros(1, 4, 4, 64), torch.zeros(1, 2, 2, 48), torch.ones(1, 2, 2, 1), torch.zeros(1, 9))
-    with pytest.raises(KernelError, match="0 heads for 1 frames"):
-        kernels.forward(network(), *good, [])
+    head, noise, style = torch.zeros(1, 4, 4, 348), torch.zeros(1, 1, 16, 16), torch.zeros(1, kernels.STYLE_NUMBERS)
+    with pytest.raises(KernelError, match=r"head has shape \[1, 4, 4, 240\]; it must be \[\*, \*, \*, 348\]"):
+        kernels.shade(edit, noise, style)
+    with pytest.raises(KernelError, match=r"noise has shape \[1, 1, 4, 4\]; it must be \[1, 1, 16, 16\]"):
+        kernels.shade(head, noise[..., :4, :4].contiguous(), style)
+    with pytest.raises(KernelError, match=r"style has shape \[1, 77\]; it must be \[1, 78\]"):
+        kernels.shade(head, noise, style[:, 1:].contiguous())
+    with pytest.raises(KernelError, match=r"style is torch\.float16; it must be torch\.float32"):
+        kernels.shade(head, noise, style.half())
 
 
 def calls() -> dict[str, Callable[[], Any]]:
@@ -191,7 +195,7 @@ def calls() -> dict[str, Callable[[], Any]]:
     cells, state = torch.randn(1, 4, 4, 192), torch.zeros(1, 4, 4, 48)
     features, valid = torch.randn(1, 4, 4, 96), torch.ones(1, 4, 4, 1)
     guide = list(weights.guide[:3])
-    # What tracing adds, `test_forward_can_be_exported` shows once and not eleven times.
+    # What tracing adds, `test_forward_can_be_exported` shows once and not for each.
     tests = ("test_schema", "test_autograd_registration", "test_faketensor")
     opcheck = functools.partial(torch.library.opcheck, test_utils=tests)
     none = (None,) * 5
@@ -207,6 +211,9 @@ def calls() -> dict[str, Callable[[], Any]]:
         "fresh_noise": lambda: opcheck(ops.fresh_noise.default, (seed, seed, 4, 4)),
         "advect_noise": lambda: opcheck(ops.advect_noise.default, (noise, moved, seen, seed, seed)),
         "solver_step": lambda: opcheck(ops.solver_step.default, (cells, cells, noise, torch.ones(1), 0.25)),
+        "shade": lambda: opcheck(
+            ops.shade.default, (torch.randn(1, 4, 4, 348), noise, torch.ones(1, kernels.STYLE_NUMBERS))
+        ),
         "drift_statistics": lambda: opcheck(ops.drift_statistics.default, (x, 4, 1.0)),
         "compose": lambda: opcheck(
             ops.compose.default,
@@ -235,17 +242,22 @@ def test_ops_keep_torch_s_rules(name: str) -> None:
 @pytest.mark.filterwarnings("default")
 def test_forward_can_be_exported() -> None:
     weights = network()
-    head = weights.head(torch.randn(kernels.MAPS, 12))
 
     class Served(torch.nn.Module):
-        def forward(self, stem: Tensor, state: Tensor, valid: Tensor, film: Tensor) -> tuple[Tensor, Tensor]:
-            return kernels.forward(weights, stem, state, valid, film, [head])
+        def forward(self, *given: Tensor) -> tuple[Tensor, Tensor]:
+            return kernels.forward(weights, *given)
 
     film = kernels.film_of(weights, torch.randn(1, kernels.SIZES["nano"].condition))
-    inputs = (torch.randn(1, 4, 4, 64), torch.zeros(1, 2, 2, 48), torch.ones(1, 2, 2, 1), film)
+    style, noise = torch.rand(1, kernels.STYLE_NUMBERS) + 0.5, torch.randn(1, 1, 16, 16)
+    inputs = (torch.randn(1, 4, 4, 64), torch.zeros(1, 2, 2, 48), torch.ones(1, 2, 2, 1), film, style, noise)
     exported = torch.export.export(Served(), inputs)
     called = {str(node.target) for node in exported.graph.nodes if "mirage" in str(node.target)}
-    assert {"mirage.block.default", "mirage.linear.default", "mirage.memory_read.default"} <= called
+    assert {
+        "mirage.block.default",
+        "mirage.linear.default",
+        "mirage.memory_read.default",
+        "mirage.shade.default",
+    } <= called
     for ours, theirs in zip(exported.module()(*inputs), Served()(*inputs), strict=True):
         assert torch.equal(ours, theirs)
 
@@ -260,7 +272,7 @@ def test_the_gpu_says_what_the_reference_says() -> None:
         stem, state = torch.randn(1, 8, 8, 64), torch.rand(1, 4, 4, 48) * 2 - 1
         args = (
             *(x.to("cuda", dtype) for x in (stem, state, torch.rand(1, 4, 4, 1))),
-            film, [packed.head(torch.randn(kernels.MAPS, 12).cuda())],
+            film, torch.rand(1, kernels.STYLE_NUMBERS).cuda() + 0.5, torch.randn(1, 1, 32, 32).cuda(),
         )  # fmt: skip
         kernels.use("reference")
         expected, _ = kernels.forward(packed, *args)

@@ -13,7 +13,6 @@ from mirage_plugin.model.memory import Memory, MemoryState, dequantise, quantise
 from mirage_plugin.model.network import (
     CODE_SIZE,
     SIGMA,
-    STYLE_SIZE,
     TIERS,
     Edit,
     Guide,
@@ -24,6 +23,7 @@ from mirage_plugin.model.network import (
     pixels_to_cells,
     planes_to_cells,
 )
+from mirage_plugin.styles.parameters import PARAMETERS, VECTOR_SIZE
 from tests.kernels.measure import assert_close, layout_of, random_frame
 
 EXACT = 2e-6
@@ -37,7 +37,7 @@ def draw() -> torch.Generator:
 @pytest.fixture(scope="module")
 def net() -> MirageNet:
     net = MirageNet(TIERS["nano"]).eval().requires_grad_(False)
-    for layer in (net.head_matrices, net.head_mix, net.head_detail):
+    for layer in (net.head_matrices, net.head_words, net.head_detail):
         layer.weight.normal_(0, 0.1)
         layer.bias.normal_(0, 0.1)
     return net
@@ -133,15 +133,20 @@ def test_forward_is_the_network(net: MirageNet, draw: torch.Generator) -> None:
     valid = torch.rand(2, 4, 2, 1, generator=draw)
     condition = torch.randn(2, net.tier.condition, generator=draw)
     film = kernels.film_of(weights, condition)
-    style = torch.randn(2, STYLE_SIZE, generator=draw)
-    heads = [weights.head(row.view(kernels.MAPS, 12)) for row in style[:, CODE_SIZE:]]
-    expected, expected_state = net.from_stem(stem, MemoryState(state, valid), net.conditioned(condition, style))
-    edit, written = kernels.forward(weights, stem, state, valid, film, heads, packed_state=False)
+    style, noise = (
+        net.style(torch.rand(2, VECTOR_SIZE, generator=draw) * 2 - 1),
+        torch.randn(2, 1, 32, 16, generator=draw),
+    )
+    natural = style[:, CODE_SIZE:].contiguous()
+    conditioned = net.conditioned(condition, style)
+    expected, words, expected_state = net.from_stem(stem, MemoryState(state, valid), conditioned, noise)
+    assert words.std() > 0.1
+    edit, written = kernels.forward(weights, stem, state, valid, film, natural, noise, packed_state=False)
     matrices, detail = kernels.split_edit(edit)
     assert_close(matrices, expected.matrices, EXACT, "matrices")
     assert_close(detail, expected.detail, EXACT, "detail")
     assert_close(written, expected_state, EXACT, "state")
-    _, stored = kernels.forward(weights, stem, state, valid, film, heads)
+    _, stored = kernels.forward(weights, stem, state, valid, film, natural, noise)
     # A value on the border of two steps may fall to either side.
     assert (stored.int() - quantise(expected_state).int()).abs().max() <= 1
 
@@ -178,6 +183,30 @@ def test_an_edit_and_its_parts(draw: torch.Generator) -> None:
     parts = torch.randn(1, 3, 5, 48, generator=draw), torch.randn(1, 3, 5, 192, generator=draw)
     for ours, theirs in zip(kernels.split_edit(kernels.pack_edit(*parts)), parts, strict=True):
         assert torch.equal(ours, theirs)
+
+
+def test_what_the_head_says_and_its_parts(draw: torch.Generator) -> None:
+    parts = [torch.randn(2, 3, 5, size, generator=draw) for size in (48, 192, kernels.WORDS)]
+    head = kernels.pack_head(*parts)
+    assert head.shape == (2, 3, 5, kernels.HEAD_CHANNELS)
+    for ours, theirs in zip(kernels.split_head(head), parts, strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def test_shade_is_its_reference(draw: torch.Generator) -> None:
+    parts = [torch.randn(2, 4, 8, size, generator=draw) for size in (48, 192, kernels.WORDS)]
+    noise = torch.randn(2, 1, 16, 32, generator=draw)
+    style = torch.rand(2, kernels.STYLE_NUMBERS, generator=draw) + 0.5
+    edit = kernels.shade(kernels.pack_head(*parts), noise, style)
+    matrices, detail, words = parts
+    expected = kernels.shade_reference(words, detail, matrices, noise, style)
+    for ours, theirs in zip(kernels.split_edit(edit), expected, strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def test_a_style_has_the_numbers_that_shade_reads() -> None:
+    assert kernels.STYLE_NUMBERS == sum(size for _, size in kernels.STYLE_LAYOUT) == VECTOR_SIZE
+    assert [name for name, _ in kernels.STYLE_LAYOUT] == [parameter.name for parameter in PARAMETERS]
 
 
 def test_memory_is_the_model_s(draw: torch.Generator) -> None:

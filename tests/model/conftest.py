@@ -18,8 +18,9 @@ def net() -> MirageNet:
     """Nano with heads that do something: what it draws is nonsense, but depends on everything it sees."""
     torch.manual_seed(0)
     made = MirageNet(TIERS["nano"])
+    made.begin_training()
     with torch.no_grad():
         made.head_matrices.weight.normal_(0, 0.02)
-        made.head_mix.weight.normal_(0, 0.02)
+        made.head_words.weight.normal_(0, 0.02)
         made.head_detail.weight.normal_(0, 0.02)
     return made.eval()

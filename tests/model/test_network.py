@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from mirage_plugin.model.chart import MAPS, chart, chart_maps
 from mirage_plugin.model.memory import MemoryState
 from mirage_plugin.model.network import (
     CODE_SIZE,
@@ -25,7 +23,7 @@ from mirage_plugin.model.network import (
 )
 from mirage_plugin.model.sampling import levels, sample
 from mirage_plugin.model.slicing import SliceMatrices
-from mirage_plugin.styles.parameters import VECTOR_SIZE, Style, load_style, preset_names
+from mirage_plugin.styles.parameters import VECTOR_SIZE, load_style, parameter_range
 
 
 def ask(net: MirageNet, v: Tensor, style: str = "ink", *, seed: int = 1, steps: int = 1, state: float = 0.0,
@@ -57,6 +55,13 @@ def test_an_untrained_network_returns_its_source(v: Tensor, steps: int) -> None:
     torch.manual_seed(1)
     untrained = MirageNet(TIERS["nano"]).eval()
     assert torch.equal(ask(untrained, v, steps=steps), v)
+
+
+def test_a_network_that_begins_to_train_paints(v: Tensor) -> None:
+    torch.manual_seed(1)
+    begun = MirageNet(TIERS["nano"]).eval()
+    begun.begin_training()
+    assert not torch.equal(ask(begun, v), v)
 
 
 def test_an_edit_of_zero_returns_the_source_at_any_resolution(v: Tensor) -> None:
@@ -142,17 +147,7 @@ def test_the_style_vector_has_unit_size(net: MirageNet) -> None:
     assert torch.allclose(style[:, :CODE_SIZE].square().mean(-1), torch.ones(5), atol=1e-3)
 
 
-def test_colour_maps_say_what_the_chart_says() -> None:
-    styles = [load_style(name) for name in preset_names()]
-    natural = torch.from_numpy(np.stack([style.values for style in styles]))
-    colours = chart(natural)
-    maps = chart_maps(colours).view(len(styles), MAPS, 3, 4)
-    plain = chart(torch.from_numpy(Style.make("plain", {}).values)[None])
-    # Snow lies on the ground: the ground's map makes a dark grey one white, the walls' does not.
-    snow = maps[preset_names().index("snow")]
-    grey = torch.tensor([-0.4, -0.4, -0.4, 1.0])
-    sunny_wall, sunny_ground = (grey[:3] + (snow[0] + snow[kind]) @ grey for kind in (1, 3))
-    assert float(sunny_ground.min()) > float(sunny_wall.max()) + 0.4
-    # One map for all surfaces says more of a style than no change at all, and a style like the source changes little.
-    assert maps[:, 0].abs().amax() < 4
-    assert chart_maps(plain).view(MAPS, 12)[0].abs().mean() < maps[:, 0].abs().mean()
+def test_behind_its_code_a_style_has_its_parameters_in_natural_units(net: MirageNet) -> None:
+    low, high = map(torch.from_numpy, parameter_range())
+    ends = net.style(torch.stack([-torch.ones(VECTOR_SIZE), torch.ones(VECTOR_SIZE)]))[:, CODE_SIZE:]
+    assert torch.allclose(ends, torch.stack([low, high]).float(), atol=1e-5)

@@ -45,8 +45,9 @@ def network(seed: int = 0) -> MirageNet:
     """A network that changes its source."""
     torch.manual_seed(seed)
     net = MirageNet(TIERS["nano"]).eval()
+    net.begin_training()
     with torch.no_grad():
-        for layer in (net.head_matrices, net.head_mix, net.head_detail):
+        for layer in (net.head_matrices, net.head_words, net.head_detail):
             layer.weight.normal_(0, 0.02)
     return net
 
@@ -94,7 +95,7 @@ def pair() -> Iterator[tuple[processor.Engine, CudaEngine, FrameKind]]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(processor, "load_network", lambda tier: network())
         patch.setattr(processor, "load_bounds", lambda tier: None)
-        patch.setattr(processor, "_best_dtype", lambda device: torch.float32)
+        patch.setattr(processor, "best_dtype", lambda device: torch.float32)
         patch.setattr(processor.Engine, "_measure", lambda self: None)
         yield processor.Engine(CONFIG), make(kind), kind
 

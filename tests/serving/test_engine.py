@@ -33,8 +33,9 @@ def network() -> MirageNet:
     """A network that changes its source, and remembers."""
     torch.manual_seed(0)
     net = MirageNet(TIERS["nano"]).eval()
+    net.begin_training()
     with torch.no_grad():
-        for layer in (net.head_matrices, net.head_mix, net.head_detail):
+        for layer in (net.head_matrices, net.head_words, net.head_detail):
             layer.weight.normal_(0, 0.02)
     return net
 
@@ -44,7 +45,7 @@ def engine(request: pytest.FixtureRequest) -> Iterator[Engine]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(processor, "load_network", lambda tier: network())
         patch.setattr(processor, "load_bounds", lambda tier: None)
-        patch.setattr(processor, "_best_dtype", lambda device: torch.float32)
+        patch.setattr(processor, "best_dtype", lambda device: torch.float32)
         patch.setattr(Engine, "_measure", lambda self: None)
         yield Engine(ServeConfig(device="cpu", tier="nano", compile=False, steps=request.param))
 

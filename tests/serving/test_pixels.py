@@ -27,6 +27,7 @@ from mirage_plugin.model.network import (
 )
 from mirage_plugin.model.noise import advect_noise, fresh_noise
 from mirage_plugin.model.sampling import lift_noise
+from mirage_plugin.styles.parameters import VECTOR_SIZE, parameter_slice
 
 
 def rng(seed: int = 0) -> np.random.Generator:
@@ -36,8 +37,9 @@ def rng(seed: int = 0) -> np.random.Generator:
 def random_net(seed: int = 0) -> MirageNet:
     torch.manual_seed(seed)
     net = MirageNet(TIERS["nano"]).eval()
+    net.begin_training()
     with torch.no_grad():
-        for layer in (net.head_matrices, net.head_mix, net.head_detail):
+        for layer in (net.head_matrices, net.head_words, net.head_detail):
             layer.weight.normal_(0, 0.05)
     return net
 
@@ -171,16 +173,18 @@ def test_the_folded_core_is_the_network() -> None:
     planes = torch.rand(1, h, w, 24)
     stored = quantise(torch.rand(1, h // 2, w // 2, 48) * 2 - 1)
     motion, seen = torch.randn(1, 2, h // 2, w // 2) * 9, torch.rand(1, 1, h // 2, w // 2)
-    code = torch.nn.functional.normalize(torch.randn(1, CODE_SIZE), dim=-1) * CODE_SIZE**0.5
-    style = torch.cat([code, torch.randn(1, STYLE_SIZE - CODE_SIZE)], 1)
     with torch.inference_mode():
+        style = net.style(torch.rand(1, VECTOR_SIZE) * 2 - 1)
+        for steps in ("bands", "posterize"):  # at the edges of whose steps the last bit decides
+            style[:, CODE_SIZE:][:, parameter_slice(steps)] = 0
         film, _ = core.film(style, 1.0, 1.0)
         given = CoreInput(torch.from_numpy(cells), noise_to_cells(noise), planes, stored, motion, seen, film)
         out = core(given)
         condition = net.condition(style, torch.ones(1), torch.ones(1))
         film_of = functools.partial(net.conditioned, style=style)
         noisy = v_cells + SIGMA * pixels_to_cells(lift_noise(noise).expand(1, 3, h * 8, w * 8))
-        edit, state = net(v_cells, noisy, planes, warp_state(dequantise(stored), motion, seen), film_of(condition))
+        memory = warp_state(dequantise(stored), motion, seen)
+        edit, state = net(v_cells, noisy, planes, memory, film_of(condition), noise)
         torch.testing.assert_close(out.edit.matrices, edit.matrices, atol=2e-4, rtol=1e-4)
         torch.testing.assert_close(out.edit.detail, edit.detail, atol=2e-4, rtol=1e-4)
         assert (out.stored.int() - quantise(state).int()).abs().max() <= 1
@@ -188,6 +192,6 @@ def test_the_folded_core_is_the_network() -> None:
         refined = core.refine(given, answer, torch.tensor(0.5))
         half = net.condition(style, torch.ones(1), torch.ones(1))
         mixed = 0.5 * (answer.float() * (2 / 255) - 1) + 0.5 * noisy
-        expected, _ = net(v_cells, mixed, planes, warp_state(dequantise(stored), motion, seen), film_of(half))
+        expected, _ = net(v_cells, mixed, planes, memory, film_of(half), noise)
         torch.testing.assert_close(refined.edit.detail, expected.detail, atol=2e-4, rtol=1e-4)
     assert torch.isfinite(out.health).all()

@@ -20,6 +20,6 @@ def net() -> MirageNet:
     made = MirageNet(TIERS["nano"])
     with torch.no_grad():
         made.head_matrices.weight.normal_(0, 0.02)
-        made.head_mix.weight.normal_(0, 0.02)
+        made.head_words.weight.normal_(0, 0.02)
         made.head_detail.weight.normal_(0, 0.02)
     return made.eval()

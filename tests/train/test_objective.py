@@ -9,10 +9,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from mirage_kernels.shade import BINS, KINDS, SURFACE
 from mirage_plugin.model.network import MirageNet
 from mirage_plugin.train import objective
 from mirage_plugin.train.batch import Batch, draw_batch
-from mirage_plugin.train.objective import ABLATED, FULL, Ablation, clip_loss, reconstruction_loss
+from mirage_plugin.train.objective import ABLATED, FULL, Ablation, clip_loss, reconstruction_loss, surface_loss
 from mirage_plugin.train.pool import draw_clip
 
 
@@ -136,3 +137,50 @@ def test_the_loss_prefers_sharp_to_blurred() -> None:
     dimmed = truth * 0.7
     assert float(reconstruction_loss(truth, truth)) < float(reconstruction_loss(dimmed, truth))
     assert float(reconstruction_loss(dimmed, truth)) < float(reconstruction_loss(blurred, truth))
+
+
+def spoken(batch: Batch, t: int) -> tuple[Tensor, Tensor]:
+    """The words that say what is there, alike in every reading, and a guide that gives every reading as much."""
+    surface, v = batch.surface, (batch.source[t] + 1) / 2
+    assert surface is not None
+    known = surface[t]
+    kinds = torch.nn.functional.one_hot(known[:, 0].long(), KINDS).permute(0, 3, 1, 2).float()
+
+    def cells(plane: Tensor, size: int) -> Tensor:
+        return torch.nn.functional.avg_pool2d(plane, size).permute(0, 2, 3, 1)
+
+    def among(plane: Tensor, where: Tensor) -> Tensor:
+        return cells(plane * where, 4) / cells(where, 4).clamp_min(1e-3)
+
+    sky = kinds[:, :1]
+    numbers = [
+        cells(v[..., ::2, ::2], 4), among(known[:, 1:3], 1 - sky), among(known[:, 3:6], 1 - sky) / 1.5,
+        (among(known[:, 6:7], 1 - sky) + 1) / 2, among(known[:, 7:8], 1 - sky), cells(known[:, 8:9], 4),
+        among(known[:, 9:11], sky), cells(known[:, 11:15], 4),
+    ]  # fmt: skip
+    squashed = torch.cat(numbers, -1).clamp(1e-4, 1 - 1e-4).logit()
+    reading = torch.cat([squashed[..., :3], cells(kinds, 4).clamp_min(1e-4).log(), squashed[..., 3:]], -1)
+    words = torch.cat([reading.repeat(1, 1, 1, BINS), torch.zeros(*reading.shape[:3], BINS)], -1)
+    n, _, height, width = v.shape
+    return words, torch.full((n, BINS, height, width), 1 / BINS)
+
+
+def test_words_that_say_what_is_there_cost_least(batch: Batch) -> None:
+    assert batch.surface is not None
+    words, weights = spoken(batch, 1)
+    known = (weights, batch.source[1], batch.surface[1])
+    least = surface_loss(words, *known)
+    for first in range(SURFACE):
+        if first in range(3, 3 + KINDS):
+            continue
+        for step in (-0.7, 0.7):
+            other = words.clone()
+            other[..., : BINS * SURFACE].unflatten(-1, (BINS, SURFACE))[..., first] += step
+            assert surface_loss(other, *known) >= least - 1e-3, first  # squashing ends short of 0 and 1
+    other = words.clone()
+    other[..., : BINS * SURFACE].unflatten(-1, (BINS, SURFACE))[..., 3 : 3 + KINDS] = 0
+    assert surface_loss(other, *known) > least + 0.05
+
+
+def test_pairs_without_worlds_are_learned_from_by_the_picture_alone(net: MirageNet, batch: Batch) -> None:
+    assert bool(clip_loss(net, replace(batch, surface=None), torch.Generator().manual_seed(4))[0].isfinite())

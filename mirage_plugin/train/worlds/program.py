@@ -18,7 +18,7 @@ from mirage_plugin.styles.parameters import PARAMETERS
 from mirage_plugin.train.worlds.gbuffer import GBuffer, Material
 from mirage_plugin.train.worlds.textures import choice, uniform
 
-__all__ = ["Look", "as_shown", "draw_source", "plain_light", "random_look", "restyle"]
+__all__ = ["Look", "as_shown", "draw_source", "edges", "plain_light", "random_look", "restyle"]
 
 _LUMA = (0.2126, 0.7152, 0.0722)
 _PLAIN = {p.name: p.default[0] for p in PARAMETERS if p.size == 1}
@@ -30,7 +30,7 @@ def luma(rgb: Tensor) -> Tensor:
     return (rgb * weights).sum(1, keepdim=True)
 
 
-def _edges(g: GBuffer, texture: Tensor) -> tuple[Tensor, Tensor]:
+def edges(g: GBuffer, texture: Tensor) -> tuple[Tensor, Tensor]:
     """Outlines of shapes, and of their textures: two float32 [N, 1, H, W] in [0, 1].
 
     Depth is compared through 1/z, which is affine on the screen for a plane: its Laplacian is zero on every
@@ -166,7 +166,7 @@ def restyle(g: GBuffer, style: Tensor, noise: Tensor, source: Tensor) -> Tensor:
     fine = functional.interpolate(noise, size=size, mode="nearest")
     pooled = functional.avg_pool2d(functional.pad(noise, (2, 2, 2, 2), mode="replicate"), 5, 1) * 5.0
     pooled = functional.interpolate(pooled, size=size, mode="bilinear", align_corners=False)
-    edge, texture_edge = _edges(g, torch.lerp(albedo, flat, p["flatten"].detach() * 0.3))
+    edge, texture_edge = edges(g, torch.lerp(albedo, flat, p["flatten"].detach() * 0.3))
     rgb = rgb * (1 + 0.13 * p["wash"] * pooled)
     rgb = rgb * (1 - 0.35 * p["wash"] * edge * (1 - p["ink"]))
 
@@ -305,7 +305,7 @@ def draw_source(g: GBuffer, looks: list[Look], grain: Tensor) -> tuple[Tensor, T
     rgb = torch.lerp(rgb, column("sky_horizon"), torch.where(sky, torch.zeros_like(haze), haze))
     outline = column("outline")
     if bool((outline > 0).any()):
-        rgb = rgb * (1 - _edges(g, albedo)[0] * outline)
+        rgb = rgb * (1 - edges(g, albedo)[0] * outline)
     rgb = _post(rgb, column("exposure"), column("contrast"), column("saturation"), column("temperature"))
     out = rgb.clone()
     for size in {look.pixels for look in looks if look.pixels > 1}:

@@ -169,6 +169,9 @@ def test_empty_batches(draw: torch.Generator) -> None:
     none = torch.empty(0, dtype=torch.int64)
     actual, _ = both(lambda: kernels.fresh_noise(none, none, 4, 4))
     assert actual.shape == (0, 1, 4, 4)
+    nothing = torch.empty(0, 4, 4, kernels.HEAD_CHANNELS), torch.empty(0, 1, 16, 16)
+    actual, _ = both(lambda: kernels.shade(*nothing, torch.empty(0, kernels.STYLE_NUMBERS)))
+    assert actual.shape == (0, 4, 4, 240)
     actual, _ = both(lambda: kernels.drift_statistics(torch.empty(0, 4, 8), 2))
     assert actual.shape == (0, 2, 6)
 
@@ -182,7 +185,7 @@ def test_empty_batches(draw: torch.Generator) -> None:
 def test_linear(mode: Mode, dtype: torch.dtype, draw: torch.Generator) -> None:
     fp8 = dtype == torch.float8_e4m3fn
     compute = torch.float16 if fp8 else dtype
-    k, out = {"plain": (96, 160), "down": (64, 96), "up": (96, 256), "head": (64, 240)}[mode]
+    k, out = {"plain": (96, 160), "down": (64, 96), "up": (96, 256), "head": (64, 348)}[mode]
     inputs = 4 * k if mode == "down" else k
     layer = torch.randn(out, inputs, generator=draw) * 0.2, torch.randn(out, generator=draw)
     weights = kernels.pack_linear(*layer, compute, fp8=fp8)
@@ -192,6 +195,66 @@ def test_linear(mode: Mode, dtype: torch.dtype, draw: torch.Generator) -> None:
         skip = torch.randn(n, 2 * h, 2 * w, out // 4, generator=draw).to(compute) if mode == "up" else None
         actual, expected = both(lambda x=x, f=film, s=skip: kernels.linear(x, weights, mode, film=f, skip=s))
         assert_close(actual, expected, TOLERANCE[dtype], f"linear {mode} {dtype}")
+
+
+# --- shade
+# ----------------------------------------------------------------------------------------------------
+
+
+def styles(n: int, draw: torch.Generator, **fixed: float) -> Tensor:
+    """Styles of any numbers, no two alike: [n, STYLE_NUMBERS] in [0, 1] but for what is counted or may be negative."""
+    out = torch.rand(n, kernels.STYLE_NUMBERS, generator=draw)
+    names = [name for name, size in kernels.STYLE_LAYOUT for _ in range(size)]
+    out[:, names.index("band_count")] = torch.randint(2, 7, (n,), generator=draw).float()
+    for name in ("exposure", "temperature"):
+        out[:, names.index(name)] -= 0.5
+    for name in ("contrast", "saturation"):
+        out[:, names.index(name)] += 0.5
+    for name, value in fixed.items():
+        out[:, names.index(name)] = value
+    return out
+
+
+def assert_shaded(actual: Tensor, expected: Tensor, dtype: torch.dtype, what: str) -> None:
+    """All but one reading in a thousand: where a band or a step of colour ends, a rounding decides."""
+    assert actual.dtype == expected.dtype == dtype
+    assert torch.equal(actual.isnan(), expected.isnan())
+    actual, expected = actual.float().nan_to_num(), expected.float().nan_to_num()
+    apart = (actual - expected).abs() / (1 + expected.abs())
+    bound = 10 * TOLERANCE[dtype] if dtype == torch.float32 else TOLERANCE[dtype]
+    print(
+        f"{what:40} median {apart.median():.1e} greatest {apart.max():.1e} beyond {(apart > bound).float().mean():.1e}"
+    )
+    assert (apart > bound).float().mean() < 1e-3
+
+
+@pytest.mark.parametrize("dtype", HALVES)
+@pytest.mark.parametrize(("n", "h", "w"), [(1, 4, 4), (2, 4, 12), (2, 8, 4), (1, 12, 20)])
+def test_shade(n: int, h: int, w: int, dtype: torch.dtype, draw: torch.Generator) -> None:
+    head = (torch.randn(n, h, w, kernels.HEAD_CHANNELS, generator=draw) * 2).to(dtype)
+    noise = torch.randn(n, 1, 4 * h, 4 * w, generator=draw)
+    # Everything that a style can be at once; what hides nothing, so that each stage shows; and no marks but grain.
+    clear = {"posterize": 0.0, "pixels": 0.0, "bands": 0.0, "fog": 0.0, "tone": 0.0}
+    for fixed in ({}, clear, {"hatch": 0.0, "wash": 0.0}):
+        style = styles(n, draw, **fixed)
+        actual, expected = both(lambda s=style: kernels.shade(head, noise, s))
+        assert_shaded(actual, expected, dtype, f"shade {n}x{h}x{w} {dtype}")
+
+
+# Numpy says of the greatest of four NaN that there is none, and gives NaN, which is right.
+@pytest.mark.filterwarnings("ignore:All-NaN slice:RuntimeWarning")
+def test_shade_of_extremes(draw: torch.Generator) -> None:
+    """Words of any size give numbers; what is NaN stays NaN, in its own cell."""
+    head = torch.randn(1, 4, 8, kernels.HEAD_CHANNELS, generator=draw)
+    head[0, 0, :, 240:] *= 1e4
+    head[0, 1, :4, 240:] = 0.0
+    head[0, 2, 3] = torch.nan
+    noise, style = torch.randn(1, 1, 16, 32, generator=draw), styles(1, draw)
+    actual, expected = both(lambda: kernels.shade(head, noise, style))
+    assert_shaded(actual, expected, torch.float32, "shade of extremes")
+    odd = actual.isnan()
+    assert odd[0, 2, 3].all()
+    assert odd.sum() == 240
 
 
 # --- memory
@@ -345,15 +408,13 @@ def test_forward_gives_the_same_on_both_sides(draw: torch.Generator) -> None:
     dtype = torch.float16
     sizes = kernels.NetworkSizes((64, 64, 64), (1, 1, 1, 1, 1), 16, 32)
     weights = kernels.prepare(kernels.random_parameters(sizes), dtype)
-    stem = torch.randn(1, 4, 8, 64, generator=draw).to(dtype)
-    state = (torch.rand(1, 2, 4, 16, generator=draw) * 2 - 1).to(dtype)
-    valid = torch.rand(1, 2, 4, 1, generator=draw).to(dtype)
-    film = kernels.film_of(weights, torch.randn(1, 32, generator=draw))
-    heads = [weights.head(torch.randn(kernels.MAPS, 12, generator=draw))]
-    actual, expected = both(
-        lambda: torch.cat(
-            [part.flatten() for part in kernels.forward(weights, stem, state, valid, film, heads, packed_state=False)]
-        )
-    )
+    stem = torch.randn(2, 4, 8, 64, generator=draw).to(dtype)
+    state = (torch.rand(2, 2, 4, 16, generator=draw) * 2 - 1).to(dtype)
+    valid = torch.rand(2, 2, 4, 1, generator=draw).to(dtype)
+    film = kernels.film_of(weights, torch.randn(2, 32, generator=draw))
+    # Without steps of colour, whose edges half floats would put elsewhere.
+    style, noise = styles(2, draw, bands=0.0, posterize=0.0), torch.randn(2, 1, 16, 32, generator=draw)
+    given = (weights, stem, state, valid, film, style, noise)
+    actual, expected = both(lambda: torch.cat([part.flatten() for part in kernels.forward(*given, packed_state=False)]))
     # Nine layers one after the other: their roundings add up.
     assert_close(actual, expected, 3 * TOLERANCE[dtype], "forward")
