@@ -206,12 +206,24 @@ def cases(size: tuple[int, int], device: torch.device) -> Iterator[Case]:
         names = [name for name, size in kernels.STYLE_LAYOUT for _ in range(size)]
         style[:, [names.index("bands"), names.index("posterize")]] = 0.0
         head = normal(1, h, w, kernels.HEAD_CHANNELS, dtype=DTYPES[dtype])
-        return head, normal(1, 1, 4 * h, 4 * w), style
+        return head, normal(1, 1, 4 * h, 4 * w), normal(1, 1, 4 * h, 4 * w).clamp(0, 1), style
 
     yield Case(
         "shade", lambda i: kernels.shade(*i), shade_inputs, ("bf16", "fp16", "fp32"),
-        copied_bytes=cells * (2.0 * (kernels.HEAD_CHANNELS + 240) + 64),
-        vector_flops=cells * (4 * 700.0 + 192 * 15 + 16 * 30),
+        copied_bytes=cells * (2.0 * (kernels.HEAD_CHANNELS + 240) + 128),
+        vector_flops=cells * (4 * 700.0 + 192 * 20 + 16 * 40),
+    )  # fmt: skip
+
+    def near_inputs(_: str, seed: int) -> Any:
+        # Surfaces that tilt, turn and part: of depths without order every value would be a line.
+        normal = draw(seed)
+        steps = normal(1, 1, 4 * h, 4 * w)
+        metres = 20.0 + 0.02 * steps.cumsum(-1) + 15.0 * (steps > 2.5).cumsum(-1).remainder(2)
+        return 1.0 / (1.0 + metres.clamp_min(0.1) * 0.25), torch.ones(1, device=device)
+
+    yield Case(
+        "depth_lines", lambda i: kernels.depth_lines(*i), near_inputs, ("fp32",),
+        copied_bytes=8.0 * 16 * cells, vector_flops=40.0 * 16 * cells,
     )  # fmt: skip
 
     def memory_inputs(dtype: str, seed: int) -> Any:
@@ -422,9 +434,9 @@ def _speed(
     return Speed(case.name, size, dtype, ours, eager, squeezed, floor, share)
 
 
-def _shade_parts(head: Tensor, noise: Tensor, style: Tensor) -> tuple[Tensor, ...]:
+def _shade_parts(head: Tensor, noise: Tensor, lines: Tensor, style: Tensor) -> tuple[Tensor, ...]:
     matrices, detail, words = kernels.split_head(head)
-    return words, detail, matrices, noise, style
+    return words, detail, matrices, noise, lines, style
 
 
 _REFERENCES = {
@@ -434,6 +446,7 @@ _REFERENCES = {
     "linear head": lambda i: kernels.linear_reference(i[0], *i[1], "head", i[2], i[3]),
     "warp_state": lambda i: kernels.warp_state_reference(*i)[0],
     "shade": lambda i: kernels.shade_reference(*_shade_parts(*i)),
+    "depth_lines": lambda i: kernels.depth_lines_reference(*i),
     "memory_read": lambda i: kernels.memory_read_reference(*i),
     "memory_write": lambda i: kernels.memory_write_reference(*i, False),
     "solver_step": lambda i: kernels.solver_step_reference(*i),

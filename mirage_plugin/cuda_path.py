@@ -83,6 +83,11 @@ class Work:
         # Half the working frame's entries, its edge repeated up to the grid's.
         self.half_y = (torch.arange(4 * h, device=device) * 2).clamp_max((self.rows - 1) // 2 * 2)
         self.half_x = (torch.arange(4 * w, device=device) * 2).clamp_max((self.columns - 1) // 2 * 2)
+        # And depth's, at the very pixels where `pixels` reads it.
+        self.depth_y = (torch.arange(4 * h, device=device) * 2).clamp_max(self.rows - 1)[:, None]
+        self.depth_x = (torch.arange(4 * w, device=device) * 2).clamp_max(self.columns - 1)
+        self.given = torch.ones(1, device=device)
+        self.no_lines = torch.full((1, 1, 4 * h, 4 * w), -1.0, device=device)
         self.net, self.compose, self.carry, self.late = self._net, self._compose, self._carry, self._late
         self._planes: dict[str, Tensor | None] = {"depth": None, "motion": None, "mask": None}
 
@@ -134,20 +139,30 @@ class Work:
             self.motion16.copy_(self.motion2[:, :, 4::8, 4::8])
         self.noise.copy_(kernels.advect_noise(self.noise, self.motion2, self.seen2, path.seed, path.number))
 
+    def _lines(self) -> Tensor:
+        """Where depth has shapes end and turn; a field of -1 without depth."""
+        depth = self._planes["depth"]
+        if depth is None:
+            return self.no_lines
+        metres = depth[:, :, self.depth_y, self.depth_x]
+        near = torch.nan_to_num(1.0 / (1.0 + metres.clamp_min(0) * 0.25), nan=0.0)
+        return kernels.depth_lines(near, self.given)
+
     def _net(self) -> None:
         path, weights = self.path, self.path.weights
         self._place()
+        lines = self._lines()
         layout, stem_weights = path.kind.layout, weights.stem(path.kind.layout)
         given: dict[str, Any] = {"rows": self.rows, "columns": self.columns, "noise": self.noise, **self._planes}
         stem = kernels.pixels(path.frame, layout, stem_weights, **given)
         state, valid = kernels.warp_state(self.stored, self.motion16, self.seen16, stem.dtype)
-        edit, stored = kernels.forward(weights.network, stem, state, valid, path.film[:1], path.style, self.noise)
+        marks = path.style, self.noise, lines
+        edit, stored = kernels.forward(weights.network, stem, state, valid, path.film[:1], *marks)
         first = edit
         for step in range(1, len(weights.levels)):
             answer = self._answer(edit, path.bias[step - 1 : step])
             stem = kernels.pixels(path.frame, layout, stem_weights, answer=answer, k=self.k[step], **given)
-            film = path.film[step : step + 1]
-            edit, _ = kernels.forward(weights.network, stem, state, valid, film, path.style, self.noise)
+            edit, _ = kernels.forward(weights.network, stem, state, valid, path.film[step : step + 1], *marks)
         # Kept by name, so that no later capture is given its memory; only the memory's copy has to stay in place.
         self.edit = edit
         self.stored.copy_(stored)

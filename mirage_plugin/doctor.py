@@ -212,7 +212,7 @@ def _check_processor() -> Check:
     found = f"{cores} core{'s' * (cores > 1)}, {', '.join(fast) or 'no AVX2'}"
     if not facts["bf16"]:
         # Nothing mends a processor: say what it means instead.
-        found += " (no bf16 arithmetic: the CPU path computes in fp32)"
+        found += " (no bf16 arithmetic: the CPU path computes in 16-bit integers and fp32)"
     return Check("processor", "ok", found, facts=facts)
 
 

@@ -9,6 +9,7 @@ imported here: what the network is, `mirage_plugin.model` says, and a test holds
 `block`           depthwise 5x5, RMSNorm, FiLM, expand, SiLU, project, gated residual
 `linear`          products with what stands around them: down, up with skip, head; bf16, fp16, fp8
 `shade`           what the head says of surfaces, painted in the style: the edit
+`depth_lines`     where shapes end and turn: the lines that `shade` draws
 `warp_state`      motion warp and unpacking of the memory
 `memory_read`     the trust gate
 `memory_write`    the gated update and packing
@@ -62,6 +63,8 @@ from mirage_kernels.shade import (
     STYLE_LAYOUT,
     STYLE_NUMBERS,
     WORDS,
+    depth_lines,
+    depth_lines_reference,
     pack_head,
     shade,
     shade_reference,
@@ -97,6 +100,8 @@ __all__ = [
     "block_reference",
     "compose",
     "compose_reference",
+    "depth_lines",
+    "depth_lines_reference",
     "drift_statistics",
     "drift_statistics_reference",
     "film_of",

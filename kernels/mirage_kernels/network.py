@@ -5,11 +5,12 @@ the same calls on both sides of the switch. For a whole frame see `docs/KERNELS.
 
     stem  = pixels(frames, layout, weights.stem(layout, sigma), noise=..., depth=..., motion=..., mask=...)
     state, valid = warp_state(last_state, motion16, visible16, stem.dtype)
-    edit, last_state = forward(weights, stem, state, valid, film, style, noise)
+    edit, last_state = forward(weights, stem, state, valid, film, style, noise, lines)
     compose(frames, layout, edit, weights.guide, guide_bias(weights, condition), strength, out=...)
 
 with `film = film_of(weights, condition)` made once per condition, not per frame: its weights are 21 MB in base; and
-`style` the parameters of each frame's style in natural units, which `shade` paints by.
+`style` the parameters of each frame's style in natural units, which `shade` paints by; and `lines` what `depth_lines`
+makes of the depth that `pixels` reads.
 """
 
 from __future__ import annotations
@@ -170,6 +171,7 @@ def forward(
     film: Tensor,
     style: Tensor,
     noise: Tensor,
+    lines: Tensor,
     *,
     packed_state: bool = True,
 ) -> tuple[Tensor, Tensor]:
@@ -177,8 +179,8 @@ def forward(
 
     `stem` [N, h, w, C0] in the compute dtype, h and w multiples of 4; `state` and `valid` as `warp_state`
     made them, in the same dtype; `film` fp32 [N, F] from `film_of`; `style` fp32 [N, STYLE_NUMBERS], each frame's in
-    natural units; `noise` fp32 [N, 1, 4h, 4w], the noise field. The next state is int8 for storage, or in the compute
-    dtype where not `packed_state`.
+    natural units; `noise` fp32 [N, 1, 4h, 4w], the noise field; `lines` fp32 [N, 1, 4h, 4w] of `depth_lines`, -1
+    without depth. The next state is int8 for storage, or in the compute dtype where not `packed_state`.
     """
     require(
         stem.dim() == 4 and stem.shape[1] % 4 == 0 and stem.shape[2] % 4 == 0,
@@ -200,7 +202,7 @@ def forward(
     half = run(linear(deep, weights.up2, "up", skip=half), 3)
     written = memory_write(half, state, valid, weights.memory, packed=packed_state)
     full = run(linear(half, weights.up1, "up", skip=full), 4)
-    return shade(linear(full, weights.head, "head", film=film[:, offset:]), noise, style), written
+    return shade(linear(full, weights.head, "head", film=film[:, offset:]), noise, lines, style), written
 
 
 def random_parameters(sizes: NetworkSizes, device: torch.device | str = "cpu", seed: int = 0) -> dict[str, Tensor]:

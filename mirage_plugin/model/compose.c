@@ -15,7 +15,7 @@ typedef int32_t i8 __attribute__((vector_size(32), aligned(4)));
 typedef uint32_t u8 __attribute__((vector_size(32), aligned(4)));
 typedef uint8_t b8 __attribute__((vector_size(8), aligned(1)));
 
-enum { PAD = 32, LOOK = 6, BINS = 4, COEFFICIENTS = 48 };
+enum { PAD = 32, LOOK = 6, BINS = 4, COEFFICIENTS = 48, DETAIL = 192 };
 
 static inline f8 load8(const float *p) { return *(const f8 *)p; }
 static inline i8 choose8(i8 which, i8 yes, i8 no) { return (which & yes) | (~which & no); }
@@ -66,8 +66,8 @@ static void load_row(const uint8_t *pixels, int channels, const int64_t *order, 
 
 /* The weights of the four bins for a row; two vectors of pixels share every weight that is read. */
 static __attribute__((noinline)) void
-guide_row(const float *rows[3], ptrdiff_t stride, int width, const float *look, const float *look_bias, const float *weigh,
-          const float *weigh_bias, float *weights, ptrdiff_t weights_stride)
+guide_row(const float *rows[3], ptrdiff_t stride, int width, const float *look, const float *look_bias,
+          const float *weigh, const float *weigh_bias, float *weights, ptrdiff_t weights_stride)
 {
     for (int x = 0; x < width; x += 2 * LANES) {
         vec seen[LOOK][2];
@@ -105,29 +105,26 @@ guide_row(const float *rows[3], ptrdiff_t stride, int width, const float *look, 
     }
 }
 
-/* One row of the detail, three planes of `stride` floats, between working rows `top` and `bottom`. */
-static void detail_rows(const float *detail, int w, int top, int bottom, float part, ptrdiff_t stride, float *out)
+/* The detail of a row of cells: eight rows of three planes, `stride` floats each; every cell is read once, from end
+ * to end. */
+static void detail_rows(const float *detail, int w, ptrdiff_t stride, float *out)
 {
-    const float *a = detail + (ptrdiff_t)(top / 8) * w * 192 + (top % 8) * 24;
-    const float *b = detail + (ptrdiff_t)(bottom / 8) * w * 192 + (bottom % 8) * 24;
     /* Eight pixels of three channels: a channel's lie in lanes of their own, a third in each vector. */
     const i8 first = {-1, 0, 0, -1, 0, 0, -1, 0}, second = {0, -1, 0, 0, -1, 0, 0, -1};
     const i8 last = {0, 0, -1, 0, 0, -1, 0, 0};
-    for (int x = 0; x < w; x++) {
-        i8 p[3];
-        for (int i = 0; i < 3; i++) {
-            f8 here = load8(a + x * 192 + 8 * i);
-            if (part != 0.0f) here += (load8(b + x * 192 + 8 * i) - here) * part;
-            p[i] = (i8)here;
+    for (int x = 0; x < w; x++)
+        for (int row = 0; row < 8; row++) {
+            const float *from = detail + x * DETAIL + row * 24;
+            float *to = out + 3 * row * stride + x * 8;
+            const i8 a = (i8)load8(from), b = (i8)load8(from + 8), c = (i8)load8(from + 16);
+            const f8 red = (f8)((a & first) | (b & second) | (c & last));
+            const f8 green = (f8)((a & second) | (b & last) | (c & first));
+            const f8 blue = (f8)((a & last) | (b & first) | (c & second));
+            *(f8 *)to = in_order(red, (i8){0, 3, 6, 1, 4, 7, 2, 5});
+            *(f8 *)(to + stride) = in_order(green, (i8){1, 4, 7, 2, 5, 0, 3, 6});
+            *(f8 *)(to + 2 * stride) = in_order(blue, (i8){2, 5, 0, 3, 6, 1, 4, 7});
         }
-        const f8 red = (f8)((p[0] & first) | (p[1] & second) | (p[2] & last));
-        const f8 green = (f8)((p[0] & second) | (p[1] & last) | (p[2] & first));
-        const f8 blue = (f8)((p[0] & last) | (p[1] & first) | (p[2] & second));
-        *(f8 *)(out + x * 8) = in_order(red, (i8){0, 3, 6, 1, 4, 7, 2, 5});
-        *(f8 *)(out + stride + x * 8) = in_order(green, (i8){1, 4, 7, 2, 5, 0, 3, 6});
-        *(f8 *)(out + 2 * stride + x * 8) = in_order(blue, (i8){2, 5, 0, 3, 6, 1, 4, 7});
-    }
-    for (int c = 0; c < 3; c++) out[c * stride + w * 8] = out[c * stride + w * 8 - 1];
+    for (int row = 0; row < 24; row++) out[row * stride + w * 8] = out[row * stride + w * 8 - 1];
 }
 
 static void store_row(const float *result, ptrdiff_t stride, const uint8_t *pixels, const uint8_t *mask, int channels,
@@ -164,16 +161,33 @@ static void store_row(const float *result, ptrdiff_t stride, const uint8_t *pixe
     }
 }
 
-/* Blend the transforms of a row of cells by the guide's weights, apply them to a row of pixels `now`, and add the detail, of
- * which `there_is` so many pixels. All rows but those of cells and detail have planes `stride` floats apart. */
-static __attribute__((noinline)) void
-slice_row(const float *cells, const int32_t *left, const int32_t *stop, const float *part, const float *weights,
-          ptrdiff_t stride, const float *added, ptrdiff_t added_stride, int there_is, const float *now, int width, float strength,
-          float *result)
+/* A cell's matrices between two rows of cells. */
+static inline void mix_cell(const float *upper, const float *lower, float part, int cell, float *out)
 {
+    upper += (ptrdiff_t)cell * COEFFICIENTS;
+    lower += (ptrdiff_t)cell * COEFFICIENTS;
+    for (int i = 0; i < COEFFICIENTS; i += 8)
+        *(f8 *)(out + i) = load8(upper + i) + (load8(lower + i) - load8(upper + i)) * part;
+}
+
+/* Blend the transforms of a row of cells by the guide's weights, apply them to a row of pixels `now`, and add the
+ * detail, of which `there_is` so many pixels. All rows but those of cells and detail have planes `stride` floats
+ * apart. */
+static __attribute__((noinline)) void
+slice_row(const float *upper, const float *lower, float part_y, int w, const int32_t *left, const int32_t *stop,
+          const float *part, const float *weights, ptrdiff_t stride, const float *added, ptrdiff_t added_stride,
+          int there_is, const float *now, int width, float strength, float *result)
+{
+    /* Of two cells side by side, the one with the even number first. */
+    float mixed[2][COEFFICIENTS];
+    int held = -1;
     for (int x = 0; x < width;) {
         /* Pixels between the same two cells: their matrices are a and d, weighed. */
-        const float *a = cells + (ptrdiff_t)left[x] * COEFFICIENTS, *d = a + COEFFICIENTS;
+        const int cell = left[x];
+        const float *a = mixed[cell & 1], *d = mixed[~cell & 1];
+        if (held != cell) mix_cell(upper, lower, part_y, cell, mixed[cell & 1]);
+        mix_cell(upper, lower, part_y, cell + 1 < w ? cell + 1 : cell, mixed[~cell & 1]);
+        held = cell + 1;
         const int end = stop[x];
         for (; x < end; x += 8) {
             f8 along = load8(part + x), w0[BINS], w1[BINS];
@@ -229,8 +243,8 @@ int mirage_compose(const uint8_t *pixels, ptrdiff_t pitch, uint8_t *out, ptrdiff
 {
     const int same = content_h == height && content_w == width;
     const float scale_y = (float)content_h / (float)height, scale_x = (float)content_w / (float)width;
-    const ptrdiff_t stride = width + 2 + 2 * PAD, drawn_stride = (ptrdiff_t)w * 8 + 1;
-    const size_t floats = 9 * stride + (BINS + 3 + 3 + 3) * stride + (size_t)(w + 1) * COEFFICIENTS + 3 * drawn_stride + 16;
+    const ptrdiff_t stride = width + 2 + 2 * PAD, drawn_stride = (ptrdiff_t)w * 8 + 16;
+    const size_t floats = 9 * stride + (BINS + 3 + 3 + 3) * stride + 48 * drawn_stride + 16;
     float *memory = calloc(floats, sizeof(float));
     int32_t *place = calloc(3 * (size_t)width + 16, sizeof(int32_t));
     if (!memory || !place) {
@@ -241,7 +255,7 @@ int mirage_compose(const uint8_t *pixels, ptrdiff_t pitch, uint8_t *out, ptrdiff
     float *rows[3] = {memory, memory + 3 * stride, memory + 6 * stride};
     float *weights = memory + 9 * stride, *change = weights + BINS * stride, *result = change + 3 * stride;
     float *part = result + 3 * stride, *part_detail = part + stride;
-    float *cells = part + 3 * stride, *drawn = cells + (ptrdiff_t)(w + 1) * COEFFICIENTS;
+    float *drawn = part + 3 * stride; /* sixteen rows of detail: those of two rows of cells */
     int32_t *left = place, *left_detail = place + width + 8, *stop = place + 2 * (ptrdiff_t)width + 16;
     for (int x = 0; x < width; x++) {
         float at = (x + 0.5f) * scale_x / 8.0f - 0.5f, near = (x + 0.5f) * scale_x - 0.5f;
@@ -255,6 +269,7 @@ int mirage_compose(const uint8_t *pixels, ptrdiff_t pitch, uint8_t *out, ptrdiff
     for (int x = width - 1; x >= 0; x--) stop[x] = x + 1 < width && left[x + 1] == left[x] ? stop[x + 1] : x + 1;
     load_row(pixels, channels, order, width, stride, rows[0]);
     memcpy(rows[2], rows[0], 3 * stride * sizeof(float));
+    int drawn_to = -1; /* the last row of it that is there */
     for (int y = 0; y < height; y++) {
         int below = y + 1 < height ? y + 1 : y;
         load_row(pixels + below * pitch, channels, order, width, stride, rows[(y + 1) % 3]);
@@ -267,34 +282,41 @@ int mirage_compose(const uint8_t *pixels, ptrdiff_t pitch, uint8_t *out, ptrdiff
         float part_y = at - top < 1.0f ? at - top : 1.0f;
         const float *upper = matrices + (ptrdiff_t)top * w * COEFFICIENTS;
         const float *lower = matrices + (ptrdiff_t)bottom * w * COEFFICIENTS;
-        for (int i = 0; i < w * COEFFICIENTS; i++) cells[i] = upper[i] + (lower[i] - upper[i]) * part_y;
-        memcpy(cells + (ptrdiff_t)w * COEFFICIENTS, cells + (ptrdiff_t)(w - 1) * COEFFICIENTS, COEFFICIENTS * 4);
 
-        const float *added = drawn;
+        float near = same ? (float)y : (y + 0.5f) * scale_y - 0.5f;
+        near = near > 0.0f ? near : 0.0f;
+        int first = (int)near < h * 8 - 1 ? (int)near : h * 8 - 1;
+        int second = first + 1 < h * 8 && !same ? first + 1 : first;
+        while (drawn_to < second) {
+            detail_rows(detail + (ptrdiff_t)(drawn_to + 1) / 8 * w * DETAIL, w, drawn_stride,
+                        drawn + (drawn_to + 1) % 16 * 3 * drawn_stride);
+            drawn_to += 8;
+        }
+        const float *added = drawn + first % 16 * 3 * drawn_stride;
         ptrdiff_t added_stride = drawn_stride;
-        if (same) {
-            detail_rows(detail, w, y, y, 0.0f, drawn_stride, drawn);
-        } else {
-            float near = (y + 0.5f) * scale_y - 0.5f;
-            near = near > 0.0f ? near : 0.0f;
-            int first = (int)near < h * 8 - 1 ? (int)near : h * 8 - 1, second = first + 1 < h * 8 ? first + 1 : first;
-            detail_rows(detail, w, first, second, near - first < 1.0f ? near - first : 1.0f, drawn_stride, drawn);
+        if (!same) {
+            const float *next = drawn + second % 16 * 3 * drawn_stride;
+            const float down = near - first < 1.0f ? near - first : 1.0f;
             /* A frame is never enlarged: eight of its pixels lie within nine of the working frame's. */
             for (int x = 0; x < width; x += 8) {
                 i8 from = (*(const i8 *)(left_detail + x) - left_detail[x]) & 15;
-                f8 near = load8(part_detail + x);
+                f8 across = load8(part_detail + x);
                 for (int c = 0; c < 3; c++) {
-                    const float *p = drawn + c * drawn_stride + left_detail[x];
-                    f8 a = load8(p), b = load8(p + 8), here = lanes_of(a, b, from);
-                    *(f8 *)(change + c * stride + x) = here + (lanes_of(a, b, (from + 1) & 15) - here) * near;
+                    const ptrdiff_t from_here = c * drawn_stride + left_detail[x];
+                    const float *p = added + from_here, *q = next + from_here;
+                    f8 a = load8(p), b = load8(p + 8);
+                    a += (load8(q) - a) * down;
+                    b += (load8(q + 8) - b) * down;
+                    const f8 here = lanes_of(a, b, from);
+                    *(f8 *)(change + c * stride + x) = here + (lanes_of(a, b, (from + 1) & 15) - here) * across;
                 }
             }
             added = change;
             added_stride = stride;
         }
 
-        slice_row(cells, left, stop, part, weights, stride, added, added_stride, same ? w * 8 : width, around[1] + 1, width, strength,
-                  result);
+        slice_row(upper, lower, part_y, w, left, stop, part, weights, stride, added, added_stride,
+                  same ? w * 8 : width, around[1] + 1, width, strength, result);
         store_row(result, stride, pixels + y * pitch, mask ? mask + y * mask_pitch : NULL, channels, order, width,
                   out + y * out_pitch);
     }

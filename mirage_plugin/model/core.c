@@ -9,7 +9,9 @@
 #include "products.h"
 #include "shade.h"
 
-enum { CELL = DETAIL, NOISE = POINTS, PLANES = 24 };
+enum { CELL = DETAIL, NOISE = POINTS, PLANES = 24, NEAR_GIVEN = 16 };
+/* A byte goes into the stem as 0 to 2, as large as noise and planes: a row of integers has one unit for all three. */
+static const float BYTE = 1.0f / 128.0f;
 /* Where in a row of the head's outputs the words, the transforms and the detail begin. */
 enum { SAYS = 0, TURNS = (WORDS + 15) / 16 * 16, ADDS = TURNS + COEFFICIENTS, HEAD = ADDS + CELL };
 /* Rows of activations lie this much further apart than they are long: at powers of two they would share cache lines. */
@@ -47,9 +49,11 @@ struct scratch {
     int inputs, outputs;
 };
 
-/* `run` neighbours (1 or 4, known where this is called) share the taps; `corner` is two cells up and left of the first. */
+/* `run` neighbours (1 or 4, known where this is called) share the taps; `corner` is two cells up and left of the
+ * first. */
 static inline __attribute__((always_inline)) void
-depthwise_run(const float *corner, ptrdiff_t pitch, int channels, const struct block *block, float *out, ptrdiff_t stride, const int run)
+depthwise_run(const float *corner, ptrdiff_t pitch, int channels, const struct block *block, float *out,
+              ptrdiff_t stride, const int run)
 {
     for (int c = 0; c < channels; c += LANES) {
         vec acc[4];
@@ -110,7 +114,8 @@ static void run_block(const struct block *block, const struct grid *in, const st
         int count = cells - first < GROUP ? cells - first : GROUP;
         depthwise(in, block, first, count, s->y, s->outputs);
         for (int i = 0; i < count; i++)
-            normalise(s->y + (ptrdiff_t)i * s->outputs, channels, film, film + channels, s->a + (ptrdiff_t)i * s->inputs);
+            normalise(s->y + (ptrdiff_t)i * s->outputs, channels, film, film + channels,
+                      s->a + (ptrdiff_t)i * s->inputs);
         product(s->a, s->inputs, count, &block->expand, s->y, s->outputs);
         for (int i = 0; i < count; i++)
             for (int c = 0; c < hidden; c += LANES) {
@@ -157,7 +162,8 @@ static void go_down(const struct linear *l, const struct grid *in, const struct 
         }
         product(s->a, s->inputs, count, l, s->y, s->outputs);
         for (int i = 0; i < count; i++)
-            memcpy(at(out, (first + i) / out->w, (first + i) % out->w), s->y + (ptrdiff_t)i * s->outputs, 4u * (unsigned)out->channels);
+            memcpy(at(out, (first + i) / out->w, (first + i) % out->w), s->y + (ptrdiff_t)i * s->outputs,
+                   4u * (unsigned)out->channels);
     }
 }
 
@@ -185,8 +191,10 @@ static void go_up(const struct linear *l, const struct grid *in, const struct gr
 
 /* ---- memory ------------------------------------------------------------------------------------------------- */
 
-/* `warp_state`: the stored state where its surfaces are now, and whether it may be read; [h2 * w2, state] and [h2 * w2]. */
-static void warp(const int8_t *stored, const float *motion, const float *seen, int h, int w, int state, float *moved, float *valid)
+/* `warp_state`: the stored state where its surfaces are now, and whether it may be read; [h2 * w2, state]
+ * and [h2 * w2]. */
+static void warp(const int8_t *stored, const float *motion, const float *seen, int h, int w, int state, float *moved,
+                 float *valid)
 {
     const int cells = h * w;
     for (int i = 0; i < cells; i++) {
@@ -202,8 +210,9 @@ static void warp(const int8_t *stored, const float *motion, const float *seen, i
         y = y < 0 ? 0 : y > (float)(h - 1) ? (float)(h - 1) : y;
         int left = (int)x, top = (int)y, right = left + 1 < w ? left + 1 : left, bottom = top + 1 < h ? top + 1 : top;
         float fx = x - (float)left, fy = y - (float)top;
-        const int8_t *a = stored + ((ptrdiff_t)top * w + left) * state, *b = stored + ((ptrdiff_t)top * w + right) * state;
-        const int8_t *c = stored + ((ptrdiff_t)bottom * w + left) * state, *d = stored + ((ptrdiff_t)bottom * w + right) * state;
+        const int8_t *above = stored + (ptrdiff_t)top * w * state, *below = stored + (ptrdiff_t)bottom * w * state;
+        const int8_t *a = above + (ptrdiff_t)left * state, *b = above + (ptrdiff_t)right * state;
+        const int8_t *c = below + (ptrdiff_t)left * state, *d = below + (ptrdiff_t)right * state;
         float *out = moved + (ptrdiff_t)i * state;
         for (int k = 0; k < state; k++)
             out[k] = ((a[k] * (1 - fx) + b[k] * fx) * (1 - fy) + (c[k] * (1 - fx) + d[k] * fx) * fy) * (1.0f / 127.0f);
@@ -211,20 +220,23 @@ static void warp(const int8_t *stored, const float *motion, const float *seen, i
 }
 
 /* Features, state and validity of a group side by side. */
-static void recall(const struct grid *half, const float *moved, const float *valid, int state, int first, int count, const struct scratch *s)
+static void recall(const struct grid *half, const float *moved, const float *valid, int state, int first, int count,
+                   const struct scratch *s)
 {
     for (int i = 0; i < count; i++) {
         const float *from = at(half, (first + i) / half->w, (first + i) % half->w);
         number *to = s->a + (ptrdiff_t)i * s->inputs;
         for (int c = 0; c < half->channels; c += LANES) put(to + c, load(from + c));
-        for (int c = 0; c < state; c += LANES) put(to + half->channels + c, load(moved + (ptrdiff_t)(first + i) * state + c));
+        for (int c = 0; c < state; c += LANES)
+            put(to + half->channels + c, load(moved + (ptrdiff_t)(first + i) * state + c));
         to += half->channels + state;
         memset(to, 0, INPUTS * sizeof(number));
         to[0] = to_number(valid[first + i]);
     }
 }
 
-static void read_memory(const struct network *net, const struct grid *half, const float *moved, const float *valid, const struct scratch *s)
+static void read_memory(const struct network *net, const struct grid *half, const float *moved, const float *valid,
+                        const struct scratch *s)
 {
     const int cells = half->h * half->w, state = net->state;
     for (int first = 0; first < cells; first += GROUP) {
@@ -242,7 +254,8 @@ static void read_memory(const struct network *net, const struct grid *half, cons
         product(s->b, s->inputs, count, &net->into, s->y, s->outputs);
         for (int i = 0; i < count; i++) {
             float *to = at(half, (first + i) / half->w, (first + i) % half->w);
-            for (int c = 0; c < half->channels; c += LANES) store(to + c, load(to + c) + load(s->y + (ptrdiff_t)i * s->outputs + c));
+            for (int c = 0; c < half->channels; c += LANES)
+                store(to + c, load(to + c) + load(s->y + (ptrdiff_t)i * s->outputs + c));
         }
     }
 }
@@ -271,7 +284,8 @@ static void write_memory(const struct network *net, const struct grid *half, con
                 /* Rounded to even by adding and taking away; NaN is stored as nothing. */
                 vec level = choose(now == now, now, (vec){0}) * 127.0f;
                 level = (level + 12582912.0f) - 12582912.0f;
-                for (int k = 0; k < LANES; k++) to[c + k] = (int8_t)(level[k] < -127 ? -127 : level[k] > 127 ? 127 : level[k]);
+                for (int k = 0; k < LANES; k++)
+                    to[c + k] = (int8_t)(level[k] < -127 ? -127 : level[k] > 127 ? 127 : level[k]);
             }
             squares[0] += sum(whole);
             squares[1] += sum(changed);
@@ -306,19 +320,21 @@ static int widest_output(const struct network *net)
 
 static size_t grid_floats(int h, int w, int channels) { return (size_t)(h + 4) * (size_t)(w + 4) * (size_t)channels; }
 
-/* Bytes of the zeroed, 64-byte aligned memory that `mirage_core` works in; it may be used again for the same h and w. */
+/* Bytes of the zeroed, 64-byte aligned memory that `mirage_core` works in; it may be used again for the same h and
+ * w. */
 size_t mirage_core_bytes(const struct network *net, int h, int w)
 {
     const size_t cells = (size_t)h * (size_t)w;
     const size_t floats = 2 * grid_floats(h, w, net->widths[0]) + 2 * grid_floats(h / 2, w / 2, net->widths[1])
                           + 2 * grid_floats(h / 4, w / 4, net->widths[2]) + cells / 4 * (size_t)(net->state + 1)
-                          + 2 * (size_t)GROUP * (size_t)widest_output(net) + field_floats(h, w) + 2 * cells * POINTS;
-    return 4 * floats + 2 * sizeof(number) * (size_t)GROUP * (size_t)widest_input(net) + 16 * 64;
+                          + 2 * (size_t)GROUP * (size_t)widest_output(net) + 2 * field_floats(h, w)
+                          + 4 * cells * POINTS;
+    return 4 * floats + 2 * sizeof(number) * (size_t)GROUP * (size_t)widest_input(net) + 20 * 64;
 }
 
-/* As `CoreInput` and `CoreOutput` in core.py: `cells` [h, w, 192] bytes, `noise` [h, w, 16], `planes` [h, w, 24], `stored`
- * [h/2, w/2, S], `motion` [2, h/2, w/2], `seen` [h/2, w/2], `film` with the style behind it; out come `matrices` [h, w,
- * 48], `detail` [h, w, 192], `next` as `stored`, `health` [5]. h and w are multiples of 4. */
+/* As `CoreInput` and `CoreOutput` in core.py: `cells` [h, w, 192] bytes, `noise` [h, w, 16], `planes` [h, w, 24],
+ * `stored` [h/2, w/2, S], `motion` [2, h/2, w/2], `seen` [h/2, w/2], `film` with the style behind it; out come
+ * `matrices` [h, w, 48], `detail` [h, w, 192], `next` as `stored`, `health` [5]. h and w are multiples of 4. */
 void mirage_core(const struct network *net, int h, int w, const uint8_t *cells, const float *noise, const float *planes,
                  const int8_t *stored, const float *motion, const float *seen, const float *film, unsigned char *memory,
                  float *matrices, float *detail, int8_t *next, float *health)
@@ -345,6 +361,9 @@ void mirage_core(const struct network *net, int h, int w, const uint8_t *cells, 
     float *field = TAKE(float, field_floats(h, w));
     float *strokes = TAKE(float, total * POINTS);
     float *pooled = TAKE(float, total * POINTS);
+    float *lines = TAKE(float, field_floats(h, w));
+    float *traced = TAKE(float, total * POINTS);
+    float *shining = TAKE(float, total * POINTS);
 #undef TAKE
     begin_products();
     for (int first = 0; first < total; first += GROUP) {
@@ -352,7 +371,7 @@ void mirage_core(const struct network *net, int h, int w, const uint8_t *cells, 
         for (int i = 0; i < count; i++) {
             number *to = s.a + (ptrdiff_t)i * s.inputs;
             const uint8_t *cell = cells + (ptrdiff_t)(first + i) * CELL;
-            for (int c = 0; c < CELL; c += LANES) put(to + c, from_bytes(cell + c));
+            for (int c = 0; c < CELL; c += LANES) put(to + c, from_bytes(cell + c) * BYTE);
             for (int c = 0; c < NOISE; c += LANES) put(to + CELL + c, load(noise + (ptrdiff_t)(first + i) * NOISE + c));
             const float *plane = planes + (ptrdiff_t)(first + i) * PLANES;
             for (int c = 0; c < PLANES; c++) to[CELL + NOISE + c] = to_number(plane[c]);
@@ -384,7 +403,8 @@ void mirage_core(const struct network *net, int h, int w, const uint8_t *cells, 
     top = run_stage(blocks, net->depths[4], top, top == &full[0] ? &full[1] : &full[0], &scales, &s);
 
     /* The head says what is to be seen, and the style paints it. */
-    const struct shading shading = prepare_shading((const struct style *)(scales + 2 * c0));
+    struct shading shading = prepare_shading((const struct style *)(scales + 2 * c0));
+    shading.worded = planes[NEAR_GIVEN] > 0 ? 0.0f : 1.0f;
     struct marks marks = {.noise = noise};
     if (shading.p->hatch != 0) {
         sum_noise(noise, h, w, 1, field, strokes);
@@ -394,11 +414,17 @@ void mirage_core(const struct network *net, int h, int w, const uint8_t *cells, 
         sum_noise(noise, h, w, 0, field, pooled);
         marks.pooled = pooled;
     }
+    if (shading.worded == 0 && (shading.p->ink != 0 || shading.p->glow != 0)) {
+        trace_lines(planes, PLANES, h, w, shading.p->ink_width, field, lines, traced, shining);
+        marks.traced = traced;
+        marks.shining = shining;
+    }
     double transforms = 0, details = 0;
     for (int first = 0; first < total; first += GROUP) {
         int count = total - first < GROUP ? total - first : GROUP;
         for (int i = 0; i < count; i++)
-            normalise(at(top, (first + i) / w, (first + i) % w), c0, scales, scales + c0, s.a + (ptrdiff_t)i * s.inputs);
+            normalise(at(top, (first + i) / w, (first + i) % w), c0, scales, scales + c0,
+                      s.a + (ptrdiff_t)i * s.inputs);
         product(s.a, s.inputs, count, &net->head, s.y, s.outputs);
         for (int i = 0; i < count; i++) {
             const float *said = s.y + (ptrdiff_t)i * s.outputs;

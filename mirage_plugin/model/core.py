@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from mirage_plugin.model.drift import mean_squares
 from mirage_plugin.model.memory import MemoryState, dequantise, quantise, warp_state
-from mirage_plugin.model.network import SIGMA, Edit, MirageNet
+from mirage_plugin.model.network import SIGMA, Edit, MirageNet, cells_to_noise, plane_lines
 
 __all__ = ["Core", "CoreInput", "CoreOutput", "best_dtype"]
 
@@ -106,9 +106,7 @@ class Core(nn.Module):
         stem = stem + nn.functional.linear(x.planes.to(self.dtype), self.planes_weight)
         moved = warp_state(dequantise(x.stored), x.motion, x.seen)
         memory = MemoryState(moved.state.to(self.dtype), moved.valid.to(self.dtype))
-        n, h, w, _ = x.noise.shape
-        field = x.noise.view(n, h, w, 4, 4).transpose(2, 3).reshape(n, 1, 4 * h, 4 * w)
-        edit, _, state = self.net.from_stem(stem, memory, x.film, field)
+        edit, _, state = self.net.from_stem(stem, memory, x.film, cells_to_noise(x.noise), plane_lines(x.planes))
         matrices, detail = edit.matrices.float(), edit.detail.float()
         health = mean_squares(Edit(matrices, detail), state, memory)[0]
         return CoreOutput(

@@ -56,44 +56,58 @@ def plane_cells(
     """
     h, w, _ = cells.shape
     height, width = depth.shape
-    sixteenth = np.float32(1.0 / 16.0)
+    sixteenth, quarter = np.float32(1.0 / 16.0), np.float32(0.25)
+    zero, one = np.float32(0.0), np.float32(1.0)
+    inside = min(width, 4 * w)
+    near = np.empty(4 * w, np.float32)
+    kinds = np.empty((3, 4 * w), np.uint8)
     for cy in range(h):
-        for cx in range(w):
-            for c in range(24):
-                cells[cy, cx, c] = 0.0
-            overlay, thing, sky = 0, 0, 0
+        if has_depth:
             for j in range(4):
                 y = min(cy * 4 + j, height - 1)
-                for i in range(4):
-                    x = min(cx * 4 + i, width - 1)
-                    if has_depth:
-                        d = depth[y, x]
-                        near = np.float32(0.0)
-                        if d < 1e30:
-                            near = np.float32(1.0) / (
-                                np.float32(1.0) + max(d, np.float32(0.0)) * np.float32(0.25)
-                            )
-                        cells[cy, cx, j * 4 + i] = near
-                    if has_mask:
-                        value = mask[y, x]
-                        overlay += value == 0
-                        thing += value == 2
-                        sky += value == 3
-            if has_depth:
-                cells[cy, cx, 16] = 1.0
+                # A plain loop over a row, which LLVM turns into vectors; NaN is as far as infinity.
+                for x in range(inside):
+                    d = depth[y, x]
+                    close = one / (one + (d if d > zero else zero) * quarter)
+                    near[x] = close if d < np.float32(1e30) else zero
+                for x in range(inside, 4 * w):
+                    near[x] = near[inside - 1]
+                for cx in range(w):
+                    for i in range(4):
+                        cells[cy, cx, j * 4 + i] = near[cx * 4 + i]
+        else:
+            for cx in range(w):
+                for c in range(16):
+                    cells[cy, cx, c] = zero
+        kinds[...] = 0
+        if has_mask:
+            for j in range(4):
+                y = min(cy * 4 + j, height - 1)
+                for x in range(inside):
+                    value = mask[y, x]
+                    kinds[0, x] += np.uint8(value == 0)
+                    kinds[1, x] += np.uint8(value == 2)
+                    kinds[2, x] += np.uint8(value == 3)
+            for k in range(3):
+                kinds[k, inside:] = kinds[k, inside - 1]
+        for cx in range(w):
+            cells[cy, cx, 16] = one if has_depth else zero
+            for c in range(17, 20):
+                cells[cy, cx, c] = zero
             if has_motion:
                 y, x = min(cy * 4 + 2, height - 1), min(cx * 4 + 2, width - 1)
                 for c in range(2):
                     m = motion[y, x, c]
                     if not (m > -1e30 and m < 1e30):
-                        m = np.float32(0.0)
+                        m = zero
                     cells[cy, cx, 17 + c] = np.float32(math.tanh(m * sixteenth))
-                cells[cy, cx, 19] = 1.0
-            if has_mask:
-                cells[cy, cx, 20] = overlay * sixteenth
-                cells[cy, cx, 21] = thing * sixteenth
-                cells[cy, cx, 22] = sky * sixteenth
-                cells[cy, cx, 23] = 1.0
+                cells[cy, cx, 19] = one
+            for c in range(3):
+                count = np.int32(0)
+                for i in range(4):
+                    count += kinds[c, cx * 4 + i]
+                cells[cy, cx, 20 + c] = count * sixteenth
+            cells[cy, cx, 23] = one if has_mask else zero
 
 
 @_jit
@@ -129,7 +143,7 @@ def move_noise(
         left = np.int64(-1)
         row = min(y, height - 1)
         for x in range(w2):
-            place = np.int64(-2)
+            place, iy, ix = np.int64(-2), 0, 0
             if not fresh_all:
                 mx, my = np.float32(0.0), np.float32(0.0)
                 if has_motion:
@@ -140,7 +154,7 @@ def move_noise(
                     if 0 <= iy < h2 and 0 <= ix < w2:
                         place = np.int64(iy * w2 + ix)
             if place >= 0 and place != left and place != above[x]:
-                value = before[place // w2, place % w2]
+                value = before[iy, ix]
             else:
                 counter = (np.uint64(y) << np.uint64(16) | np.uint64(x)) * np.uint64(2)
                 a = np.float32(_mix(counter ^ key))

@@ -1,7 +1,8 @@
 """`core.c`, the network in C for this processor: `NativeCore` computes what `Core.forward` does.
 
 It is there in seconds where PyTorch's compiler takes minutes. The weights are packed once, when it is made: for the
-processor's matrix unit as bf16 where it has one, else for its vectors as float32.
+processor's matrix unit as bf16 where it has one, else for its vectors, as 16-bit integers where it multiplies those
+faster than float32.
 """
 
 from __future__ import annotations
@@ -18,12 +19,13 @@ from mirage_plugin.model.core import Core, CoreInput, CoreOutput
 from mirage_plugin.model.native import library
 from mirage_plugin.model.network import Block, Edit
 
-__all__ = ["NativeCore"]
+__all__ = ["NUMBERS", "NativeCore", "whole_weights"]
 
 
 class _Linear(ctypes.Structure):
     _fields_ = [
-        ("weight", ctypes.c_void_p), ("bias", ctypes.c_void_p), ("inputs", ctypes.c_int), ("outputs", ctypes.c_int),
+        ("weight", ctypes.c_void_p), ("bias", ctypes.c_void_p), ("scale", ctypes.c_void_p), ("inputs", ctypes.c_int),
+        ("outputs", ctypes.c_int),
     ]  # fmt: skip
 
 
@@ -41,32 +43,55 @@ class _Network(ctypes.Structure):
     ]  # fmt: skip
 
 
-def _load(matrix_unit: bool) -> Any:
-    lib = library("core") if matrix_unit else library("core", "-DMIRAGE_VECTORS_ONLY")
+NUMBERS = ("fp32", "bf16", "int16")
+"""What products take, by the number that `mirage_core_layout` gives."""
+_ONLY = {
+    None: (), "bf16": (), "int16": ("-DMIRAGE_VECTORS_ONLY",),
+    "fp32": ("-DMIRAGE_VECTORS_ONLY", "-DMIRAGE_FLOATS_ONLY"),
+}  # fmt: skip
+
+
+def _load(numbers: str | None) -> Any:
+    lib = library("core", *_ONLY[numbers])
     pointer, number = ctypes.c_void_p, ctypes.c_int
     lib.mirage_core_bytes.argtypes, lib.mirage_core_bytes.restype = [pointer, number, number], ctypes.c_size_t
-    for name in ("layout", "unit", "style_numbers"):
+    for name in ("layout", "levels", "unit", "style_numbers"):
         ask = getattr(lib, f"mirage_core_{name}")
         ask.argtypes, ask.restype = [], number
     lib.mirage_core.argtypes, lib.mirage_core.restype = [pointer, number, number, *[pointer] * 12], None
     if lib.mirage_core_style_numbers() != STYLE_NUMBERS:
         raise OSError("shade.h knows another style space")
-    if lib.mirage_core_layout() and not lib.mirage_core_unit():
-        return _load(False)  # the operating system does not give the unit away
+    if NUMBERS[lib.mirage_core_layout()] == "bf16" and not lib.mirage_core_unit():
+        return _load("int16")  # the operating system does not give the unit away
     return lib
+
+
+def whole_weights(weight: Tensor, levels: int) -> tuple[Tensor, Tensor]:
+    """Weights [outputs, inputs] as whole numbers (int16), and the unit of each output's (float32).
+
+    Sums of their products with whole numbers from -`levels` to `levels` stay within 32 bits, as products.h asks: the
+    sizes of an output's weights come to `most` at the highest, half a unit for each one's rounding included.
+    """
+    exact, most = weight.detach().double(), (2**31 - 1) // levels
+    sizes = exact.abs()
+    unit = torch.maximum(sizes.sum(1) / (most - 0.5 * exact.shape[1]), sizes.amax(1) / 32767)
+    above = torch.nextafter(unit.float(), torch.tensor(torch.inf))  # never less than it was in float64
+    above[unit == 0] = 1
+    return (exact / above.double()[:, None]).round().to(torch.int16), above
 
 
 class NativeCore:
     """A tier's core in C, for one thread; called as the functions of `load_compiled` are."""
 
-    def __init__(self, core: Core, matrix_unit: bool = True) -> None:
-        """Pack the weights of a `Core` in float32; `matrix_unit`: use one where there is one.
+    def __init__(self, core: Core, numbers: str | None = None) -> None:
+        """Pack the weights of a `Core` in float32; `numbers`: one of `NUMBERS`, or the best of them here.
 
-        Raises `OSError` or `subprocess.SubprocessError` where `core.c` cannot be built.
+        Where the processor has no use for what is asked, `numbers` says what was taken instead. Raises `OSError` or
+        `subprocess.SubprocessError` where `core.c` cannot be built.
         """
-        self._library = _load(matrix_unit)
-        self.bf16 = bool(self._library.mirage_core_layout())
-        """Whether products take bf16, as the matrix unit does."""
+        self._library = _load(numbers)
+        self.numbers = NUMBERS[self._library.mirage_core_layout()]
+        """What products take: float32, bf16 as the matrix unit does, or 16-bit integers."""
         self._kept: list[Any] = []
         net, tier = core.net, core.net.tier
         if core.dtype != torch.float32:
@@ -81,7 +106,8 @@ class NativeCore:
         padded = [(0, 0, 0, gap), (0, 0, 0, 0), (0, 0, 0, 0)]
         pad = torch.nn.functional.pad
         layers = {
-            "stem": (torch.cat([core.byte_both, core.lift, core.planes_weight], 1), core.bias_both),
+            # core.c takes bytes in units of 128.
+            "stem": (torch.cat([core.byte_both * 128, core.lift, core.planes_weight], 1), core.bias_both),
             "head": (
                 torch.cat([pad(head.weight, rows) for head, rows in zip(heads, padded, strict=True)]),
                 torch.cat([pad(head.bias, rows[2:]) for head, rows in zip(heads, padded, strict=True)]),
@@ -106,18 +132,24 @@ class NativeCore:
     def _linear(self, weight: Tensor, bias: Tensor) -> _Linear:
         """Pack a layer [outputs, inputs], as `struct linear` in products.h says."""
         outputs, inputs = weight.shape
-        panels, step = -(-outputs // 16), 32 if self.bf16 else 4
+        panels, step = -(-outputs // 16), {"fp32": 4, "bf16": 32, "int16": 16}[self.numbers]
         wide = torch.zeros(panels * 16, -(-inputs // step) * step)
         wide[:outputs, :inputs] = weight.detach().float()
         filled = torch.zeros(panels * 16)
         filled[:outputs] = bias.detach().float()
-        if not self.bf16:
+        if self.numbers == "fp32":
             packed = self._floats(wide.view(panels, 16, -1).transpose(1, 2))
-            return _Linear(packed, self._floats(filled), inputs, outputs)
-        pairs = wide.view(panels, 16, -1, 16, 2).permute(0, 2, 3, 1, 4).contiguous().to(torch.bfloat16)
+            return _Linear(packed, self._floats(filled), None, inputs, outputs)
+        if self.numbers == "bf16":
+            scale = None
+            pairs = wide.view(panels, 16, -1, 16, 2).permute(0, 2, 3, 1, 4).contiguous().to(torch.bfloat16)
+        else:
+            whole, units = whole_weights(wide, self._library.mirage_core_levels())
+            scale = self._floats(units)
+            pairs = whole.view(panels, 16, -1, 2).transpose(1, 2).contiguous()
         array = pairs.view(torch.int16).numpy().copy()
         self._kept.append(array)
-        return _Linear(array.ctypes.data, self._floats(filled), inputs, outputs)
+        return _Linear(array.ctypes.data, self._floats(filled), scale, inputs, outputs)
 
     def _block(self, block: Block) -> _Block:
         taps = block.depthwise.weight.detach().view(block.channels, 25).T

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mirage_kernels.shade import BINS, STYLE_NUMBERS, SURFACE, WORDS, shade_reference
+from mirage_kernels.shade import BINS, STYLE_NUMBERS, SURFACE, WORDS, depth_lines_reference, shade_reference
 from mirage_plugin.model.chart import CHART_SIZE, chart
 from mirage_plugin.model.memory import Memory, MemoryState
 from mirage_plugin.styles.parameters import PARAMETERS, VECTOR_SIZE, parameter_range
@@ -116,6 +116,12 @@ def noise_to_cells(noise: Tensor) -> Tensor:
     return cells.permute(0, 1, 3, 2, 4).reshape(n, height // 4, width // 4, 16)
 
 
+def cells_to_noise(cells: Tensor) -> Tensor:
+    """Undo `noise_to_cells`: [N, h, w, 16] -> [N, 1, H/2, W/2]."""
+    n, h, w, _ = cells.shape
+    return cells.reshape(n, h, w, 4, 4).transpose(2, 3).reshape(n, 1, 4 * h, 4 * w)
+
+
 def planes_to_cells(planes: Planes, n: int, h: int, w: int, like: Tensor) -> Tensor:
     """Reduce planes to the cell grid: [N, h, w, PLANE_CHANNELS]; absent planes are zero with a zero flag.
 
@@ -137,6 +143,11 @@ def planes_to_cells(planes: Planes, n: int, h: int, w: int, like: Tensor) -> Ten
         out[..., 20:23] = functional.avg_pool2d(planes.mask, CELL).permute(0, 2, 3, 1).to(out.dtype)
         out[..., 23] = 1.0
     return out
+
+
+def plane_lines(planes: Tensor) -> Tensor:
+    """The lines that depth shows, from planes on the cell grid [N, h, w, PLANE_CHANNELS]: [N, 1, 4h, 4w]."""
+    return depth_lines_reference(cells_to_noise(planes[..., :16]), planes[:, 0, 0, 16])
 
 
 def rms_film(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
@@ -404,7 +415,7 @@ class MirageNet(nn.Module):
         not yet quantised.
         """
         stem = self.stem_source(source) + self.stem_noisy(noisy) + self.stem_planes(planes)
-        return self.from_stem(stem, memory, film, noise)
+        return self.from_stem(stem, memory, film, noise, plane_lines(planes))
 
     def forward(
         self, source: Tensor, noisy: Tensor, planes: Tensor, memory: MemoryState, film: Tensor, noise: Tensor
@@ -414,9 +425,9 @@ class MirageNet(nn.Module):
         return edit, state
 
     def from_stem(
-        self, stem: Tensor, memory: MemoryState, film: Tensor, noise: Tensor
+        self, stem: Tensor, memory: MemoryState, film: Tensor, noise: Tensor, lines: Tensor
     ) -> tuple[Edit, Tensor, Tensor]:
-        """Everything behind the patch projection; `stem` [N, h, w, C0], the others and what comes out as in `read`."""
+        """Everything behind the patch projection; `stem` [N, h, w, C0], `lines` of `plane_lines`, rest as in `read`."""
         style, film = film[:, -STYLE_NUMBERS:], film[:, :-STYLE_NUMBERS].to(stem.dtype)
         offset = 0
 
@@ -437,7 +448,7 @@ class MirageNet(nn.Module):
         c0 = self.tier.widths[0]
         out = rms_film(full, film[:, offset : offset + c0], film[:, offset + c0 : offset + 2 * c0])
         words = self.head_words(out)
-        edit = Edit(*shade_reference(words, self.head_detail(out), self.head_matrices(out), noise, style))
+        edit = Edit(*shade_reference(words, self.head_detail(out), self.head_matrices(out), noise, lines, style))
         return edit, words, state
 
     def parameter_count(self) -> int:

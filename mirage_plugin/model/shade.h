@@ -1,28 +1,29 @@
-/* What a style makes of the surfaces that the network sees: `shade_reference` in mirage_kernels/shade.py, stage for stage, for
- * LANES cells of one reading at a time. There stands why; here is only how.
+/* What a style makes of the surfaces that the network sees: `shade_reference` in mirage_kernels/shade.py, stage for
+ * stage, for LANES cells of one reading at a time. There stands why; here is only how.
  */
 #ifndef MIRAGE_SHADE_H
 #define MIRAGE_SHADE_H
 #include "vectors.h"
 
-enum { BINS = 4, KINDS = 9, SURFACE = 26, WORDS = BINS * SURFACE + BINS, TRANSFORM = 12, COEFFICIENTS = BINS * TRANSFORM };
+enum { BINS = 4, KINDS = 9, SURFACE = 26, WORDS = BINS * SURFACE + BINS };
+enum { TRANSFORM = 12, COEFFICIENTS = BINS * TRANSFORM };
 /* Noise and marks have one value for 2x2 pixels: 4x4 in a cell. */
 enum { POINTS = 16, DETAIL = 192 };
 
 /* As `STYLE_LAYOUT`, in natural units. */
 struct style {
-    float sun, sun_colour[3], ambient, ambient_colour[3], overhead, headlight, lamps, windows, window_colour[3], emissive,
-        flatten, cover, cover_colour[3], wet, ground, ground_colour[3], foliage, foliage_colour[3], walls, wall_colour[3], objects,
-        object_colour[3], sky, sky_top[3], sky_horizon[3], clouds, fog, fog_colour[3], bands, band_count, ink, ink_width,
-        ink_detail, ink_colour[3], hatch, wash, grain, glow, glow_colour[3], posterize, pixels, exposure, contrast, saturation,
-        temperature, tone, tone_dark[3], tone_light[3];
+    float sun, sun_colour[3], ambient, ambient_colour[3], overhead, headlight, lamps, windows, window_colour[3],
+        emissive, flatten, cover, cover_colour[3], wet, ground, ground_colour[3], foliage, foliage_colour[3], walls,
+        wall_colour[3], objects, object_colour[3], sky, sky_top[3], sky_horizon[3], clouds, fog, fog_colour[3], bands,
+        band_count, ink, ink_width, ink_detail, ink_colour[3], hatch, wash, grain, glow, glow_colour[3], posterize,
+        pixels, exposure, contrast, saturation, temperature, tone, tone_dark[3], tone_light[3];
 };
 
 int mirage_core_style_numbers(void) { return sizeof(struct style) / sizeof(float); }
 
 static const float LUMA[3] = {0.2126f, 0.7152f, 0.0722f}, PLAIN_SUN[3] = {0.75f, 0.7275f, 0.675f},
                    PLAIN_AMBIENT[3] = {0.36f, 0.38f, 0.40f}, WARMTH[3] = {0.12f, 0.0f, -0.14f};
-static const float PLAIN_LAMP = 0.5f, PLAIN_GLOW = 0.9f, DARKEST = 0.12f;
+static const float PLAIN_LAMP = 0.5f, PLAIN_GLOW = 0.9f, DARKEST = 0.12f, FLATTENED = 0.5f, HELD = 0.6f;
 
 /* colour -> m . colour + c; m[in][out]. */
 struct map {
@@ -63,6 +64,7 @@ static inline void painted(struct map *t, const float paint[3], vec amount)
 struct shading {
     const struct style *p;
     float fog_density, gain[3], whole;
+    float worded; /* 1 where the readings' words say where lines run, 0 where depth does */
 };
 
 static inline struct shading prepare_shading(const struct style *p)
@@ -75,8 +77,8 @@ static inline struct shading prepare_shading(const struct style *p)
     return s;
 }
 
-/* One reading of LANES cells: x are its numbers. Out come the change of v [3 out][4], the colour before marks, and how much
- * of the source is kept. */
+/* One reading of LANES cells: x are its numbers. Out come the change of v [3 out][4], the colour before marks, and
+ * how much of the source is kept. */
 static void shade_reading(const struct shading *s, const vec x[SURFACE], vec change[3][4], vec unmarked[3], vec *kept)
 {
     const struct style *p = s->p;
@@ -98,7 +100,7 @@ static void shade_reading(const struct shading *s, const vec x[SURFACE], vec cha
 
     /* From what the game shows to the surface's own colour, and its texture away from it. */
     vec unlit[3];
-    const vec flat = p->flatten * (1.0f - window);
+    const vec flat = p->flatten * FLATTENED * (1.0f - window);
     for (int o = 0; o < 3; o++) {
         vec plain = sun * PLAIN_SUN[o] + openness * PLAIN_AMBIENT[o] + lamp[o] * PLAIN_LAMP + emissive * PLAIN_GLOW;
         unlit[o] = lesser(1.0f / at_least(plain, DARKEST), 1.5f / at_least(colour[o], 1e-3f));
@@ -130,11 +132,12 @@ static void shade_reading(const struct shading *s, const vec x[SURFACE], vec cha
     /* A band holds its brightness and lets the hue through. */
     value(&t, colour, here);
     const vec bright = at_least(luma(here), 0.02f);
-    const vec stepped = (whole_below(bright * p->band_count) + 0.5f) / p->band_count;
+    const float steps = p->band_count < 1.0f ? 1.0f : p->band_count;
+    const vec stepped = (whole_below(bright * steps) + 0.5f) / steps;
     const vec rate = p->bands * stepped / bright, held = 1.0f - p->bands + rate;
     vec part[4];
-    for (int i = 0; i < 3; i++) part[i] = rate * luma(t.m[i]);
-    part[3] = rate * (luma(t.c) - bright);
+    for (int i = 0; i < 3; i++) part[i] = rate * HELD * luma(t.m[i]);
+    part[3] = rate * HELD * (luma(t.c) - bright);
     for (int o = 0; o < 3; o++) {
         const vec hue = here[o] / bright;
         for (int i = 0; i < 3; i++) t.m[i][o] = t.m[i][o] * held - hue * part[i];
@@ -202,11 +205,11 @@ static void shade_reading(const struct shading *s, const vec x[SURFACE], vec cha
     covered(&t, here, all(p->pixels * 0.75f));
 
     value(&t, colour, unmarked);
-    const vec drawn = greater(line, texture_line * p->ink_detail);
+    const vec drawn = greater(line * s->worded, texture_line * p->ink_detail);
     for (int o = 0; o < 3; o++) paint[o] = all(p->ink_colour[o]);
     covered(&t, paint, clamp(drawn * p->ink * 1.1f, 0.0f, 1.0f));
     for (int o = 0; o < 3; o++) {
-        t.c[o] += p->glow_colour[o] * (shine * p->glow);
+        t.c[o] += p->glow_colour[o] * (shine * (s->worded * p->glow));
         for (int i = 0; i < 3; i++) t.m[i][o] = mix(t.m[i][o], i == o ? zero + 1.0f : zero, keep);
         t.c[o] *= 1.0f - keep;
     }
@@ -219,16 +222,63 @@ static void shade_reading(const struct shading *s, const vec x[SURFACE], vec cha
     *kept = keep;
 }
 
-/* Where the marks of a style come from: of every cell its points of the field, summed along strokes and around. Either is
- * null where the style draws nothing with it. */
+/* Where the marks of a style come from: of every cell its points of the field, summed along strokes and around, and the
+ * lines that depth shows, as wide as the style draws them, and shining. Any but the first is null where the style draws
+ * nothing with it. */
 struct marks {
-    const float *noise, *strokes, *pooled; /* [cells, POINTS] */
+    const float *noise, *strokes, *pooled, *traced, *shining; /* [cells, POINTS] */
 };
 
-static inline int draws(const struct style *p) { return p->hatch != 0 || p->wash != 0 || p->grain != 0; }
+static inline int draws(const struct style *p, const struct marks *marks)
+{
+    return p->hatch != 0 || p->wash != 0 || p->grain != 0 || marks->traced;
+}
+
+/* `depth_lines` of planes [cells, stride], which begin with how near a cell's points are; then of every point the line as
+ * wide as the style draws it, and as it shines. `inverse` and `line` have field_floats(h, w). */
+static void trace_lines(const float *planes, int stride, int h, int w, float width, float *inverse, float *line,
+                        float *traced, float *shining)
+{
+    const int rows = 4 * h, columns = 4 * w, pitch = columns + 2;
+    for (int y = -1; y <= rows; y++) {
+        const int row = y < 0 ? 0 : y < rows ? y : rows - 1;
+        float *out = inverse + (ptrdiff_t)(y + 1) * pitch + 1;
+        for (int x = 0; x < columns; x++) {
+            float near = planes[((ptrdiff_t)(row / 4) * w + x / 4) * stride + row % 4 * 4 + x % 4];
+            near = near > 1e-4f ? near < 1.0f - 1e-4f ? near : 1.0f - 1e-4f : 1e-4f;
+            out[x] = near / (1.0f - near);
+        }
+        out[-1] = out[0];
+        out[columns] = out[columns - 1];
+    }
+    memset(line, 0, sizeof(float) * (size_t)(rows + 2) * (size_t)pitch);
+    for (int y = 0; y < rows; y++) {
+        const float *here = inverse + (ptrdiff_t)(y + 1) * pitch + 1;
+        float *out = line + (ptrdiff_t)(y + 1) * pitch + 1;
+        for (int x = 0; x < columns; x++) {
+            float across = x > 0 && x < columns - 1 ? (2.0f * here[x] - here[x - 1] - here[x + 1]) / here[x] : 0.0f;
+            float down = y > 0 && y < rows - 1 ? (2.0f * here[x] - here[x - pitch] - here[x + pitch]) / here[x] : 0.0f;
+            float ridge = across > down ? across : down, valley = -(across < down ? across : down);
+            float crease = valley < 0.15f && valley > ridge ? valley : ridge;
+            crease = (crease - 0.02f) * 40.0f;
+            out[x] = crease > 0.0f ? crease < 1.0f ? crease : 1.0f : 0.0f;
+        }
+    }
+    for (int y = 0; y < rows; y++) {
+        const float *here = line + (ptrdiff_t)(y + 1) * pitch + 1;
+        for (int x = 0; x < columns; x++) {
+            float sides = here[x - 1] > here[x + 1] ? here[x - 1] : here[x + 1];
+            float ends = here[x - pitch] > here[x + pitch] ? here[x - pitch] : here[x + pitch];
+            float beside = sides > ends ? sides : ends;
+            ptrdiff_t at = ((ptrdiff_t)(y / 4) * w + x / 4) * POINTS + y % 4 * 4 + x % 4;
+            traced[at] = here[x] > width * beside ? here[x] : width * beside;
+            shining[at] = here[x] > 0.5f * beside ? here[x] : 0.5f * beside;
+        }
+    }
+}
 
 /* Floats that `sum_noise` works in. */
-static inline size_t field_floats(int h, int w) { return (size_t)(4 * h + 4) * (size_t)(4 * w + 4) + (size_t)(4 * w + 4); }
+static inline size_t field_floats(int h, int w) { return (size_t)(4 * h + 5) * (size_t)(4 * w + 4); }
 
 /* The field with two values around it: its other side's where it wraps, else its nearest. */
 static void spread_noise(const float *noise, int h, int w, int wraps, float *field)
@@ -256,31 +306,46 @@ static void sum_noise(const float *noise, int h, int w, int along_strokes, float
         const float *from = field + (ptrdiff_t)y * pitch;
         if (along_strokes)
             for (int x = 0; x < width; x++)
-                column[x] = (from[4 * pitch + x] + from[3 * pitch + x + 1] + from[2 * pitch + x + 2] + from[pitch + x + 3] + from[x + 4])
-                            * 0.4472136f;
+                column[x] = (from[4 * pitch + x] + from[3 * pitch + x + 1] + from[2 * pitch + x + 2]
+                             + from[pitch + x + 3] + from[x + 4]) * 0.4472136f;
         else {
             for (int x = 0; x < pitch; x++)
-                column[x] = (from[x] + from[pitch + x] + from[2 * pitch + x] + from[3 * pitch + x] + from[4 * pitch + x]) * 0.2f;
+                column[x] = (from[x] + from[pitch + x] + from[2 * pitch + x] + from[3 * pitch + x]
+                             + from[4 * pitch + x]) * 0.2f;
             for (int x = 0; x < width; x++) column[x] += column[x + 1] + column[x + 2] + column[x + 3] + column[x + 4];
         }
-        for (int x = 0; x < w; x++) memcpy(sums + ((ptrdiff_t)(y / 4) * w + x) * POINTS + y % 4 * 4, column + 4 * x, 16);
+        for (int x = 0; x < w; x++)
+            memcpy(sums + ((ptrdiff_t)(y / 4) * w + x) * POINTS + y % 4 * 4, column + 4 * x, 16);
     }
 }
 
 /* Add the marks to a cell's detail; `seen` is its colour, `shown` how much of it is not kept. */
-static void draw_marks(const struct style *p, const struct marks *marks, ptrdiff_t cell, const float seen[3], float shown, float *detail)
+static void draw_marks(const struct style *p, const struct marks *marks, ptrdiff_t cell, const float seen[3],
+                       float shown, float *detail)
 {
     float made[3][POINTS];
     float dark = 0.75f - (LUMA[0] * seen[0] + LUMA[1] * seen[1] + LUMA[2] * seen[2]);
     dark = dark < 0.0f ? 0.0f : dark > 1.0f ? 1.0f : dark;
     for (int i = 0; i < POINTS; i += LANES) {
-        vec pigment = {0}, grain = load(marks->noise + cell * POINTS + i) * p->grain, stroke = {0};
-        if (marks->pooled) pigment = load(marks->pooled + cell * POINTS + i) * (p->wash * 0.13f);
+        const ptrdiff_t at = cell * POINTS + i;
+        const vec grain = load(marks->noise + at) * p->grain;
+        vec pigment = {0}, stroke = {0}, ink = {0}, glow = {0};
+        if (marks->pooled) pigment = load(marks->pooled + at) * (p->wash * 0.13f);
         if (marks->strokes && dark > 0.02f)
-            stroke = sigmoid((load(marks->strokes + cell * POINTS + i) + (3.2f * dark - 1.7f)) * 5.0f) * (p->hatch * 0.75f);
-        for (int c = 0; c < 3; c++)
-            store(made[c] + i, (pigment * seen[c] + grain * (0.11f * seen[c] + 0.03f) + stroke * (p->ink_colour[c] - seen[c]))
-                               * (2.0f * shown));
+            stroke = sigmoid((load(marks->strokes + at) + (3.2f * dark - 1.7f)) * 5.0f) * (p->hatch * 0.75f);
+        if (marks->traced) {
+            ink = clamp(load(marks->traced + at) * (p->ink * 1.1f), 0.0f, 1.0f);
+            glow = load(marks->shining + at) * p->glow;
+        }
+        for (int c = 0; c < 3; c++) {
+            const float bright = 4.0f - 4.0f * seen[c];
+            /* Where paper is white no pigment shows. */
+            vec mark = pigment * (seen[c] * (bright < 0.0f ? 0.0f : bright < 1.0f ? bright : 1.0f));
+            mark += stroke * (p->ink_colour[c] - seen[c] - mark);
+            mark += ink * (p->ink_colour[c] - seen[c] - mark);
+            mark += glow * p->glow_colour[c] + grain * (0.11f * seen[c] + 0.03f);
+            store(made[c] + i, mark * (2.0f * shown));
+        }
     }
     for (int row = 0; row < 4; row++) {
         float spread[24];
@@ -293,12 +358,12 @@ static void draw_marks(const struct style *p, const struct marks *marks, ptrdiff
     }
 }
 
-/* `shade` of `count` cells from number `first` on: `words` are rows of at least WORDS numbers, `stride` apart, padded to
- * full vectors of rows; the changes of v are added to `matrices`, the marks to `detail`. */
-static void shade(const struct shading *s, const struct marks *marks, const float *words, ptrdiff_t stride, ptrdiff_t first,
-                  int count, float *matrices, float *detail)
+/* `shade` of `count` cells from number `first` on: `words` are rows of at least WORDS numbers, `stride` apart,
+ * padded to full vectors of rows; the changes of v are added to `matrices`, the marks to `detail`. */
+static void shade(const struct shading *s, const struct marks *marks, const float *words, ptrdiff_t stride,
+                  ptrdiff_t first, int count, float *matrices, float *detail)
 {
-    const int marked = draws(s->p);
+    const int marked = draws(s->p, marks);
     for (int i = 0; i < count; i += LANES) {
         const int some = count - i < LANES ? count - i : LANES;
         const float *said = words + i * stride;

@@ -43,8 +43,9 @@ static inline vec from_bytes(const uint8_t *p)
 #endif
 }
 
-/* sum += x * w, of vectors of any one size, in the register that the sum is in. Said in assembler because GCC (12) else puts
- * the sum where x was, runs out of registers, and every fourth sum waits for its way through memory: half the speed. */
+/* sum += x * w, of vectors of any one size, in the register that the sum is in. Said in assembler because GCC (12)
+ * else puts the sum where x was, runs out of registers, and every fourth sum waits for its way through memory: half
+ * the speed. */
 #ifdef __FMA__
 #define ADD_PRODUCT(sum, x, w) __asm__("vfmadd231ps %2, %1, %0" : "+v"(sum) : "v"(x), "v"(w))
 #else
@@ -67,8 +68,8 @@ static inline vec greater(vec limit, vec x) { return choose(limit > x, limit, x)
 
 static inline vec clamp(vec x, float low, float high) { return lesser(all(high), greater(all(low), x)); }
 
-/* 1 / x, to what a float holds: an estimate and one step of Newton's, for a division waits five times as long. Where the
- * products are bf16 the estimate is enough. x is not 0, and below 1e38. */
+/* 1 / x, to what a float holds: an estimate and one step of Newton's, for a division waits five times as long. Where
+ * the products are bf16 the estimate is enough. x is not 0, and below 1e38. */
 static inline vec reciprocal(vec x)
 {
 #if defined(__AVX512F__)
@@ -102,8 +103,8 @@ static inline vec root(vec x)
 #endif
 }
 
-/* exp to some parts in 10^7 of numbers that a network says (a part in 10^5 at its ends), within e^-87 and e^87: as a power
- * of two, the whole part of which goes straight to the exponent's bits. */
+/* exp to some parts in 10^7 of numbers that a network says (a part in 10^5 at its ends), within e^-87 and e^87: as a
+ * power of two, the whole part of which goes straight to the exponent's bits. */
 static inline vec exponential(vec x)
 {
     x = clamp(x * 1.44269504f, -125.5f, 125.5f);

@@ -167,20 +167,26 @@ def test_what_else_is_refused() -> None:
     with pytest.raises(KernelError, match="at most 128"):
         kernels.warp_state(torch.zeros(1, 2, 2, 130), torch.zeros(1, 2, 2, 2), torch.zeros(1, 1, 2, 2))
     with pytest.raises(KernelError, match="h and w multiples of 4"):
-        kernels.forward(weights, *[x] * 6)
+        kernels.forward(weights, *[x] * 7)
     broken = kernels.random_parameters(kernels.SIZES["nano"])
     del broken["down1.weight"]
     with pytest.raises(KernelError, match=r"no 'down1\.weight'"):
         kernels.prepare(broken, torch.float32)
     head, noise, style = torch.zeros(1, 4, 4, 348), torch.zeros(1, 1, 16, 16), torch.zeros(1, kernels.STYLE_NUMBERS)
     with pytest.raises(KernelError, match=r"head has shape \[1, 4, 4, 240\]; it must be \[\*, \*, \*, 348\]"):
-        kernels.shade(edit, noise, style)
+        kernels.shade(edit, noise, noise, style)
     with pytest.raises(KernelError, match=r"noise has shape \[1, 1, 4, 4\]; it must be \[1, 1, 16, 16\]"):
-        kernels.shade(head, noise[..., :4, :4].contiguous(), style)
+        kernels.shade(head, noise[..., :4, :4].contiguous(), noise, style)
+    with pytest.raises(KernelError, match=r"lines has shape \[1, 16, 16\]; it must be \[1, 1, 16, 16\]"):
+        kernels.shade(head, noise, noise[0], style)
     with pytest.raises(KernelError, match=r"style has shape \[1, 77\]; it must be \[1, 78\]"):
-        kernels.shade(head, noise, style[:, 1:].contiguous())
+        kernels.shade(head, noise, noise, style[:, 1:].contiguous())
     with pytest.raises(KernelError, match=r"style is torch\.float16; it must be torch\.float32"):
-        kernels.shade(head, noise, style.half())
+        kernels.shade(head, noise, noise, style.half())
+    with pytest.raises(KernelError, match=r"near is torch\.float16; it must be torch\.float32"):
+        kernels.depth_lines(noise.half(), one)
+    with pytest.raises(KernelError, match=r"given has shape \[2\]; it must be \[1\]"):
+        kernels.depth_lines(noise, torch.ones(2))
 
 
 def calls() -> dict[str, Callable[[], Any]]:
@@ -212,8 +218,9 @@ def calls() -> dict[str, Callable[[], Any]]:
         "advect_noise": lambda: opcheck(ops.advect_noise.default, (noise, moved, seen, seed, seed)),
         "solver_step": lambda: opcheck(ops.solver_step.default, (cells, cells, noise, torch.ones(1), 0.25)),
         "shade": lambda: opcheck(
-            ops.shade.default, (torch.randn(1, 4, 4, 348), noise, torch.ones(1, kernels.STYLE_NUMBERS))
+            ops.shade.default, (torch.randn(1, 4, 4, 348), noise, noise.abs(), torch.ones(1, kernels.STYLE_NUMBERS))
         ),
+        "depth_lines": lambda: opcheck(ops.depth_lines.default, (noise.sigmoid(), torch.ones(1))),
         "drift_statistics": lambda: opcheck(ops.drift_statistics.default, (x, 4, 1.0)),
         "compose": lambda: opcheck(
             ops.compose.default,
@@ -249,7 +256,8 @@ def test_forward_can_be_exported() -> None:
 
     film = kernels.film_of(weights, torch.randn(1, kernels.SIZES["nano"].condition))
     style, noise = torch.rand(1, kernels.STYLE_NUMBERS) + 0.5, torch.randn(1, 1, 16, 16)
-    inputs = (torch.randn(1, 4, 4, 64), torch.zeros(1, 2, 2, 48), torch.ones(1, 2, 2, 1), film, style, noise)
+    lines = torch.rand(1, 1, 16, 16)
+    inputs = (torch.randn(1, 4, 4, 64), torch.zeros(1, 2, 2, 48), torch.ones(1, 2, 2, 1), film, style, noise, lines)
     exported = torch.export.export(Served(), inputs)
     called = {str(node.target) for node in exported.graph.nodes if "mirage" in str(node.target)}
     assert {
@@ -273,6 +281,7 @@ def test_the_gpu_says_what_the_reference_says() -> None:
         args = (
             *(x.to("cuda", dtype) for x in (stem, state, torch.rand(1, 4, 4, 1))),
             film, torch.rand(1, kernels.STYLE_NUMBERS).cuda() + 0.5, torch.randn(1, 1, 32, 32).cuda(),
+            torch.rand(1, 1, 32, 32).cuda(),
         )  # fmt: skip
         kernels.use("reference")
         expected, _ = kernels.forward(packed, *args)

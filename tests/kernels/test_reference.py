@@ -21,6 +21,7 @@ from mirage_plugin.model.network import (
     compose,
     noise_to_cells,
     pixels_to_cells,
+    plane_lines,
     planes_to_cells,
 )
 from mirage_plugin.styles.parameters import PARAMETERS, VECTOR_SIZE
@@ -138,15 +139,17 @@ def test_forward_is_the_network(net: MirageNet, draw: torch.Generator) -> None:
         torch.randn(2, 1, 32, 16, generator=draw),
     )
     natural = style[:, CODE_SIZE:].contiguous()
+    lines = torch.rand(2, 1, 32, 16, generator=draw)
+    lines[1] = -1.0
     conditioned = net.conditioned(condition, style)
-    expected, words, expected_state = net.from_stem(stem, MemoryState(state, valid), conditioned, noise)
+    expected, words, expected_state = net.from_stem(stem, MemoryState(state, valid), conditioned, noise, lines)
     assert words.std() > 0.1
-    edit, written = kernels.forward(weights, stem, state, valid, film, natural, noise, packed_state=False)
+    edit, written = kernels.forward(weights, stem, state, valid, film, natural, noise, lines, packed_state=False)
     matrices, detail = kernels.split_edit(edit)
     assert_close(matrices, expected.matrices, EXACT, "matrices")
     assert_close(detail, expected.detail, EXACT, "detail")
     assert_close(written, expected_state, EXACT, "state")
-    _, stored = kernels.forward(weights, stem, state, valid, film, natural, noise)
+    _, stored = kernels.forward(weights, stem, state, valid, film, natural, noise, lines)
     # A value on the border of two steps may fall to either side.
     assert (stored.int() - quantise(expected_state).int()).abs().max() <= 1
 
@@ -196,12 +199,26 @@ def test_what_the_head_says_and_its_parts(draw: torch.Generator) -> None:
 def test_shade_is_its_reference(draw: torch.Generator) -> None:
     parts = [torch.randn(2, 4, 8, size, generator=draw) for size in (48, 192, kernels.WORDS)]
     noise = torch.randn(2, 1, 16, 32, generator=draw)
+    lines = torch.rand(2, 1, 16, 32, generator=draw)
+    lines[0] = -1.0
     style = torch.rand(2, kernels.STYLE_NUMBERS, generator=draw) + 0.5
-    edit = kernels.shade(kernels.pack_head(*parts), noise, style)
+    edit = kernels.shade(kernels.pack_head(*parts), noise, lines, style)
     matrices, detail, words = parts
-    expected = kernels.shade_reference(words, detail, matrices, noise, style)
+    expected = kernels.shade_reference(words, detail, matrices, noise, lines, style)
     for ours, theirs in zip(kernels.split_edit(edit), expected, strict=True):
         assert torch.equal(ours, theirs)
+
+
+def test_depth_lines_are_the_model_s(draw: torch.Generator) -> None:
+    depth = torch.rand(2, 1, 64, 32, generator=draw) * 90
+    depth[0, 0, :3] = torch.nan
+    cells = planes_to_cells(Planes(depth), 2, 8, 4, depth)
+    cells[1] = 0.0  # a frame without depth beside one that has it
+    near = torch.nan_to_num(1.0 / (1.0 + depth[..., ::2, ::2] * 0.25), nan=0.0)
+    ours = kernels.depth_lines(near, torch.tensor([1.0, 0.0]))
+    assert torch.equal(ours, plane_lines(cells))
+    assert (ours[0] >= 0).all()
+    assert (ours[1] == -1).all()
 
 
 def test_a_style_has_the_numbers_that_shade_reads() -> None:

@@ -15,6 +15,7 @@ from mirage_kernels.shade import (
     PLAIN_SUN,
     STYLE_LAYOUT,
     SURFACE,
+    depth_lines_reference,
     shade_reference,
 )
 from mirage_plugin.styles.parameters import PARAMETERS, parameter_slice
@@ -66,10 +67,16 @@ def _words(g: GBuffer, source: Tensor) -> Tensor:
     return torch.cat([reading.repeat(1, BINS), torch.zeros(COUNT, BINS)], 1)[:, None, None]
 
 
-def _painted(words: Tensor, source: Tensor, natural: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
-    """The colour of the first reading's transform at the source's own colour, [COUNT, 3] in [0, 1], and the detail."""
+def _painted(
+    words: Tensor, source: Tensor, natural: Tensor, noise: Tensor, lines: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """The colour of the first reading's transform at the source's own colour, [COUNT, 3] in [0, 1], and the detail.
+
+    Without `lines` there is no depth.
+    """
     blank = torch.zeros(COUNT, 1, 1, 192)
-    matrices, detail = shade_reference(words, blank, blank[..., :48], noise, natural)
+    lines = torch.full_like(noise, -1.0) if lines is None else lines
+    matrices, detail = shade_reference(words, blank, blank[..., :48], noise, lines, natural)
     first = matrices[:, 0, 0, :12].view(COUNT, 3, 4)
     v = source[:, :, 0, 0] * 2 - 1
     return ((first @ torch.cat([v, torch.ones(COUNT, 1)], 1)[..., None])[..., 0] + v + 1) / 2, detail
@@ -130,3 +137,64 @@ def test_marks_are_drawn_where_the_truth_has_them() -> None:
         seen = (wanted.abs() > 1e-3).any(dim=1).any(dim=1).any(dim=1)
         cosine = torch.nn.functional.cosine_similarity(drawn.flatten(1), wanted.flatten(1))[seen]
         assert float(cosine.median()) > 0.8, (name, float(cosine.median()))
+
+
+def test_lines_are_where_shapes_end_and_turn() -> None:
+    y, x = torch.meshgrid(torch.arange(16.0), torch.arange(24.0), indexing="ij")
+    given = torch.ones(1)
+
+    def lines(inverse: Tensor) -> Tensor:
+        """Of depth given by its inverse per metre, which is affine on the screen where a surface is flat."""
+        return depth_lines_reference((1 / (1 + 1 / inverse / 4))[None, None], given)[0, 0]
+
+    tilted = 0.1 + 0.002 * x + 0.003 * y
+    assert lines(tilted)[1:-1, 1:-1].max() < 1e-2, "nothing on a plane, however it lies"
+    assert lines(0.2 + 0.001 * x + 0.002 * y).max() < 1e-2, "nor at the frame's edge, where it is not steep"
+    # Something near from column 10 on, before a wall far away: its own edge is a line, what it hides has none.
+    step = lines(torch.where(x < 10, 0.02, 0.2))
+    assert (step[:, 10] == 1).all()
+    assert not torch.cat([step[:, :10], step[:, 11:]], 1).any()
+    # Two walls that meet in column 12, towards the viewer and away from it, and a floor's end in row 8.
+    for crease in (0.2 - 0.01 * (x - 12).abs(), 0.2 + 0.01 * (x - 12).abs()):
+        drawn = lines(crease)
+        assert (drawn[:, 12] == 1).all()
+        assert torch.cat([drawn[:, 1:12], drawn[:, 13:-1]], 1).max() < 1e-2
+    drawn = lines(0.1 + 0.01 * (y - 8).clamp_min(0))
+    assert (drawn[8] == 1).all()
+    assert drawn[1:8].max() < 1e-2
+    none = depth_lines_reference(tilted.expand(2, 1, 16, 24), torch.tensor([0.0, 1.0]))
+    assert (none[0] == -1).all()
+    assert (none[1] >= 0).all()
+
+
+def test_with_depth_ink_and_shine_are_marks_along_its_lines() -> None:
+    rng = torch.Generator().manual_seed(3)
+    g, source = _surfaces(rng)
+    natural = style_tensor([random_style(rng) for _ in range(COUNT)])[0]
+    for name in ("hatch", "wash", "grain", "ink_detail"):
+        natural[:, parameter_slice(name)] = 0
+    natural[:, parameter_slice("ink")] = 1
+    natural[:, parameter_slice("ink_width")] = 0.5
+    natural[:, parameter_slice("glow")] = 0
+    words, noise = _words(g, source), torch.zeros(COUNT, 1, 4, 4)
+    plain, _ = _painted(words, source, natural, noise)
+    loud = words.clone()
+    loud[..., : BINS * SURFACE].view(COUNT, BINS, SURFACE)[..., [-4, -2]] = 20.0  # line and shine
+    lines = torch.zeros(COUNT, 1, 4, 4)
+    lines[:, :, :, 1] = 1.0
+    ink = natural[:, parameter_slice("ink_colour")]
+    drawn, _ = _painted(loud, source, natural, noise)
+    assert torch.allclose(drawn, ink, atol=1e-4), "without depth the readings say where lines run"
+    quiet, detail = _painted(loud, source, natural, noise, lines)
+    assert torch.allclose(quiet, plain, atol=1e-4), "with depth they do not"
+    marks = detail.view(COUNT, 8, 8, 3)[:, 4] / 2
+    assert torch.allclose(marks[:, 2:4], (ink - plain)[:, None].expand(-1, 2, -1), atol=1e-4)
+    assert torch.allclose(marks[:, :2], 0.55 * marks[:, 2:4], atol=1e-4), "a line is as wide as the style has it"
+    assert not marks[:, 6:].any()
+    natural[:, parameter_slice("ink")] = 0
+    natural[:, parameter_slice("glow")] = 0.4
+    _, detail = _painted(loud, source, natural, noise, lines)
+    marks = detail.view(COUNT, 8, 8, 3)[:, 4] / 2
+    glow = 0.4 * natural[:, parameter_slice("glow_colour")]
+    assert torch.allclose(marks[:, 2], glow, atol=1e-4)
+    assert torch.allclose(marks[:, 1], glow / 2, atol=1e-4)

@@ -28,7 +28,7 @@ from mirage_plugin.errors import DeviceError
 from mirage_plugin.frames import FrameEngine, FrameKind, FramePlanes
 from mirage_plugin.model.drift import Bounds, Watch, statistics_of
 from mirage_plugin.model.memory import MemoryState
-from mirage_plugin.model.network import TIERS, MirageNet
+from mirage_plugin.model.network import TIERS, MirageNet, Planes, plane_lines, planes_to_cells
 from mirage_plugin.model.noise import fresh_noise
 from mirage_plugin.model.sampling import sample
 from mirage_plugin.profiler import Recorder
@@ -110,7 +110,10 @@ def planes_of(kind: FrameKind, seed: int, motion: Any = None) -> FramePlanes:
     return FramePlanes((r.random((kind.height, kind.width)) * 60).astype(np.float32), motion, ids)
 
 
-def test_both_engines_give_the_same_answers(pair: tuple[processor.Engine, CudaEngine, FrameKind]) -> None:
+@pytest.mark.parametrize("style", ["snow", "ink"])
+def test_both_engines_give_the_same_answers(
+    pair: tuple[processor.Engine, CudaEngine, FrameKind], style: str
+) -> None:
     """Over frames with moving planes, a cut, and an edit that is carried along.
 
     One step in fewer than one byte of a thousand: sums in another order put few values over a rounding's edge, and
@@ -118,8 +121,8 @@ def test_both_engines_give_the_same_answers(pair: tuple[processor.Engine, CudaEn
     """
     cpu, gpu, kind = pair
     mine, theirs = cpu.open(kind, 5, len(processor.GRIDS) - 1), gpu.open(kind, 5)
-    cpu.set_style(mine, load_style("snow"))
-    gpu.set_style(theirs, load_style("snow"))
+    cpu.set_style(mine, load_style(style))
+    gpu.set_style(theirs, load_style(style))
     for number in range(3):
         frame, planes = noise_frame(kind, number), planes_of(kind, number)
         expected = np.zeros_like(frame)
@@ -178,6 +181,23 @@ def offered(pixel_format: str, orientation: str, color_space: str, pitch: int = 
         mirage_bridge.DepthConvention("reversed_z", 0.1, 100.0),
         mirage_bridge.MotionConvention("uv", "to_current", 0.0), pitch,
     )  # fmt: skip
+
+
+@pytest.mark.parametrize("height", [64, 61])
+def test_lines_are_of_the_depth_that_the_network_reads(height: int) -> None:
+    """Every second pixel, the frame's last row and column going on beyond it; -1 where a game gives no depth."""
+    kind = FrameKind("RGBA8", height, 95, depth=True)
+    engine, planes = make(kind), FramePlanes(planes_of(kind, 3).depth)
+    canvas = engine.open(kind, 1)
+    answer(engine, canvas, noise_frame(kind, 1), planes)
+    with torch.inference_mode():
+        lines = canvas.work._lines()
+        assert (engine.open(SMALL, 1).work._lines() == -1).all()
+    y, x = torch.arange(64).clamp_max(height - 1), torch.arange(96).clamp_max(94)
+    depth = torch.from_numpy(planes.depth)[y][:, x][None, None]
+    cells = planes_to_cells(Planes(depth), 1, 8, 12, depth)
+    assert torch.equal(lines, plane_lines(cells))
+    assert 0.1 < float((lines > 0).float().mean()) < 0.9
 
 
 @pytest.mark.parametrize("orientation", ["top_down", "bottom_up"])
@@ -637,7 +657,7 @@ def test_the_kernels_take_what_the_path_gives_them() -> None:
             call()
     names = [launch.name for launch in net]
     assert names.count("pixels_kernel") == names.count("memory_write_kernel") == 2  # of two steps
-    assert names.count("warp_state_kernel") == names.count("noise_kernel") == 1
+    assert names.count("warp_state_kernel") == names.count("noise_kernel") == names.count("depth_lines_kernel") == 1
     assert [launch.name for launch in rest].count("compose_kernel") == 2
 
 

@@ -124,7 +124,8 @@ def test_a_clip_is_answered_in_closed_loop(net: MirageNet) -> None:
     assert closed.shape == batch.source.shape
     assert torch.equal(closed[0], alone[0]), "the first frame remembers nothing"
     assert not torch.equal(closed[1], alone[1])
-    assert torch.equal(closed[:, 0], closed[:, 1]), "clips of a batch do not see one another"
+    # Not bit for bit: torch takes the last few numbers of a tensor by another exponential than the vectors before.
+    assert torch.allclose(closed[:, 0], closed[:, 1], atol=1e-4), "clips of a batch do not see one another"
     # Without motion and visibility, planes on or off is all that differs.
     assert not torch.equal(answer_clip(net, rgb_alone(batch))[0], closed[0])
 

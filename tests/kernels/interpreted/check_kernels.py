@@ -169,8 +169,11 @@ def test_empty_batches(draw: torch.Generator) -> None:
     none = torch.empty(0, dtype=torch.int64)
     actual, _ = both(lambda: kernels.fresh_noise(none, none, 4, 4))
     assert actual.shape == (0, 1, 4, 4)
-    nothing = torch.empty(0, 4, 4, kernels.HEAD_CHANNELS), torch.empty(0, 1, 16, 16)
-    actual, _ = both(lambda: kernels.shade(*nothing, torch.empty(0, kernels.STYLE_NUMBERS)))
+    field = torch.empty(0, 1, 16, 16)
+    nothing = torch.empty(0, 4, 4, kernels.HEAD_CHANNELS), field, field, torch.empty(0, kernels.STYLE_NUMBERS)
+    actual, _ = both(lambda: kernels.depth_lines(field, torch.empty(0)))
+    assert actual.shape == (0, 1, 16, 16)
+    actual, _ = both(lambda: kernels.shade(*nothing))
     assert actual.shape == (0, 4, 4, 240)
     actual, _ = both(lambda: kernels.drift_statistics(torch.empty(0, 4, 8), 2))
     assert actual.shape == (0, 2, 6)
@@ -215,6 +218,12 @@ def styles(n: int, draw: torch.Generator, **fixed: float) -> Tensor:
     return out
 
 
+def some_lines(n: int, h: int, w: int, draw: torch.Generator) -> Tensor:
+    """Lines here and there, of any strength, up to the field's very edge: [n, 1, 4h, 4w]."""
+    lines = torch.rand(n, 1, 4 * h, 4 * w, generator=draw)
+    return lines.where(torch.rand(lines.shape, generator=draw) < 0.3, 0.0)
+
+
 def assert_shaded(actual: Tensor, expected: Tensor, dtype: torch.dtype, what: str) -> None:
     """All but one reading in a thousand: where a band or a step of colour ends, a rounding decides."""
     assert actual.dtype == expected.dtype == dtype
@@ -233,11 +242,19 @@ def assert_shaded(actual: Tensor, expected: Tensor, dtype: torch.dtype, what: st
 def test_shade(n: int, h: int, w: int, dtype: torch.dtype, draw: torch.Generator) -> None:
     head = (torch.randn(n, h, w, kernels.HEAD_CHANNELS, generator=draw) * 2).to(dtype)
     noise = torch.randn(n, 1, 4 * h, 4 * w, generator=draw)
-    # Everything that a style can be at once; what hides nothing, so that each stage shows; and no marks but grain.
+    drawn = some_lines(n, h, w, draw)
+    mixed, none = drawn.clone(), torch.full_like(drawn, -1.0)
+    mixed[0] = -1.0
+    # Everything that a style can be at once; what hides nothing, so that each stage shows; no marks but grain; and each
+    # of the two that are drawn along lines without the other.
     clear = {"posterize": 0.0, "pixels": 0.0, "bands": 0.0, "fog": 0.0, "tone": 0.0}
-    for fixed in ({}, clear, {"hatch": 0.0, "wash": 0.0}):
+    for fixed, lines in (
+        ({}, none), ({}, drawn), (clear, mixed), ({"hatch": 0.0, "wash": 0.0}, drawn),
+        ({"hatch": 0.0, "wash": 0.0, "ink": 0.0, "glow": 0.0}, drawn), (clear | {"ink": 0.0}, drawn),
+        (clear | {"glow": 0.0, "band_count": 0.0}, drawn),
+    ):  # fmt: skip
         style = styles(n, draw, **fixed)
-        actual, expected = both(lambda s=style: kernels.shade(head, noise, s))
+        actual, expected = both(lambda s=style, t=lines: kernels.shade(head, noise, t, s))
         assert_shaded(actual, expected, dtype, f"shade {n}x{h}x{w} {dtype}")
 
 
@@ -250,11 +267,32 @@ def test_shade_of_extremes(draw: torch.Generator) -> None:
     head[0, 1, :4, 240:] = 0.0
     head[0, 2, 3] = torch.nan
     noise, style = torch.randn(1, 1, 16, 32, generator=draw), styles(1, draw)
-    actual, expected = both(lambda: kernels.shade(head, noise, style))
-    assert_shaded(actual, expected, torch.float32, "shade of extremes")
-    odd = actual.isnan()
-    assert odd[0, 2, 3].all()
-    assert odd.sum() == 240
+    for lines in (some_lines(1, 4, 8, draw), torch.full_like(noise, -1.0)):
+        actual, expected = both(lambda t=lines: kernels.shade(head, noise, t, style))
+        assert_shaded(actual, expected, torch.float32, "shade of extremes")
+        odd = actual.isnan()
+        assert odd[0, 2, 3].all()
+        assert odd.sum() == 240
+
+
+@pytest.mark.parametrize(("n", "height", "width"), [(1, 16, 16), (3, 7, 45), (2, 1, 9), (1, 33, 1)])
+def test_depth_lines(n: int, height: int, width: int, draw: torch.Generator) -> None:
+    """Surfaces that tilt, turn and part, and depths without any order; frames with depth beside one without."""
+    order = torch.rand(n, 1, height, width, generator=draw) * 60
+    steps = torch.randn(n, 1, height, width, generator=draw)
+    calm = 8 + 0.05 * steps.cumsum(-1) + 12 * (steps > 1.5).cumsum(-2).remainder(2)
+    given = torch.ones(n)
+    given[1:2] = 0.0
+    for metres in (order, calm.clamp_min(0)):
+        near = 1 / (1 + metres / 4)
+        near.view(-1)[::37], near.view(-1)[5::41] = 0.0, 1.0
+        actual, expected = both(lambda x=near: kernels.depth_lines(x, given))
+        assert (actual - expected).abs().max() < 1e-4
+        assert (actual[1:2] == -1).all()
+    near[0, 0, 0, 0] = torch.nan
+    actual, expected = both(lambda: kernels.depth_lines(near, given))
+    assert torch.equal(actual.isnan(), expected.isnan())
+    assert actual.isnan().sum() == 1 + (height > 1) + (width > 1)
 
 
 # --- memory
@@ -414,7 +452,7 @@ def test_forward_gives_the_same_on_both_sides(draw: torch.Generator) -> None:
     film = kernels.film_of(weights, torch.randn(2, 32, generator=draw))
     # Without steps of colour, whose edges half floats would put elsewhere.
     style, noise = styles(2, draw, bands=0.0, posterize=0.0), torch.randn(2, 1, 16, 32, generator=draw)
-    given = (weights, stem, state, valid, film, style, noise)
+    given = (weights, stem, state, valid, film, style, noise, some_lines(2, 4, 8, draw))
     actual, expected = both(lambda: torch.cat([part.flatten() for part in kernels.forward(*given, packed_state=False)]))
     # Nine layers one after the other: their roundings add up.
     assert_close(actual, expected, 3 * TOLERANCE[dtype], "forward")
