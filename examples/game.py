@@ -549,7 +549,7 @@ class Play:
             source = as_surface(self._source).copy()
             if self.options.hud:
                 self._draw_hud(source, answer)
-            self.dump.add(self.tally.frames, desk.style, answer.kind, source, self.screen)
+            self.dump.add(self.tally.frames, desk.style, answer.kind, answer.reason, source, self.screen)
         self.tally.aside_s += time.monotonic() - started
 
     def _record(self, path: Path) -> None:

@@ -42,8 +42,8 @@ __all__ = ["GRIDS", "Canvas", "Engine", "FramePlanes", "load_engine"]
 Bytes = NDArray[np.uint8]
 Floats = NDArray[np.float32]
 
-GRIDS: tuple[tuple[int, int], ...] = ((48, 80), (36, 64), (28, 48))
-"""Grids of cells (rows, columns) that the network is compiled for, largest first: 640x384, 512x288, 384x224."""
+GRIDS: tuple[tuple[int, int], ...] = ((48, 80), (36, 64), (28, 48), (24, 40))
+"""Grids of cells (rows, columns) that the network works on, largest first: 640x384, 512x288, 384x224, 320x192."""
 SAVE_VERSION = 1
 """Changes whenever the meaning of what `Canvas.save` gives changes; other versions are refused."""
 _RGB = np.array([0, 1, 2])

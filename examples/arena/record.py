@@ -67,7 +67,7 @@ class Dump:
     """Pairs of what was drawn and what was shown, as PNG, with `index.json` beside them.
 
     `source_00042.png` and `answer_00042.png` belong to frame 42; an entry of the index has `frame`, `style`,
-    `kind`, `source` and `answer`.
+    `kind`, `reason`, `source` and `answer`.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -75,12 +75,14 @@ class Dump:
         self.folder = folder
         self.entries: list[dict[str, Any]] = []
 
-    def add(self, frame: int, style: str, kind: str, source: pygame.Surface, answer: pygame.Surface) -> None:
+    def add(
+        self, frame: int, style: str, kind: str, reason: str, source: pygame.Surface, answer: pygame.Surface
+    ) -> None:
         """Write one pair."""
         names = {"source": f"source_{frame:05d}.png", "answer": f"answer_{frame:05d}.png"}
         pygame.image.save(source, self.folder / names["source"])
         pygame.image.save(answer, self.folder / names["answer"])
-        self.entries.append({"frame": frame, "style": style, "kind": kind, **names})
+        self.entries.append({"frame": frame, "style": style, "kind": kind, "reason": reason, **names})
 
     def close(self) -> None:
         """Write the index."""

@@ -93,9 +93,10 @@ def depth_lines_reference(near: Tensor, given: Tensor) -> Tensor:
     near = wide(near).clamp(1e-4, 1 - 1e-4)
     inverse = near / (1 - near)
     # At the field's edge nobody knows what is beside: no line.
-    across = functional.pad(2 * inverse[..., 1:-1] - inverse[..., 2:] - inverse[..., :-2], (1, 1)) / inverse
-    below, above = inverse[..., 2:, :], inverse[..., :-2, :]
-    down = functional.pad(2 * inverse[..., 1:-1, :] - below - above, (0, 0, 1, 1)) / inverse
+    pad = functional.pad(inverse, (1, 1, 1, 1), mode="replicate")
+    across = (2 * inverse - pad[..., 1:-1, 2:] - pad[..., 1:-1, :-2]) / inverse
+    down = (2 * inverse - pad[..., 2:, 1:-1] - pad[..., :-2, 1:-1]) / inverse
+    across[..., 0], across[..., -1], down[..., 0, :], down[..., -1, :] = 0.0, 0.0, 0.0, 0.0
     ridge, valley = torch.maximum(across, down), torch.maximum(-across, -down)
     # Behind what stands in front, depth falls into a valley as well, a deep one: no line of its own.
     crease = torch.where(valley < 0.15, torch.maximum(ridge, valley), ridge)
