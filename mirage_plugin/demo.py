@@ -29,9 +29,9 @@ __all__ = ["demo"]
 
 _STYLES = ("ink", "lava", "neon", "snow")
 _READY_TIMEOUT_S = 600.0
-# (frames a second, the most that a frame on the fewest cells may cost alone, two thirds of the budget): a slow machine
+# (frames a second, the most that a frame on the fewest cells may cost alone): a slow machine
 # plays slower and restyled, not fast and plain. How many cells fit beside the game, pacing finds out.
-_RATES = ((60, 11.0), (30, 22.0))
+_RATES = ((60, 8.0), (30, 22.0))
 
 
 def demo(
