@@ -159,7 +159,7 @@ def _contact_sheet(pairs: Path, styles: list[str], path: Path) -> None:
     for style in styles:
         styled = [e for e in index if e["style"] == style and e["kind"] == "styled"]
         # A frame that still fades in shows half a style.
-        entries = [e for e in styled if e.get("reason") != "fading in"] or styled
+        entries = [e for e in styled if e["reason"] != "fading in"] or styled
         if entries:
             entry = entries[-1]
             source, answer = (Image.open(pairs / entry[key]).convert("RGB") for key in ("source", "answer"))

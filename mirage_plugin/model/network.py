@@ -229,11 +229,15 @@ class StyleEncoder(nn.Module):
             nn.Linear(size, 256), nn.SiLU(), nn.Linear(256, 192), nn.SiLU(), nn.Linear(192, CODE_SIZE)
         )
 
+    def natural(self, parameters: Tensor) -> Tensor:
+        """Parameters in [-1, 1] in natural units, float32."""
+        return self.low + (self.high - self.low) * ((parameters.float() + 1) / 2)
+
     def features(self, parameters: Tensor) -> Tensor:
         """Parameters, their products and the chart, not yet standardised."""
         unit = (parameters + 1) / 2
         products = [unit[:, a : a + 1] * unit[:, c : c + 3] for a, c in self._pairs]
-        swatches = chart(self.low + (self.high - self.low) * unit.float())
+        swatches = chart(self.natural(parameters))
         return torch.cat([parameters, *products, swatches.to(parameters.dtype)], -1)
 
     def standardise(self, parameters: Tensor) -> None:
@@ -247,8 +251,7 @@ class StyleEncoder(nn.Module):
         features = self.features(parameters)
         raw = self.layers((features - self.mean) / self.spread)
         code = raw * torch.rsqrt(raw.square().mean(-1, keepdim=True) + 1e-6)
-        natural = self.low + (self.high - self.low) * ((parameters.float() + 1) / 2)
-        return torch.cat([code.float(), natural], 1)
+        return torch.cat([code.float(), self.natural(parameters)], 1)
 
 
 # Colours whose amount is not the number just before them.
