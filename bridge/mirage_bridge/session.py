@@ -251,6 +251,7 @@ class Session:
     _held: list[_Held]
     _ring: GameRing | GameStream | None
     _seen_progress: int
+    _moved: bool
     _unmoved_since_ns: int
 
     def __init__(
@@ -424,8 +425,8 @@ class Session:
             camera_cut=camera_cut,
         ).pack()
         ring.publish(frame._slot, record)
-        if not self._unmoved_since_ns:
-            self._unmoved_since_ns = now_ns
+        if self._moved:
+            self._moved, self._unmoved_since_ns = False, now_ns
         self._count("frames")
         if self._socket is not None:
             ring.flush(self._socket)
@@ -617,7 +618,8 @@ class Session:
             return
         if ring.words.peer_progress() != self._seen_progress:
             self._seen_progress = ring.words.peer_progress()
-            self._unmoved_since_ns = 0
+            # From here anew: what it still did for the frame before must not hide that it hangs on this one.
+            self._moved, self._unmoved_since_ns = True, time.monotonic_ns()
         if not ring.waiting():
             return
         taken = ring.take()
@@ -688,7 +690,7 @@ class Session:
             return "paused"
         if not self._source_sent:
             return "the frame was not sent"
-        if self._unmoved_since_ns and now_ns - self._unmoved_since_ns > STALL_NS:
+        if now_ns - self._unmoved_since_ns > STALL_NS:
             return "the sidecar does not move"
         return None
 
@@ -714,7 +716,7 @@ class Session:
         self._next_alive_ns = 0
         self._pinged_ns = 0
         self._seen_progress = 0
-        self._unmoved_since_ns = 0
+        self._moved, self._unmoved_since_ns = True, 0
         self._deadline_ns = 0
         self._pidfd = -1
         self._death: select.poll | None = None
@@ -931,7 +933,7 @@ class Session:
         self._end_ring()
         self._ring, self._ring_offer = ring, offer
         self._seen_progress = self._ring.words.peer_progress()
-        self._unmoved_since_ns = 0
+        self._moved = True
         if self._death is None and address.get("memory") == "memfd" and hasattr(os, "pidfd_open"):
             # The descriptor led to the right memory, so the number is the right process.
             with contextlib.suppress(OSError):

@@ -95,6 +95,7 @@ struct mirage_session {
     /* answers */
     int latest; /* index into ring->held, or -1 */
     uint64_t seen_progress, unmoved_since_ns;
+    int moved; /* since the newest frame was put before the host */
     mirage_stats stats;
     mirage_wire out;
     uint8_t in[MIRAGE_MAX_CONTROL_BYTES];
@@ -233,6 +234,7 @@ static void drop_link(mirage_session *s, int linger_ms) {
     s->line_length = 0;
     s->number = 0;
     s->seen_progress = s->unmoved_since_ns = s->deadline_ns = 0;
+    s->moved = 1;
 }
 
 static void lost(mirage_session *s) {
@@ -352,7 +354,7 @@ static void attach(mirage_session *s, const msgpack_object *message, const mirag
     leave_ring(s);
     s->ring = ring;
     s->seen_progress = mirage_ring_peer_progress(ring);
-    s->unmoved_since_ns = 0;
+    s->moved = 1;
 #if defined(__linux__) && defined(SYS_pidfd_open)
     /* The descriptor led to the right memory, so the number is the right process. */
     if (s->pidfd < 0 && !address.is_file) s->pidfd = (int)syscall(SYS_pidfd_open, (pid_t)address.pid, 0);
@@ -722,7 +724,8 @@ int mirage_end_frame(mirage_session *session, mirage_frame *frame, uint64_t *fra
         record.style_epoch = s->style_epoch;
         record.strength = s->strength;
         mirage_ring_publish(s->ring, s->drawing_slot, &record);
-        if (s->unmoved_since_ns == 0) s->unmoved_since_ns = now;
+        if (s->moved) s->unmoved_since_ns = now;
+        s->moved = 0;
         s->stats.frames++;
         /* The slot is the truth: a doorbell that finds no room leaves others before it to wake the host. */
         if (mirage_ring_peer_asleep(s->ring)) send_parts(s, "D", &record, sizeof record);
@@ -747,8 +750,10 @@ static int take_newest(mirage_session *s) {
     if (ring == NULL) return 1;
     uint64_t progress = mirage_ring_peer_progress(ring);
     if (progress != s->seen_progress) {
+        /* From here anew: what it still did for the frame before must not hide that it hangs on this one. */
         s->seen_progress = progress;
-        s->unmoved_since_ns = 0;
+        s->unmoved_since_ns = now_ns();
+        s->moved = 1;
     }
     if (!mirage_ring_waiting(ring)) return 1;
     if (ring->held[0].pinned && ring->held[1].pinned) {
@@ -780,7 +785,7 @@ static const char *why_no_wait(const mirage_session *s, uint64_t now) {
     }
     if (s->paused) return "paused";
     if (!s->last_sent) return "the frame was not sent";
-    if (s->unmoved_since_ns != 0 && now - s->unmoved_since_ns > STALL_NS) return "the sidecar does not move";
+    if (now > s->unmoved_since_ns + STALL_NS) return "the sidecar does not move";
     return NULL;
 }
 
