@@ -68,9 +68,13 @@ _LEARN: Final = 4
 # The calm time before a step up, and how long it grows where the higher rung does not hold.
 _HOLD_NS: Final = 1_500_000_000
 _HOLD_MAX_NS: Final = 8 * _HOLD_NS
-# Without the net a quarter of the hold is waited before it is tried again. Each try may miss, so that at
-# last, after 24 s, there is one in 1440 frames of 60 Hz: fewer than may be missed.
-_HOLD_MAX_WITHOUT_NET_NS: Final = 64 * _HOLD_NS
+# Without the net a sixteenth of the hold is waited before it is tried again, at first six frames: the last edit
+# is still shown then, and most of what makes the net late (another process, a hypervisor) is over by then. Each
+# try may miss, so that at last, after 24 s, there is one in 1440 frames of 60 Hz: fewer than may be missed. A try
+# that ends as the source in time costs the game nothing, and is made every 3 s.
+_WAITED_WITHOUT_NET: Final = 16
+_HOLD_MAX_WITHOUT_NET_NS: Final = 256 * _HOLD_NS
+_HOLD_MAX_OF_CHEAP_TRIES_NS: Final = 32 * _HOLD_NS
 _HOLD_AFTER_NET_CAME_BACK_NS: Final = 4 * _HOLD_NS
 _CALM_FRAMES: Final = 30
 # A higher rung must fit with this to spare: the estimate of a rung that does not run is a guess.
@@ -365,7 +369,7 @@ def _next_level(pace: Pace, now_ns: int, others: Sequence[Pace]) -> tuple[int, s
     waited_ns = now_ns - pace.changed_ns
     if level >= floor:
         # Back from nothing sooner than from one rung to the next: any net is better than none.
-        if waited_ns >= pace.hold_ns // 4:
+        if waited_ns >= pace.hold_ns // _WAITED_WITHOUT_NET:
             return floor - 1, "trying the net again"
         return level, "the net does not fit"
     while level < floor and estimate_ns(pace, level) > _room_ns(pace, others, level):
@@ -452,17 +456,20 @@ def observe(
     if level > pace.level or tried:
         # Down again after it had gone up: that rung does not hold, so wait longer before the next try.
         if rose or tried:
-            again = finished_ns - fell_ns < 8 * backoff_ns
+            again = finished_ns - fell_ns < (8 if level < floor else 2) * backoff_ns
             most_ns = _HOLD_MAX_WITHOUT_NET_NS if level == floor else _HOLD_MAX_NS
             if level == floor and not missed:
                 # The source was there in time: such a try costs the game nothing, and a lone one after a pause, with
                 # cold caches, says little about the next.
-                most_ns = _HOLD_MAX_NS
+                most_ns = _HOLD_MAX_OF_CHEAP_TRIES_NS
+                # What held so long did fit: something came between, and is no reason to wait long.
+                again = again and (tried or finished_ns - pace.changed_ns < 2 * _HOLD_NS)
             backoff_ns = min(2 * backoff_ns, most_ns) if again else _HOLD_NS
         hold_ns, rose, fell_ns = backoff_ns, False, finished_ns
     elif level < pace.level:
         if pace.level == floor:
-            hold_ns = backoff_ns = min(hold_ns, _HOLD_AFTER_NET_CAME_BACK_NS)
+            hold_ns = min(hold_ns, _HOLD_AFTER_NET_CAME_BACK_NS)
+            backoff_ns = min(backoff_ns, _HOLD_MAX_OF_CHEAP_TRIES_NS // 2)
         # What holds is followed up sooner.
         hold_ns, rose = max(_HOLD_NS, hold_ns // 2), True
     moved = level != pace.level or decision.level != pace.level

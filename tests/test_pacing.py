@@ -248,6 +248,17 @@ def test_one_hiccup_changes_nothing() -> None:
     assert mixes[-1] == 1.0
 
 
+def test_a_hiccup_that_throws_out_the_net_keeps_it_out_for_frames_and_not_for_seconds() -> None:
+    def load(now_ns: int) -> float:
+        # A hypervisor that takes the core for two frames, every eight seconds.
+        return 2.0 if now_ns % (8 * S) < 40 * MS else 1.0
+
+    tight = rungs((40.0, 28.0, 18.0, 12.5))
+    shown = simulate(cost((40.0, 28.0, 18.0, 12.5), load), 120, game(ladder=tight))
+    assert styled(shown) >= 0.97
+    assert answered(shown) >= 0.995  # each hiccup misses by itself, whoever has the net
+
+
 def test_a_late_pick_up_is_answered_by_reuse() -> None:
     pace = warm(game().pace)
     frame = FrameTimes(20 * S, 20 * S + BUDGET_NS)
@@ -375,7 +386,7 @@ def test_a_camera_cut_is_never_reused_and_never_faded() -> None:
 
 
 def test_reuse_fades_out_when_the_edit_is_old() -> None:
-    pace = dataclasses.replace(warm(game().pace), level=len(SIZES), changed_ns=20 * S)
+    pace = dataclasses.replace(warm(game().pace), level=len(SIZES), changed_ns=20 * S, hold_ns=24 * S)
     seen = []
     for number in range(16):
         at_ns = 20 * S + number * BUDGET_NS
@@ -550,7 +561,7 @@ def test_any_trace_gives_a_sound_decision(
         pace = pacing.observe(pace, decision, frame, now_ns, now_ns + took_ns)
         assert 0 <= pace.level <= len(SIZES)
         assert all(cost_ns >= 0 for cost_ns in pace.costs_ns)
-        assert pace.hold_ns <= 96 * S
+        assert pace.hold_ns <= 384 * S
         now_ns += abs(took_ns) + 1
 
 
@@ -565,6 +576,6 @@ def test_any_steady_load_settles(seed: int, load: float, jitter: float, fps: flo
     each = game(fps=fps)
     shown = simulate(cost(load=lambda _now: load, jitter=jitter), 40, each, seed=seed)
     late = [one for one in shown if one.at_ns > 25 * S]
-    # In 15 seconds of a load that the last rung now and then just fits: a try every three seconds, up and down again.
-    assert changes(late) <= 14
+    # In 15 seconds of a load that the last rung now and then just fits: up and down again once in one to three seconds.
+    assert changes(late) <= 20
     assert answered(late) >= 0.97
