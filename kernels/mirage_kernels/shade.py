@@ -9,9 +9,9 @@ there. Those words know nothing of the style. `shade` then paints them as the st
 (bands, few colours, highlights) are replaced by the affine map that touches them at the cell's own colour. What
 comes out is what `compose` takes: a change of v per cell and reading, to which the network's own correction is added.
 
-Marks that are finer than a cell are added to the detail, one value per 2x2 pixels: what a style draws from the noise
-field (grain, strokes, pooled pigment), and lines and shining edges where the engine's depth has them (`depth_lines`).
-Without depth the readings' own words say where lines run.
+Marks that are finer than a cell are added to the detail: what a style draws from the noise field (grain, strokes, pooled
+pigment), and lines and shining edges where the engine's depth has them (`depth_lines`). Both fields have one value for
+2x2 pixels, and all but grain is spread between them. Without depth the readings' own words say where lines run.
 
 Floors: `shade` `WORDS` numbers of a cell in, 12 a reading and 192 out; about 700 operations a reading. `depth_lines`
 4 + 4 bytes a value and about 40 operations.
@@ -233,35 +233,41 @@ def shade_reference(
     change = torch.cat([(m - identity).transpose(0, 1), (m.sum(0) + 2 * c - 1)[:, None]], 1)
     shaded = wide(matrices) + change.permute(2, 3, 0, 1).reshape(n, h, w, BINS * 12)
 
-    # Marks of each cell: [N, cells, 16, 3].
+    # Marks of each cell: [N, cells, 64, 3].
     share = every[..., BINS * SURFACE :].softmax(-1)[..., None]
     seen = (unmarked.permute(1, 2, 0).reshape(n, h * w, BINS, 3) * share).sum(-2)[:, :, None]
     kept = (keep.reshape(n, h * w, BINS, 1) * share).sum(-2)[:, :, None]
 
     def cells(field: Tensor) -> Tensor:
-        return field.view(n, h, 4, w, 4).transpose(2, 3).reshape(n, h * w, 16, 1)
+        """A field of pixels [N, 1, 8h, 8w] by cells: [N, cells, 64, 1]."""
+        return field.view(n, h, 8, w, 8).transpose(2, 3).reshape(n, h * w, 64, 1)
+
+    def spread(field: Tensor) -> Tensor:
+        return cells(functional.interpolate(field, scale_factor=2, mode="bilinear", align_corners=False))
 
     field = wide(noise)
     stroke = sum((torch.roll(field, (k, -k), (2, 3)) for k in range(-2, 3)), torch.zeros_like(field)) / 5**0.5
     pooled = functional.avg_pool2d(functional.pad(field, (2, 2, 2, 2), mode="replicate"), 5, 1) * 5
-    hatch, wash, grain = (p[name][:, None, None] for name in ("hatch", "wash", "grain"))
+    hatch, wash, grain, ink, glow = (p[name][:, None, None] for name in ("hatch", "wash", "grain", "ink", "glow"))
     dark = (0.75 - (seen * torch.tensor(_LUMA, device=device)).sum(-1, keepdim=True)).clamp(0, 1)
-    strokes = torch.sigmoid((cells(stroke) + 3.2 * dark - 1.7) * 5) * (dark > 0.02)
+    strokes = torch.sigmoid((spread(stroke) + 3.2 * dark - 1.7) * 5) * (dark > 0.02)
     ink_colour, glow_colour = (p[name].permute(1, 2, 0)[:, None] for name in ("ink_colour", "glow_colour"))
     # Where paper is white no pigment shows.
-    marks = wash * 0.13 * cells(pooled) * seen * (4 - 4 * seen).clamp(0, 1)
+    marks = wash * 0.13 * spread(pooled) * seen * (4 - 4 * seen).clamp(0, 1)
     marks = marks + hatch * 0.75 * strokes * (ink_colour - seen - marks)
     edge = wide(lines).clamp_min(0)
     pad = functional.pad(edge, (1, 1, 1, 1))
     beside = torch.maximum(
         torch.maximum(pad[..., 1:-1, 2:], pad[..., 1:-1, :-2]), torch.maximum(pad[..., 2:, 1:-1], pad[..., :-2, 1:-1])
     )
-    ink, width, glow = (p[name][:, None, None] for name in ("ink", "ink_width", "glow"))
-    traced = torch.maximum(cells(edge), width * cells(beside))
+    # Steeper than it was spread: a line stays dark in its middle, and white beside.
+    traced = (spread(torch.maximum(edge, p["ink_width"][..., None, None] * beside)) * (4 / 3) - 1 / 6).clamp(0, 1)
     marks = marks + (traced * ink * 1.1).clamp(0, 1) * (ink_colour - seen - marks)
-    marks = marks + torch.maximum(cells(edge), 0.5 * cells(beside)) * glow * glow_colour
-    marks = marks + grain * cells(field) * (0.11 * seen + 0.03)
-    marks = (marks * (2 * (1 - kept))).view(n, h, w, 4, 1, 4, 1, 3).expand(-1, -1, -1, -1, 2, -1, 2, -1)
+    marks = marks + spread(torch.maximum(edge, 0.5 * beside)) * glow * glow_colour
+    # Grain alone is of 2x2 pixels, in the truth as well.
+    coarse = functional.interpolate(field, scale_factor=2, mode="nearest")
+    marks = marks + grain * cells(coarse) * (0.11 * seen + 0.03)
+    marks = marks * (2 * (1 - kept))
     return shaded, wide(detail) + marks.reshape(n, h, w, 192)
 
 
@@ -435,7 +441,7 @@ def _shade_taps_kernel(
     noise_ptr,  # [N, 1, height, width] fp32
     lines_ptr,  # [N, 1, height, width] fp32
     style_ptr,  # [N, STYLE] fp32
-    taps_ptr,  # [N, 4, height, width] fp32: strokes, pooled pigment, ink, shine; what a frame lacks is not written
+    taps_ptr,  # [N, 4, height, width] fp32: strokes, pooled pigment, lines, shine; what a frame lacks is not written
     height,
     width,
     STYLE: tl.constexpr,
@@ -479,8 +485,16 @@ def _shade_taps_kernel(
         above = tl.load(lines_ptr + i - width, mask=keep & (y > 0), other=0.0)
         beside = tl.maximum(tl.maximum(right, left), tl.maximum(below, above))
         traced = tl.maximum(edge, tl.load(style_ptr + 53) * beside)
-        tl.store(taps_ptr + 2 * height * width + i, _clamp(traced * ink * 1.1, 0.0, 1.0), mask=keep)
-        tl.store(taps_ptr + 3 * height * width + i, tl.maximum(edge, 0.5 * beside) * glow, mask=keep)
+        tl.store(taps_ptr + 2 * height * width + i, traced, mask=keep)
+        tl.store(taps_ptr + 3 * height * width + i, tl.maximum(edge, 0.5 * beside), mask=keep)
+
+
+@jit
+def _spread(field_ptr, above, below, left, right):
+    """A field at pixels between its entries: those in rows `above` and `left` are the nearer ones, [BM, 32] each."""
+    near = 0.75 * tl.load(field_ptr + above + left) + 0.25 * tl.load(field_ptr + above + right)
+    far = 0.75 * tl.load(field_ptr + below + left) + 0.25 * tl.load(field_ptr + below + right)
+    return 0.75 * near + 0.25 * far
 
 
 @jit
@@ -695,31 +709,42 @@ def _shade_kernel(
     _changed(said + 16, edit + 16, g, own_g, last, kept, keep)
     _changed(said + 32, edit + 32, b, own_b, last, kept, keep)
 
-    # The marks, a third of a cell's detail at a time: (row, column, colour), a value of noise for two rows and columns.
+    # The marks, a sixth of a cell's detail at a time: (row, column, colour), a value of noise for two rows and columns.
     hatch = tl.load(s + 58)
     grain = tl.load(s + 60)
     cell = tl.minimum(first + tl.arange(0, BM), cells - 1)
     keep = (first + tl.arange(0, BM) < cells)[:, None]
-    corner = cell // w * 16 * w + cell % w * 4
     dark = _clamp(0.75 - _luma_of(seen_r, seen_g, seen_b), 0.0, 1.0)
     noise_ptr += frame.to(tl.int64) * 16 * cells
     taps_ptr += frame.to(tl.int64) * 64 * cells
-    for third in tl.static_range(3):
-        j = third * 64 + tl.arange(0, 64)
-        at = corner[:, None] + (j // 48 * 4 * w + j % 24 // 6)[None, :]
+    for sixth in tl.static_range(6):
+        j = sixth * 32 + tl.arange(0, 32)
+        # Of each pixel the entry of the fields that it lies in, and the one on its side of that.
+        row = (cell // w * 4)[:, None] + (j // 48)[None, :]
+        column = (cell % w * 4)[:, None] + (j % 24 // 6)[None, :]
+        at = row * 4 * w + column
+        below = _clamp(row + (j // 24 % 2 * 2 - 1)[None, :], 0, 4 * h - 1) * 4 * w
+        right = _clamp(column + (j % 6 // 3 * 2 - 1)[None, :], 0, 4 * w - 1)
+        above = row * 4 * w
         rgb = (j % 3)[None, :]
         seen = tl.where(rgb == 0, seen_r[:, None], tl.where(rgb == 1, seen_g[:, None], seen_b[:, None]))
-        marks = tl.zeros([BM, 64], tl.float32)
+        marks = tl.zeros([BM, 32], tl.float32)
         if p_wash != 0.0:
-            marks += p_wash * 0.13 * tl.load(taps_ptr + 16 * cells + at) * seen * _clamp(4.0 - 4.0 * seen, 0.0, 1.0)
+            pigment = p_wash * 0.13 * _spread(taps_ptr + 16 * cells, above, below, column, right)
+            marks += pigment * seen * _clamp(4.0 - 4.0 * seen, 0.0, 1.0)
         if hatch != 0.0:
-            stroke = tl.sigmoid((tl.load(taps_ptr + at) + (3.2 * dark - 1.7)[:, None]) * 5.0)
+            stroke = _spread(taps_ptr, above, below, column, right)
+            stroke = tl.sigmoid((stroke + (3.2 * dark - 1.7)[:, None]) * 5.0)
             stroke = hatch * 0.75 * tl.where((dark > 0.02)[:, None], stroke, 0.0)
             marks += stroke * (tl.load(s + 55 + rgb) - seen - marks)
         if given & (p_ink != 0.0):
-            marks += tl.load(taps_ptr + 32 * cells + at) * (tl.load(s + 55 + rgb) - seen - marks)
+            # Steeper than it was spread: a line stays dark in its middle, and white beside.
+            traced = _spread(taps_ptr + 32 * cells, above, below, column, right)
+            traced = _clamp(_clamp(traced * (4.0 / 3.0) - 1.0 / 6.0, 0.0, 1.0) * p_ink * 1.1, 0.0, 1.0)
+            marks += traced * (tl.load(s + 55 + rgb) - seen - marks)
         if given & (p_glow != 0.0):
-            marks += tl.load(taps_ptr + 48 * cells + at) * tl.load(s + 62 + rgb)
+            shining = _spread(taps_ptr + 48 * cells, above, below, column, right)
+            marks += shining * p_glow * tl.load(s + 62 + rgb)
         marks += grain * tl.load(noise_ptr + at) * (0.11 * seen + 0.03)
         said = tl.load(head_ptr + (cell * HEAD + 48)[:, None] + j[None, :]).to(tl.float32)
         value = (said + marks * marked[:, None]).to(out_ptr.dtype.element_ty)

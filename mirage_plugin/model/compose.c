@@ -9,29 +9,15 @@
 #include "vectors.h"
 #include <stdlib.h>
 
-/* Eight pixels, whatever the processor's width: a cell is as wide. aligned(4): read and written at any pixel. */
-typedef float f8 __attribute__((vector_size(32), aligned(4)));
-typedef int32_t i8 __attribute__((vector_size(32), aligned(4)));
 typedef uint32_t u8 __attribute__((vector_size(32), aligned(4)));
 typedef uint8_t b8 __attribute__((vector_size(8), aligned(1)));
 
 enum { PAD = 32, LOOK = 6, BINS = 4, COEFFICIENTS = 48, DETAIL = 192 };
 
-static inline f8 load8(const float *p) { return *(const f8 *)p; }
 static inline i8 choose8(i8 which, i8 yes, i8 no) { return (which & yes) | (~which & no); }
 /* What is above zero, else zero: NaN as well. */
 static inline vec positive(vec x) { return (vec)((ints)x & (x > 0.0f)); }
-/* Lanes of one vector, and of two that lie side by side, 0 to 15. */
-static inline f8 in_order(f8 a, i8 which)
-{
-#ifdef __clang__
-    f8 out;
-    for (int i = 0; i < 8; i++) out[i] = a[which[i]];
-    return out;
-#else
-    return __builtin_shuffle(a, which);
-#endif
-}
+/* Lanes of two vectors that lie side by side, 0 to 15. */
 static inline f8 lanes_of(f8 a, f8 b, i8 which)
 {
 #ifdef __clang__

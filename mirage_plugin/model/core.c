@@ -328,7 +328,7 @@ size_t mirage_core_bytes(const struct network *net, int h, int w)
     const size_t floats = 2 * grid_floats(h, w, net->widths[0]) + 2 * grid_floats(h / 2, w / 2, net->widths[1])
                           + 2 * grid_floats(h / 4, w / 4, net->widths[2]) + cells / 4 * (size_t)(net->state + 1)
                           + 2 * (size_t)GROUP * (size_t)widest_output(net) + 2 * field_floats(h, w)
-                          + 4 * cells * POINTS;
+                          + 4 * mark_floats(h, w);
     return 4 * floats + 2 * sizeof(number) * (size_t)GROUP * (size_t)widest_input(net) + 20 * 64;
 }
 
@@ -359,11 +359,11 @@ void mirage_core(const struct network *net, int h, int w, const uint8_t *cells, 
     float *moved = TAKE(float, h2 * w2 * net->state);
     float *valid = TAKE(float, h2 * w2);
     float *field = TAKE(float, field_floats(h, w));
-    float *strokes = TAKE(float, total * POINTS);
-    float *pooled = TAKE(float, total * POINTS);
+    float *strokes = TAKE(float, mark_floats(h, w));
+    float *pooled = TAKE(float, mark_floats(h, w));
     float *lines = TAKE(float, field_floats(h, w));
-    float *traced = TAKE(float, total * POINTS);
-    float *shining = TAKE(float, total * POINTS);
+    float *traced = TAKE(float, mark_floats(h, w));
+    float *shining = TAKE(float, mark_floats(h, w));
 #undef TAKE
     begin_products();
     for (int first = 0; first < total; first += GROUP) {
@@ -405,7 +405,7 @@ void mirage_core(const struct network *net, int h, int w, const uint8_t *cells, 
     /* The head says what is to be seen, and the style paints it. */
     struct shading shading = prepare_shading((const struct style *)(scales + 2 * c0));
     shading.worded = planes[NEAR_GIVEN] > 0 ? 0.0f : 1.0f;
-    struct marks marks = {.noise = noise};
+    struct marks marks = {.noise = noise, .w = w};
     if (shading.p->hatch != 0) {
         sum_noise(noise, h, w, 1, field, strokes);
         marks.strokes = strokes;

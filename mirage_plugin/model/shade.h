@@ -7,8 +7,8 @@
 
 enum { BINS = 4, KINDS = 9, SURFACE = 26, WORDS = BINS * SURFACE + BINS };
 enum { TRANSFORM = 12, COEFFICIENTS = BINS * TRANSFORM };
-/* Noise and marks have one value for 2x2 pixels: 4x4 in a cell. */
-enum { POINTS = 16, DETAIL = 192 };
+/* The fields of noise and lines have one value for 2x2 pixels: 4x4 in a cell. */
+enum { POINTS = 16, PIXELS = 64, DETAIL = 192 };
 
 /* As `STYLE_LAYOUT`, in natural units. */
 struct style {
@@ -222,11 +222,30 @@ static void shade_reading(const struct shading *s, const vec x[SURFACE], vec cha
     *kept = keep;
 }
 
-/* Where the marks of a style come from: of every cell its points of the field, summed along strokes and around, and the
- * lines that depth shows, as wide as the style draws them, and shining. Any but the first is null where the style draws
- * nothing with it. */
+/* A field of marks: 4h rows of 4w values, with the outermost repeated once around. Rows are so long that eight values
+ * can be read from any. */
+static inline ptrdiff_t mark_pitch(int w) { return 4 * w + 8; }
+static inline size_t mark_floats(int h, int w) { return (size_t)(4 * h + 2) * (size_t)mark_pitch(w); }
+static inline float *mark_row(float *field, int w, int y) { return field + (y + 1) * mark_pitch(w) + 1; }
+
+static void repeat_ends(float *field, int h, int w)
+{
+    for (int y = 0; y < 4 * h; y++) {
+        float *row = mark_row(field, w, y);
+        row[-1] = row[0];
+        row[4 * w] = row[4 * w - 1];
+    }
+    memcpy(field, field + mark_pitch(w), sizeof(float) * (size_t)(4 * w + 2));
+    memcpy(mark_row(field, w, 4 * h) - 1, mark_row(field, w, 4 * h - 1) - 1, sizeof(float) * (size_t)(4 * w + 2));
+}
+
+/* Where the marks of a style come from: of every cell its points of the noise; and fields of what is summed along
+ * strokes and around, of the lines that depth shows, as wide as the style draws them, and of how they shine. Any but
+ * the first is null where the style draws nothing with it. */
 struct marks {
-    const float *noise, *strokes, *pooled, *traced, *shining; /* [cells, POINTS] */
+    const float *noise; /* [cells, POINTS] */
+    float *strokes, *pooled, *traced, *shining;
+    int w;
 };
 
 static inline int draws(const struct style *p, const struct marks *marks)
@@ -235,7 +254,7 @@ static inline int draws(const struct style *p, const struct marks *marks)
 }
 
 /* `depth_lines` of planes [cells, stride], which begin with how near a cell's points are; then of every point the line as
- * wide as the style draws it, and as it shines. `inverse` and `line` have field_floats(h, w). */
+ * wide as the style draws it, and as it shines. `inverse` and `line` have field_floats(h, w), the others mark_floats. */
 static void trace_lines(const float *planes, int stride, int h, int w, float width, float *inverse, float *line,
                         float *traced, float *shining)
 {
@@ -266,15 +285,17 @@ static void trace_lines(const float *planes, int stride, int h, int w, float wid
     }
     for (int y = 0; y < rows; y++) {
         const float *here = line + (ptrdiff_t)(y + 1) * pitch + 1;
+        float *wide = mark_row(traced, w, y), *bright = mark_row(shining, w, y);
         for (int x = 0; x < columns; x++) {
             float sides = here[x - 1] > here[x + 1] ? here[x - 1] : here[x + 1];
             float ends = here[x - pitch] > here[x + pitch] ? here[x - pitch] : here[x + pitch];
             float beside = sides > ends ? sides : ends;
-            ptrdiff_t at = ((ptrdiff_t)(y / 4) * w + x / 4) * POINTS + y % 4 * 4 + x % 4;
-            traced[at] = here[x] > width * beside ? here[x] : width * beside;
-            shining[at] = here[x] > 0.5f * beside ? here[x] : 0.5f * beside;
+            wide[x] = here[x] > width * beside ? here[x] : width * beside;
+            bright[x] = here[x] > 0.5f * beside ? here[x] : 0.5f * beside;
         }
     }
+    repeat_ends(traced, h, w);
+    repeat_ends(shining, h, w);
 }
 
 /* Floats that `sum_noise` works in. */
@@ -296,7 +317,7 @@ static void spread_noise(const float *noise, int h, int w, int wraps, float *fie
     }
 }
 
-/* Sums of five values of the field for every point, [cells, POINTS]: along a stroke, or the mean around times five. */
+/* The field `sums` of sums of five values of the noise: along a stroke, or the mean around times five. */
 static void sum_noise(const float *noise, int h, int w, int along_strokes, float *field, float *sums)
 {
     const int width = 4 * w, pitch = width + 4;
@@ -304,18 +325,33 @@ static void sum_noise(const float *noise, int h, int w, int along_strokes, float
     spread_noise(noise, h, w, along_strokes, field);
     for (int y = 0; y < 4 * h; y++) {
         const float *from = field + (ptrdiff_t)y * pitch;
-        if (along_strokes)
+        float *to = mark_row(sums, w, y);
+        if (along_strokes) {
             for (int x = 0; x < width; x++)
-                column[x] = (from[4 * pitch + x] + from[3 * pitch + x + 1] + from[2 * pitch + x + 2]
-                             + from[pitch + x + 3] + from[x + 4]) * 0.4472136f;
-        else {
-            for (int x = 0; x < pitch; x++)
-                column[x] = (from[x] + from[pitch + x] + from[2 * pitch + x] + from[3 * pitch + x]
-                             + from[4 * pitch + x]) * 0.2f;
-            for (int x = 0; x < width; x++) column[x] += column[x + 1] + column[x + 2] + column[x + 3] + column[x + 4];
+                to[x] = (from[4 * pitch + x] + from[3 * pitch + x + 1] + from[2 * pitch + x + 2]
+                         + from[pitch + x + 3] + from[x + 4]) * 0.4472136f;
+            continue;
         }
-        for (int x = 0; x < w; x++)
-            memcpy(sums + ((ptrdiff_t)(y / 4) * w + x) * POINTS + y % 4 * 4, column + 4 * x, 16);
+        for (int x = 0; x < pitch; x++)
+            column[x] = (from[x] + from[pitch + x] + from[2 * pitch + x] + from[3 * pitch + x] + from[4 * pitch + x])
+                        * 0.2f;
+        for (int x = 0; x < width; x++) to[x] = column[x] + column[x + 1] + column[x + 2] + column[x + 3] + column[x + 4];
+    }
+    repeat_ends(sums, h, w);
+}
+
+/* A cell of a field, at each of its pixels: the nearest value counts three quarters, down and across. */
+static void spread(const float *field, int w, int y, int x, float *out)
+{
+    const ptrdiff_t pitch = mark_pitch(w);
+    field += 4 * y * pitch + 4 * x;
+    for (int row = 0; row < 4; row++, field += pitch) {
+        const f8 nearest = 0.75f * load8(field + pitch);
+        for (int side = 0; side < 2; side++) {
+            const f8 down = nearest + 0.25f * load8(field + 2 * side * pitch);
+            *(f8 *)(out + (2 * row + side) * 8) = 0.75f * in_order(down, (i8){1, 1, 2, 2, 3, 3, 4, 4})
+                                                  + 0.25f * in_order(down, (i8){0, 2, 1, 3, 2, 4, 3, 5});
+        }
     }
 }
 
@@ -323,38 +359,60 @@ static void sum_noise(const float *noise, int h, int w, int along_strokes, float
 static void draw_marks(const struct style *p, const struct marks *marks, ptrdiff_t cell, const float seen[3],
                        float shown, float *detail)
 {
-    float made[3][POINTS];
+    float made[3][PIXELS], grain[PIXELS], pigment[PIXELS], stroke[PIXELS], line[PIXELS], shine[PIXELS];
+    const int y = (int)(cell / marks->w), x = (int)(cell % marks->w);
     float dark = 0.75f - (LUMA[0] * seen[0] + LUMA[1] * seen[1] + LUMA[2] * seen[2]);
     dark = dark < 0.0f ? 0.0f : dark > 1.0f ? 1.0f : dark;
-    for (int i = 0; i < POINTS; i += LANES) {
-        const ptrdiff_t at = cell * POINTS + i;
-        const vec grain = load(marks->noise + at) * p->grain;
-        vec pigment = {0}, stroke = {0}, ink = {0}, glow = {0};
-        if (marks->pooled) pigment = load(marks->pooled + at) * (p->wash * 0.13f);
-        if (marks->strokes && dark > 0.02f)
-            stroke = sigmoid((load(marks->strokes + at) + (3.2f * dark - 1.7f)) * 5.0f) * (p->hatch * 0.75f);
+    const int stroked = marks->strokes && dark > 0.02f;
+    if (marks->pooled) spread(marks->pooled, marks->w, y, x, pigment);
+    if (stroked) spread(marks->strokes, marks->w, y, x, stroke);
+    if (marks->traced) {
+        spread(marks->traced, marks->w, y, x, line);
+        spread(marks->shining, marks->w, y, x, shine);
+    }
+    for (int row = 0; row < 8; row++) {
+        /* Grain is of 2x2 pixels, in the truth as well. Two rows of the noise are eight values. */
+        const f8 two = load8(marks->noise + cell * POINTS + row / 4 * 8);
+        *(f8 *)(grain + 8 * row) = row & 2 ? in_order(two, (i8){4, 4, 5, 5, 6, 6, 7, 7})
+                                           : in_order(two, (i8){0, 0, 1, 1, 2, 2, 3, 3});
+    }
+    for (int i = 0; i < PIXELS; i += LANES) {
+        vec drawn[3] = {{0}, {0}, {0}};
+        if (marks->pooled)
+            for (int c = 0; c < 3; c++) {
+                /* Where paper is white no pigment shows. */
+                const float bright = 4.0f - 4.0f * seen[c];
+                const float shows = seen[c] * (bright < 0.0f ? 0.0f : bright < 1.0f ? bright : 1.0f);
+                drawn[c] = load(pigment + i) * (p->wash * 0.13f * shows);
+            }
+        if (stroked) {
+            const vec amount = sigmoid((load(stroke + i) + (3.2f * dark - 1.7f)) * 5.0f) * (p->hatch * 0.75f);
+            for (int c = 0; c < 3; c++) drawn[c] += amount * (p->ink_colour[c] - seen[c] - drawn[c]);
+        }
         if (marks->traced) {
-            ink = clamp(load(marks->traced + at) * (p->ink * 1.1f), 0.0f, 1.0f);
-            glow = load(marks->shining + at) * p->glow;
+            /* Steeper than it was spread: a line stays dark in its middle, and white beside. */
+            const vec steep = clamp(load(line + i) * (4.0f / 3.0f) - 1.0f / 6.0f, 0.0f, 1.0f);
+            const vec amount = clamp(steep * (p->ink * 1.1f), 0.0f, 1.0f), glow = load(shine + i) * p->glow;
+            for (int c = 0; c < 3; c++) {
+                drawn[c] += amount * (p->ink_colour[c] - seen[c] - drawn[c]);
+                drawn[c] += glow * p->glow_colour[c];
+            }
         }
         for (int c = 0; c < 3; c++) {
-            const float bright = 4.0f - 4.0f * seen[c];
-            /* Where paper is white no pigment shows. */
-            vec mark = pigment * (seen[c] * (bright < 0.0f ? 0.0f : bright < 1.0f ? bright : 1.0f));
-            mark += stroke * (p->ink_colour[c] - seen[c] - mark);
-            mark += ink * (p->ink_colour[c] - seen[c] - mark);
-            mark += glow * p->glow_colour[c] + grain * (0.11f * seen[c] + 0.03f);
-            store(made[c] + i, mark * (2.0f * shown));
+            drawn[c] += load(grain + i) * (p->grain * (0.11f * seen[c] + 0.03f));
+            store(made[c] + i, drawn[c] * (2.0f * shown));
         }
     }
-    for (int row = 0; row < 4; row++) {
-        float spread[24];
-        for (int x = 0; x < 4; x++)
-            for (int c = 0; c < 3; c++) spread[6 * x + c] = spread[6 * x + 3 + c] = made[c][4 * row + x];
-        for (int i = 0; i < 24; i++) {
-            detail[48 * row + i] += spread[i];
-            detail[48 * row + 24 + i] += spread[i];
-        }
+    /* Three channels of eight pixels come to lie one after another, a third of each in every vector. */
+    const i8 first = {-1, 0, 0, -1, 0, 0, -1, 0}, second = {0, -1, 0, 0, -1, 0, 0, -1};
+    const i8 last = {0, 0, -1, 0, 0, -1, 0, 0};
+    for (int row = 0; row < 8; row++, detail += 24) {
+        const i8 red = (i8)in_order(load8(made[0] + 8 * row), (i8){0, 3, 6, 1, 4, 7, 2, 5});
+        const i8 green = (i8)in_order(load8(made[1] + 8 * row), (i8){5, 0, 3, 6, 1, 4, 7, 2});
+        const i8 blue = (i8)in_order(load8(made[2] + 8 * row), (i8){2, 5, 0, 3, 6, 1, 4, 7});
+        *(f8 *)detail += (f8)((red & first) | (green & second) | (blue & last));
+        *(f8 *)(detail + 8) += (f8)((red & second) | (green & last) | (blue & first));
+        *(f8 *)(detail + 16) += (f8)((red & last) | (green & first) | (blue & second));
     }
 }
 

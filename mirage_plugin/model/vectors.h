@@ -27,6 +27,22 @@ typedef int32_t ints __attribute__((vector_size(4 * LANES), aligned(4)));
 typedef uint32_t unsigned_ints __attribute__((vector_size(4 * LANES), aligned(4)));
 typedef uint8_t bytes __attribute__((vector_size(LANES), aligned(1)));
 
+/* Eight of them, whatever the processor's width: a cell is eight pixels wide. */
+typedef float f8 __attribute__((vector_size(32), aligned(4)));
+typedef int32_t i8 __attribute__((vector_size(32), aligned(4)));
+
+static inline f8 load8(const float *p) { return *(const f8 *)p; }
+static inline f8 in_order(f8 a, i8 which)
+{
+#ifdef __clang__
+    f8 out;
+    for (int i = 0; i < 8; i++) out[i] = a[which[i]];
+    return out;
+#else
+    return __builtin_shuffle(a, which);
+#endif
+}
+
 static inline vec load(const float *p) { return *(const vec *)p; }
 static inline void store(float *p, vec x) { *(vec *)p = x; }
 /* Minus zero, not plus: that would have to make 0 of -0, and cost an addition. */

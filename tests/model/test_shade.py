@@ -189,12 +189,13 @@ def test_with_depth_ink_and_shine_are_marks_along_its_lines() -> None:
     assert torch.allclose(quiet, plain, atol=1e-4), "with depth they do not"
     marks = detail.view(COUNT, 8, 8, 3)[:, 4] / 2
     assert torch.allclose(marks[:, 2:4], (ink - plain)[:, None].expand(-1, 2, -1), atol=1e-4)
-    assert torch.allclose(marks[:, :2], 0.55 * marks[:, 2:4], atol=1e-4), "a line is as wide as the style has it"
+    beside = torch.tensor([0.5, 2 / 3, 2 / 3, 1 / 3])[:, None] * 1.1
+    assert torch.allclose(marks[:, [0, 1, 4, 5]], beside * marks[:, 2:3], atol=1e-4), "as wide as the style has it"
     assert not marks[:, 6:].any()
     natural[:, parameter_slice("ink")] = 0
     natural[:, parameter_slice("glow")] = 0.4
     _, detail = _painted(loud, source, natural, noise, lines)
     marks = detail.view(COUNT, 8, 8, 3)[:, 4] / 2
     glow = 0.4 * natural[:, parameter_slice("glow_colour")]
-    assert torch.allclose(marks[:, 2], glow, atol=1e-4)
-    assert torch.allclose(marks[:, 1], glow / 2, atol=1e-4)
+    assert torch.allclose(marks[:, 2], 0.875 * glow, atol=1e-4)
+    assert torch.allclose(marks[:, 1], 0.625 * glow, atol=1e-4)
