@@ -9,9 +9,10 @@ there. Those words know nothing of the style. `shade` then paints them as the st
 (bands, few colours, highlights) are replaced by the affine map that touches them at the cell's own colour. What
 comes out is what `compose` takes: a change of v per cell and reading, to which the network's own correction is added.
 
-Marks that are finer than a cell are added to the detail: what a style draws from the noise field (grain, strokes, pooled
-pigment), and lines and shining edges where the engine's depth has them (`depth_lines`). Both fields have one value for
-2x2 pixels, and all but grain is spread between them. Without depth the readings' own words say where lines run.
+Marks that are finer than a cell are added to the detail: what a style draws from the noise field (grain, strokes,
+pooled pigment), and lines and shining edges where the engine's depth has them (`depth_lines`). Both fields have one
+value for 2x2 pixels, and all but grain is spread between them. Without depth the readings' own words say where lines
+run.
 
 Floors: `shade` `WORDS` numbers of a cell in, 12 a reading and 192 out; about 700 operations a reading. `depth_lines`
 4 + 4 bytes a value and about 40 operations.
