@@ -130,8 +130,10 @@ def _compose(
         optional["motion"], optional["visible"] = _empty(n, 2, h, w), _empty(n, 1, h, w)
     frames = _empty(n, layout.size_bytes, dtype=torch.uint8)
     edit = _empty(n, h, w, 240, dtype=weights.dtype)
+    colours = kernels.cell_colours(frames, layout, rows=rows, columns=columns)
+    bias, strength = _empty(n, 8), _empty(n)
     kernels.compose(
-        frames, layout, edit, weights.guide, _empty(n, 8), _empty(n), rows=rows, columns=columns, **optional
+        frames, layout, edit, colours, weights.guide, bias, strength, rows=rows, columns=columns, **optional
     )
 
 

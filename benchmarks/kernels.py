@@ -290,18 +290,24 @@ def cases(size: tuple[int, int], device: torch.device) -> Iterator[Case]:
         edit = normal(1, h, w, 240, dtype=DTYPES[dtype], scale=0.1)
         seed_tensor = torch.tensor([seed], device=device)
         moved = normal(1, 2, h, w, scale=5.0), normal(1, 1, h, w).sigmoid()
-        return frame(seed), edit, normal(1, 8), torch.ones(1, device=device), seed_tensor, *moved
+        colours = normal(1, h, w, 3).tanh()
+        return frame(seed), edit, colours, normal(1, 8), torch.ones(1, device=device), seed_tensor, *moved
 
     def run_compose(i: Any) -> Tensor:
-        return kernels.compose(i[0], layout, i[1], guide, i[2], i[3], dither=i[4])
+        return kernels.compose(i[0], layout, i[1], i[2], guide, i[3], i[4], dither=i[5])
 
     def run_late(i: Any) -> Tensor:
-        return kernels.compose(i[0], layout, i[1], guide, i[2], i[3], dither=i[4], motion=i[5], visible=i[6])
+        return kernels.compose(i[0], layout, i[1], i[2], guide, i[3], i[4], dither=i[5], motion=i[6], visible=i[7])
+
+    yield Case(
+        "cell_colours", lambda i: kernels.cell_colours(i[0], layout), lambda dtype, seed: (frame(seed),), ("fp32",),
+        copied_bytes=4.0 * pixels + 12 * cells, vector_flops=12.0 * pixels,
+    )  # fmt: skip
 
     for name, run, more in (("compose", run_compose, 0), ("compose, late answer", run_late, 60)):
         yield Case(
-            name, run, compose_inputs, floats, copied_bytes=8.0 * pixels + 480 * cells,
-            vector_flops=(2 * (162 + 24 + 192 + 48 + 12) + 60.0 + more) * pixels, whole_numbers=True,
+            name, run, compose_inputs, floats, copied_bytes=8.0 * pixels + 492 * cells,
+            vector_flops=(2 * (162 + 24 + 192 + 48 + 12) + 120.0 + more) * pixels, whole_numbers=True,
         )  # fmt: skip
 
 

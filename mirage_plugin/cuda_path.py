@@ -76,6 +76,7 @@ class Work:
         self.seen16 = torch.zeros(1, 1, h // 2, w // 2, device=device)
         self.since = torch.zeros(1, 2, 4 * h, 4 * w, device=device)
         self.edit = torch.zeros(1, h, w, 240, dtype=weights.network.dtype, device=device)
+        self.colours = torch.zeros(1, h, w, 3, device=device)  # of the frame that the edit was made on
         self.known = torch.ones(1, 1, -(-self.rows // 2), -(-self.columns // 2), device=device)
         self.k = [torch.full((1,), level, device=device) for level in weights.levels]
         self.y = self._places(self.rows, path.kind.layout.height)
@@ -157,14 +158,15 @@ class Work:
         stem = kernels.pixels(path.frame, layout, stem_weights, **given)
         state, valid = kernels.warp_state(self.stored, self.motion16, self.seen16, stem.dtype)
         marks = path.style, self.noise, lines
+        colours = kernels.cell_colours(path.frame, layout, rows=self.rows, columns=self.columns)
         edit, stored = kernels.forward(weights.network, stem, state, valid, path.film[:1], *marks)
         first = edit
         for step in range(1, len(weights.levels)):
-            answer = self._answer(edit, path.bias[step - 1 : step])
+            answer = self._answer(edit, colours, path.bias[step - 1 : step])
             stem = kernels.pixels(path.frame, layout, stem_weights, answer=answer, k=self.k[step], **given)
             edit, _ = kernels.forward(weights.network, stem, state, valid, path.film[step : step + 1], *marks)
-        # Kept by name, so that no later capture is given its memory; only the memory's copy has to stay in place.
-        self.edit = edit
+        # Kept by name, so that no later capture is given their memory; only the memory's copy has to stay in place.
+        self.edit, self.colours = edit, colours
         self.stored.copy_(stored)
         self.since.zero_()
         # Bounds were learned of first steps. Matrices are the first group of channels, the detail's are the other four.
@@ -175,7 +177,7 @@ class Work:
         squares = [found[0, 1], found[1:, 1].mean(), of_state[:, 1].mean(), change, broken]
         path.health.copy_(torch.stack(squares))
 
-    def _answer(self, edit: Tensor, bias: Tensor) -> Tensor:
+    def _answer(self, edit: Tensor, colours: Tensor, bias: Tensor) -> Tensor:
         """The 8-bit answer on the working frame, as cells of v: where a further step starts from."""
         path, h, w = self.path, self.h, self.w
         layout = path.kind.layout
@@ -185,7 +187,8 @@ class Work:
         unit = functional.pad(unit, (0, 8 * w - self.columns, 0, 8 * h - self.rows), mode="replicate")
         image = (functional.pad(unit.permute(0, 2, 3, 1), (0, 1)) * 255 + 0.5).to(torch.uint8).reshape(1, -1)
         square = FrameLayout("rgba8", 8 * h, 8 * w, 32 * w)
-        answer = kernels.compose(image, square, edit, path.weights.network.guide, bias, torch.ones_like(path.strength))
+        guide, whole = path.weights.network.guide, torch.ones_like(path.strength)
+        answer = kernels.compose(image, square, edit, colours, guide, bias, whole)
         cells = answer.view(h, 8, w, 8, 4)[..., :3].transpose(1, 2).reshape(1, h, w, 192)
         return (cells.float() * (2 / 255) - 1).to(edit.dtype)
 
@@ -209,8 +212,8 @@ class Work:
             height, width = self.known.shape[2:]
             more |= {"motion": self.since[:, :, :height, :width].contiguous(), "visible": self.known}
         kernels.compose(
-            path.frame, path.kind.layout, self.edit, path.weights.network.guide, path.bias[-1:], path.strength,
-            rows=self.rows, columns=self.columns, out=path.answer, **more,
+            path.frame, path.kind.layout, self.edit, self.colours, path.weights.network.guide, path.bias[-1:],
+            path.strength, rows=self.rows, columns=self.columns, out=path.answer, **more,
         )  # fmt: skip
 
     def _late(self) -> None:

@@ -26,7 +26,7 @@ from mirage_plugin.frames import FrameEngine, FrameKind, FramePlanes
 from mirage_plugin.model.ahead import Build, Forward, load_compiled
 from mirage_plugin.model.checkpoint import load_bounds, load_network
 from mirage_plugin.model.core import Core, CoreInput, best_dtype
-from mirage_plugin.model.cpu_pixels import cells_from_pixels, move_noise, plane_cells, warp_edit
+from mirage_plugin.model.cpu_pixels import cell_colours, cells_from_pixels, move_noise, plane_cells, warp_edit
 from mirage_plugin.model.drift import SAVED as WATCH_NUMBERS
 from mirage_plugin.model.drift import Bounds, Watch, statistics_of
 from mirage_plugin.model.memory import dequantise, quantise, warp_state
@@ -44,7 +44,7 @@ Floats = NDArray[np.float32]
 
 GRIDS: tuple[tuple[int, int], ...] = ((48, 80), (36, 64), (28, 48), (24, 40))
 """Grids of cells (rows, columns) that the network works on, largest first: 640x384, 512x288, 384x224, 320x192."""
-SAVE_VERSION = 1
+SAVE_VERSION = 2
 """Changes whenever the meaning of what `Canvas.save` gives changes; other versions are refused."""
 _RGB = np.array([0, 1, 2])
 
@@ -110,7 +110,8 @@ class Canvas:
         self._columns = np.minimum(
             ((np.arange(0, content_w, 2) + 0.5) * self.width / content_w).astype(int), self.width - 1
         )
-        self.edit: tuple[Floats, Floats] | None = None
+        self.edit: tuple[Floats, Floats, Floats] | None = None
+        """Colour transforms, detail, and the colours of the cells that they were made for."""
         self.edit_age = self.edit_step = 0
         self.given: CoreInput | None = None
         """What the first step of the present frame was given; the further ones go on from there."""
@@ -136,7 +137,7 @@ class Canvas:
 
     def save(self) -> dict[str, NDArray[Any]]:
         """All that the next frame depends on, but the style, as copies: plain arrays, for `np.savez` if need be."""
-        edit = self.edit or (np.zeros((0, 0, 48), np.float32), np.zeros((0, 0, 192), np.float32))
+        edit = self.edit or tuple(np.zeros((0, 0, many), np.float32) for many in (48, 192, 3))
         numbers = (
             SAVE_VERSION, self.height, self.width, self.fit.grid, self.seed, self.frame, self.resets, self.fresh,
             self.edit_age, self.edit_step,
@@ -144,7 +145,7 @@ class Canvas:
         return {
             "numbers": np.array(numbers, np.int64), "watch": np.array(self.watch.save(), np.float64),
             "cells": self.cells.copy(), "noise": self.noise[0].copy(), "stored": self.stored.copy(),
-            "matrices": edit[0].copy(), "detail": edit[1].copy(),
+            "matrices": edit[0].copy(), "detail": edit[1].copy(), "colours": edit[2].copy(),
         }  # fmt: skip
 
     def restore(self, saved: Mapping[str, NDArray[Any]]) -> None:
@@ -167,11 +168,12 @@ class Canvas:
             raise DataError(f"the session was saved after step {step + 1}, this engine takes {len(self.films)}")
         h, w = GRIDS[grid]
         edited = bool(np.size(saved.get("matrices", ())))
-        matrices, detail = ((h, w, 48), (h, w, 192)) if edited else ((0, 0, 48), (0, 0, 192))
+        size = (h, w) if edited else (0, 0)
         arrays = _checked(saved, shapes | {
             "cells": (np.uint8, (h, w, 192)), "noise": (np.float32, (h * 4, w * 4)),
             "stored": (np.int8, (1, h // 2, w // 2, self.state_channels)),
-            "matrices": (np.float32, matrices), "detail": (np.float32, detail),
+            "matrices": (np.float32, (*size, 48)), "detail": (np.float32, (*size, 192)),
+            "colours": (np.float32, (*size, 3)),
         })  # fmt: skip
         if more := sorted(map(str, set(saved) - set(arrays))):
             raise DataError(f"the saved session is damaged: it holds {more} as well")
@@ -187,7 +189,8 @@ class Canvas:
         self.seed, self.frame, self.resets, self.fresh = seed, frame, resets, bool(fresh)
         self.edit_age, self.edit_step = age, step
         self.cells, self.noise[0], self.stored = (arrays[name].copy() for name in ("cells", "noise", "stored"))
-        self.edit = (arrays["matrices"].copy(), arrays["detail"].copy()) if edited else None
+        matrices, detail, colours = (arrays[name].copy() for name in ("matrices", "detail", "colours"))
+        self.edit = (matrices, detail, colours) if edited else None
 
     def half(self, plane: NDArray[Any]) -> NDArray[Any]:
         """A display plane at one entry per 2x2 working pixels."""
@@ -442,7 +445,9 @@ class Engine:
             return False
         watch.accept(now, remembers)
         canvas.stored = out.stored.cpu().numpy()
-        canvas.edit = (out.edit.matrices[0].cpu().numpy(), out.edit.detail[0].cpu().numpy())
+        colours: Floats = np.empty((*canvas.cells.shape[:2], 3), np.float32)
+        cell_colours(canvas.cells, colours)
+        canvas.edit = (out.edit.matrices[0].cpu().numpy(), out.edit.detail[0].cpu().numpy(), colours)
         canvas.edit_age = canvas.edit_step = 0
         canvas.fresh = False
         return True
@@ -465,7 +470,7 @@ class Engine:
             out = self._core.refine(given, torch.from_numpy(cells)[None].to(self.device), torch.tensor(k))
             if bool(torch.isfinite(out.health).all()):
                 canvas.edit_step = step
-                canvas.edit = (out.edit.matrices[0].cpu().numpy(), out.edit.detail[0].cpu().numpy())
+                canvas.edit = (out.edit.matrices[0].cpu().numpy(), out.edit.detail[0].cpu().numpy(), canvas.edit[2])
 
     def reuse(self, canvas: Canvas) -> bool:
         """Carry the last edit along the motion onto the frame that was read. False where there is none.
@@ -478,9 +483,9 @@ class Engine:
             return False
         if not canvas.has_motion and not self._estimate_motion(canvas):
             return False
-        matrices, detail = np.empty_like(canvas.edit[0]), np.empty_like(canvas.edit[1])
-        warp_edit(*canvas.edit, canvas.half_motion, canvas.has_motion, matrices, detail)
-        canvas.edit = (matrices, detail)
+        matrices, detail, colours = map(np.empty_like, canvas.edit)
+        warp_edit(*canvas.edit, canvas.half_motion, canvas.has_motion, matrices, detail, colours)
+        canvas.edit = (matrices, detail, colours)
         canvas.edit_age += 1
         if canvas.has_motion:
             # The memory has to follow as well, or it would lie where the picture was.

@@ -17,13 +17,23 @@ imported here: what the network is, `mirage_plugin.model` says, and a test holds
 `advect_noise`    the noise field carried along the motion, fresh where it must be
 `solver_step`     the noisy end of a denoising step
 `drift_statistics`mean, square, bounds, NaN and infinities, without a synchronisation
+`cell_colours`    the mean colour of every cell, by which `compose` tells what is like a pixel
 `compose`         the edit on the full-resolution frame, packed for the engine; also the late answer
 `forward`         the network on these ops, from weights that `prepare` packed
 ================  ==========================================================================================
 """
 
 from mirage_kernels.block import BlockWeights, block, block_reference, pack_block
-from mirage_kernels.compose import GuideWeights, compose, compose_reference, pack_edit, pack_guide, split_edit
+from mirage_kernels.colours import cell_colours, cell_colours_reference
+from mirage_kernels.compose import (
+    SIMILAR,
+    GuideWeights,
+    compose,
+    compose_reference,
+    pack_edit,
+    pack_guide,
+    split_edit,
+)
 from mirage_kernels.frames import FORMATS, FrameLayout, PixelFormat, pack_frame, unit_rgb, unpack_frame
 from mirage_kernels.launch import HAS_TRITON, Backend, KernelError, Launch, backend, interpreting, record, use
 from mirage_kernels.linear import LinearWeights, linear, linear_reference, pack_linear
@@ -76,6 +86,7 @@ __all__ = [
     "FORMATS",
     "HAS_TRITON",
     "HEAD_CHANNELS",
+    "SIMILAR",
     "SIZES",
     "STATISTICS",
     "STYLE_LAYOUT",
@@ -98,6 +109,8 @@ __all__ = [
     "backend",
     "block",
     "block_reference",
+    "cell_colours",
+    "cell_colours_reference",
     "compose",
     "compose_reference",
     "depth_lines",

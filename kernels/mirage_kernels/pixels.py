@@ -55,6 +55,7 @@ __all__ = [
     "pixels",
     "pixels_reference",
     "pixels_triton",
+    "tap_count",
 ]
 
 CELL = 8
@@ -423,7 +424,7 @@ _CONFIGS = {
 }
 
 
-def _taps(out_size: int, in_size: int) -> int:
+def tap_count(out_size: int, in_size: int) -> int:
     """How many input pixels an output pixel may touch."""
     if in_size % out_size == 0:
         return in_size // out_size
@@ -451,7 +452,7 @@ def pixels_triton(
     elements, stride, first, pitch = typed_view(frames, layout)
     require(c0 in _CONFIGS[True], f"the pixels kernel is laid out for 64, 128 or 192 channels, not {c0}")
     config = _CONFIGS[roomy(frames) and dtype != torch.float32][c0]
-    taps = max(_taps(rows, layout.height), _taps(columns, layout.width))
+    taps = max(tap_count(rows, layout.height), tap_count(columns, layout.width))
     if c0 > 64 and (depth is not None or taps > 1) and config.sizes["BM"] == 128:
         # The planes' own products, or the mean of several pixels, on top of the sums of 128 cells: up to 584 bytes a
         # thread spilled.
@@ -489,8 +490,8 @@ def pixels_triton(
         "KIND": layout.kind,
         "LINEAR": layout.linear,
         "FOLDS": _folds(layout),
-        "TAPS_Y": _taps(rows, layout.height),
-        "TAPS_X": _taps(columns, layout.width),
+        "TAPS_Y": tap_count(rows, layout.height),
+        "TAPS_X": tap_count(columns, layout.width),
         "HAS_NOISE": noise is not None,
         "HAS_DEPTH": depth is not None,
         "HAS_MOTION": motion is not None,

@@ -4,7 +4,8 @@
  * without a C compiler; a test holds all three together. Written with the vector extensions of GCC and Clang, because
  * neither they nor numba's LLVM vectorise the inner loops of this by themselves.
  *
- * Per pixel and pass: 162 + 24 multiply-adds for the guide, 96 + 12 for slicing and applying four 3x4 matrices.
+ * Per pixel and pass: 162 + 24 multiply-adds for the guide, 192 + 12 for slicing and applying four 3x4 matrices, some
+ * 50 for what each of the four cells around counts.
  */
 #include "vectors.h"
 #include <stdlib.h>
@@ -13,6 +14,8 @@ typedef uint32_t u8 __attribute__((vector_size(32), aligned(4)));
 typedef uint8_t b8 __attribute__((vector_size(8), aligned(1)));
 
 enum { PAD = 32, LOOK = 6, BINS = 4, COEFFICIENTS = 48, DETAIL = 192 };
+/* As in mirage_kernels/compose.py, where it says why. */
+static const float SIMILAR = 0.02f;
 
 static inline i8 choose8(i8 which, i8 yes, i8 no) { return (which & yes) | (~which & no); }
 /* What is above zero, else zero: NaN as well. */
@@ -147,83 +150,105 @@ static void store_row(const float *result, ptrdiff_t stride, const uint8_t *pixe
     }
 }
 
-/* A cell's matrices between two rows of cells. */
-static inline void mix_cell(const float *upper, const float *lower, float part, int cell, float *out)
+/* What the cells around some pixels come to there, for `many` vectors of eight: `cells` are their matrices, upper left,
+ * upper right, lower left and lower right, `colours` their colours; `part` is how far right a pixel lies, `down` how far
+ * down. Pointers are at the first pixel; planes lie `stride` floats apart. */
+static inline __attribute__((always_inline)) void
+slice_some(const int many, const float *const cells[4], const float *const colours[4], const float *part, float down,
+           const float *weights, ptrdiff_t stride, const float *now, const f8 added[3][2], float strength, float *result)
 {
-    upper += (ptrdiff_t)cell * COEFFICIENTS;
-    lower += (ptrdiff_t)cell * COEFFICIENTS;
-    for (int i = 0; i < COEFFICIENTS; i += 8)
-        *(f8 *)(out + i) = load8(upper + i) + (load8(lower + i) - load8(upper + i)) * part;
+    /* How much of each cell and reading a pixel takes. */
+    f8 share[4 * BINS][2];
+#pragma GCC unroll 2
+    for (int s = 0; s < many; s++) {
+        f8 far[4], v[3];
+        const f8 right = load8(part + 8 * s), left = 1.0f - right;
+#pragma GCC unroll 3
+        for (int c = 0; c < 3; c++) v[c] = load8(now + c * stride + 8 * s);
+#pragma GCC unroll 4
+        for (int k = 0; k < 4; k++) {
+            const f8 r = v[0] - colours[k][0], g = v[1] - colours[k][1], b = v[2] - colours[k][2];
+            far[k] = 1.0f + (r * r + g * g + b * b) * (1.0f / SIMILAR);
+        }
+        /* Of 1 / far: everything times all four, and one division in the end. */
+        const f8 upper = far[0] * far[1], lower = far[2] * far[3];
+        f8 k[4] = {left * (1.0f - down) * far[1] * lower, right * (1.0f - down) * far[0] * lower,
+                   left * down * far[3] * upper, right * down * far[2] * upper};
+        const f8 whole = 1.0f / (k[0] + k[1] + k[2] + k[3]);
+#pragma GCC unroll 4
+        for (int i = 0; i < 4; i++) {
+            k[i] *= whole;
+#pragma GCC unroll 4
+            for (int b = 0; b < BINS; b++) share[i * BINS + b][s] = k[i] * load8(weights + b * stride + 8 * s);
+        }
+    }
+#pragma GCC unroll 1
+    for (int c = 0; c < 3; c++) {
+        f8 m[4][2] = {{{0}}};
+#pragma GCC unroll 4
+        for (int i = 0; i < 4; i++)
+#pragma GCC unroll 4
+            for (int b = 0; b < BINS; b++)
+#pragma GCC unroll 4
+                for (int j = 0; j < 4; j++) {
+                    const f8 number = cells[i][b * 12 + c * 4 + j] - (f8){0};
+                    /* Eight sums side by side: four alone would wait for themselves. */
+                    if (many == 2) ADD_PRODUCT(m[j][1], share[i * BINS + b][1], number);
+                    ADD_PRODUCT(m[j][many == 2 ? 0 : i % 2], share[i * BINS + b][0], number);
+                }
+        if (many == 1)
+            for (int j = 0; j < 4; j++) m[j][0] += m[j][1];
+#pragma GCC unroll 2
+        for (int s = 0; s < many; s++) {
+            f8 sum = added[c][s] + m[3][s];
+#pragma GCC unroll 3
+            for (int j = 0; j < 3; j++) {
+                const f8 v = load8(now + j * stride + 8 * s);
+                ADD_PRODUCT(sum, m[j][s], v);
+            }
+            *(f8 *)(result + c * stride + 8 * s) = load8(now + c * stride + 8 * s) + strength * sum;
+        }
+    }
 }
 
-/* Blend the transforms of a row of cells by the guide's weights, apply them to a row of pixels `now`, and add the
- * detail, of which `there_is` so many pixels. All rows but those of cells and detail have planes `stride` floats
- * apart. */
+/* Blend the transforms of the cells between two rows of cells by the guide's weights, apply them to a row of pixels
+ * `now`, and add the detail, of which `there_is` so many pixels. All rows but those of cells and detail have planes
+ * `stride` floats apart. */
 static __attribute__((noinline)) void
-slice_row(const float *upper, const float *lower, float part_y, int w, const int32_t *left, const int32_t *stop,
-          const float *part, const float *weights, ptrdiff_t stride, const float *added, ptrdiff_t added_stride,
-          int there_is, const float *now, int width, float strength, float *result)
+slice_row(const float *const matrices[2], const float *const colours[2], float down, int w, const int32_t *left,
+          const int32_t *stop, const float *part, const float *weights, ptrdiff_t stride, const float *added,
+          ptrdiff_t added_stride, int there_is, const float *now, int width, float strength, float *result)
 {
-    /* Of two cells side by side, the one with the even number first. */
-    float mixed[2][COEFFICIENTS];
-    int held = -1;
     for (int x = 0; x < width;) {
-        /* Pixels between the same two cells: their matrices are a and d, weighed. */
-        const int cell = left[x];
-        const float *a = mixed[cell & 1], *d = mixed[~cell & 1];
-        if (held != cell) mix_cell(upper, lower, part_y, cell, mixed[cell & 1]);
-        mix_cell(upper, lower, part_y, cell + 1 < w ? cell + 1 : cell, mixed[~cell & 1]);
-        held = cell + 1;
-        const int end = stop[x];
-        for (; x < end; x += 8) {
-            f8 along = load8(part + x), w0[BINS], w1[BINS];
-#pragma GCC unroll 4
-            for (int b = 0; b < BINS; b++) {
-                w0[b] = load8(weights + b * stride + x);
-                w1[b] = w0[b] * along;
-                w0[b] -= w1[b];
-            }
-#pragma GCC unroll 3
-            for (int c = 0; c < 3; c++) {
-                f8 sum = {0};
-                /* Past the end of the row nothing is read that is used. */
-                if (x + 8 <= there_is) sum = load8(added + c * added_stride + x);
-                else for (int i = 0; x + i < width; i++) sum[i] = added[c * added_stride + x + i];
-                /* Four sums side by side: one alone would wait for itself eight times. */
-                f8 m[4];
-#pragma GCC unroll 4
-                for (int j = 0; j < 4; j++) m[j] = w0[0] * a[c * 4 + j];
-#pragma GCC unroll 4
-                for (int b = 0; b < BINS; b++) {
-#pragma GCC unroll 4
-                    for (int j = 0; b > 0 && j < 4; j++) {
-                        const f8 here = a[b * 12 + c * 4 + j] - (f8){0};
-                        ADD_PRODUCT(m[j], w0[b], here);
-                    }
-#pragma GCC unroll 4
-                    for (int j = 0; j < 4; j++) {
-                        const f8 there = d[b * 12 + c * 4 + j] - (f8){0};
-                        ADD_PRODUCT(m[j], w1[b], there);
-                    }
+        /* Pixels between the same cells. */
+        const int cell = left[x], next = cell + 1 < w ? cell + 1 : cell, end = stop[x];
+        const float *const cells[4] = {matrices[0] + (ptrdiff_t)cell * COEFFICIENTS, matrices[0] + (ptrdiff_t)next * COEFFICIENTS,
+                                       matrices[1] + (ptrdiff_t)cell * COEFFICIENTS, matrices[1] + (ptrdiff_t)next * COEFFICIENTS};
+        const float *const seen[4] = {colours[0] + 3 * cell, colours[0] + 3 * next,
+                                      colours[1] + 3 * cell, colours[1] + 3 * next};
+        while (x < end) {
+            const int many = end - x > 8 ? 2 : 1;
+            f8 sum[3][2] = {{{0}}};
+            for (int c = 0; c < 3; c++)
+                for (int s = 0; s < many; s++) {
+                    const int at = x + 8 * s;
+                    /* Past the end of the row nothing is read that is used. */
+                    if (at + 8 <= there_is) sum[c][s] = load8(added + c * added_stride + at);
+                    else for (int i = 0; at + i < width && i < 8; i++) sum[c][s][i] = added[c * added_stride + at + i];
                 }
-                sum += m[3];
-#pragma GCC unroll 3
-                for (int j = 0; j < 3; j++) {
-                    const f8 v = load8(now + j * stride + x);
-                    ADD_PRODUCT(sum, m[j], v);
-                }
-                *(f8 *)(result + c * stride + x) = load8(now + c * stride + x) + strength * sum;
-            }
+            if (many == 2) slice_some(2, cells, seen, part + x, down, weights + x, stride, now + x, sum, strength, result + x);
+            else slice_some(1, cells, seen, part + x, down, weights + x, stride, now + x, sum, strength, result + x);
+            x += 8 * many;
         }
         x = end;
     }
 }
 
 /* `pixels`, `out` [height, width, channels] bytes, rows `pitch` and `out_pitch` bytes apart; `matrices` [h, w, 48];
- * `detail` [h, w, 192]; `mask` [height, width] or null, 0 keeps the source; the frame covers the first `content_h` x
+ * `detail` [h, w, 192]; `colours` [h, w, 3] of the cells in v; `mask` [height, width] or null, 0 keeps the source; the frame covers the first `content_h` x
  * `content_w` pixels of the working frame. Returns 0, or -1 where memory is short and nothing was written. */
 int mirage_compose(const uint8_t *pixels, ptrdiff_t pitch, uint8_t *out, ptrdiff_t out_pitch, int height, int width,
-                   int channels, const int64_t *order, const float *matrices, const float *detail, int h, int w,
+                   int channels, const int64_t *order, const float *matrices, const float *detail, const float *colours, int h, int w,
                    const float *look, const float *look_bias, const float *weigh, const float *weigh_bias,
                    const uint8_t *mask, ptrdiff_t mask_pitch, float strength, int content_h, int content_w)
 {
@@ -266,8 +291,9 @@ int mirage_compose(const uint8_t *pixels, ptrdiff_t pitch, uint8_t *out, ptrdiff
         at = at > 0.0f ? at : 0.0f;
         int top = (int)at < h - 1 ? (int)at : h - 1, bottom = top + 1 < h ? top + 1 : h - 1;
         float part_y = at - top < 1.0f ? at - top : 1.0f;
-        const float *upper = matrices + (ptrdiff_t)top * w * COEFFICIENTS;
-        const float *lower = matrices + (ptrdiff_t)bottom * w * COEFFICIENTS;
+        const float *const between[2] = {matrices + (ptrdiff_t)top * w * COEFFICIENTS,
+                                         matrices + (ptrdiff_t)bottom * w * COEFFICIENTS};
+        const float *const seen[2] = {colours + (ptrdiff_t)top * w * 3, colours + (ptrdiff_t)bottom * w * 3};
 
         float near = same ? (float)y : (y + 0.5f) * scale_y - 0.5f;
         near = near > 0.0f ? near : 0.0f;
@@ -301,7 +327,7 @@ int mirage_compose(const uint8_t *pixels, ptrdiff_t pitch, uint8_t *out, ptrdiff
             added_stride = stride;
         }
 
-        slice_row(upper, lower, part_y, w, left, stop, part, weights, stride, added, added_stride,
+        slice_row(between, seen, part_y, w, left, stop, part, weights, stride, added, added_stride,
                   same ? w * 8 : width, around[1] + 1, width, strength, result);
         store_row(result, stride, pixels + y * pitch, mask ? mask + y * mask_pitch : NULL, channels, order, width,
                   out + y * out_pitch);

@@ -13,7 +13,9 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-__all__ = ["cells_from_pixels", "compose_pixels", "move_noise", "plane_cells", "warp_edit"]
+from mirage_kernels.compose import SIMILAR
+
+__all__ = ["cell_colours", "cells_from_pixels", "compose_pixels", "move_noise", "plane_cells", "warp_edit"]
 
 # Not `fastmath=True`: it lets the compiler assume that no NaN comes, and engines do send NaN.
 _jit = njit(cache=True, fastmath={"contract", "reassoc", "arcp", "nsz"}, nogil=True)
@@ -42,6 +44,19 @@ def cells_from_pixels(pixels: Any, order: Any, cells: Any) -> None:
                         cells[cy, cx, base + column * 3] = pixels[y, x, red]
                         cells[cy, cx, base + column * 3 + 1] = pixels[y, x, green]
                         cells[cy, cx, base + column * 3 + 2] = pixels[y, x, blue]
+
+
+@_jit
+def cell_colours(cells: Any, colours: Any) -> None:
+    """The mean v of each cell, float32 [h, w, 3], of uint8 cells [h, w, 192]."""
+    h, w, _ = cells.shape
+    for y in range(h):
+        for x in range(w):
+            for c in range(3):
+                total = np.int32(0)
+                for i in range(64):
+                    total += np.int32(cells[y, x, 3 * i + c])
+                colours[y, x, c] = np.float32(total) * np.float32(2.0 / (64 * 255.0)) - np.float32(1.0)
 
 
 @_jit
@@ -255,32 +270,37 @@ def _by_coefficient(matrices: Any) -> Any:
 
 
 @_jit
-def _mix_rows(top: Any, bottom: Any, f: Any, out: Any) -> None:
-    """Between two rows of coefficients, flat."""
-    for i in range(out.shape[0]):
-        out[i] = top[i] + (bottom[i] - top[i]) * f
+def _share_row(v: Any, upper: Any, lower: Any, left: Any, part: Any, down: Any, shares: Any) -> None:
+    """How much of each of the four cells around its pixels a row takes, `network.slice_matrices`: `shares` [4, W].
 
-
-@_jit
-def _spread_row(cells: Any, ramp: Any, out: Any) -> None:
-    """One coefficient of a row of cells [w + 1] to its pixels where a cell is eight pixels: out [8 w]."""
-    w = cells.shape[0] - 1
-    for t in range(4):
-        out[t] = cells[0]
-    for x in range(w - 1):
-        a, d = cells[x], cells[x + 1] - cells[x]
-        for t in range(8):
-            out[x * 8 + 4 + t] = a + d * ramp[t]
-    for t in range(4):
-        out[w * 8 - 4 + t] = cells[w - 1]
-
-
-@_jit
-def _gather_row(cells: Any, left: Any, part: Any, out: Any) -> None:
-    """As `_spread_row` for any scale."""
+    `v` [3, W]; `upper`, `lower` [w, 3], the colours of the rows of cells above and below.
+    """
+    one, scale = np.float32(1.0), np.float32(1.0 / SIMILAR)
+    last = upper.shape[0] - 1
     for x in range(part.shape[0]):
-        a = cells[left[x]]
-        out[x] = a + (cells[left[x] + 1] - a) * part[x]
+        total = np.float32(0.0)
+        for k in range(4):
+            column = min(left[x] + (k & 1), last)
+            away = np.float32(0.0)
+            for c in range(3):
+                difference = v[c, x] - (upper[column, c] if k < 2 else lower[column, c])
+                away += difference * difference
+            share = (part[x] if k & 1 else one - part[x]) * (one - down if k < 2 else down) / (one + away * scale)
+            shares[k, x] = share
+            total += share
+        for k in range(4):
+            shares[k, x] /= total
+
+
+@_jit
+def _gather_row(upper: Any, lower: Any, left: Any, shares: Any, out: Any) -> None:
+    """One coefficient of two rows of cells [w + 1] at the pixels between them."""
+    for x in range(out.shape[0]):
+        at = left[x]
+        out[x] = (
+            shares[0, x] * upper[at] + shares[1, x] * upper[at + 1]
+            + shares[2, x] * lower[at] + shares[3, x] * lower[at + 1]
+        )  # fmt: skip
 
 
 @_jit
@@ -309,6 +329,7 @@ def compose_pixels(
     order: Any,
     matrices: Any,
     detail: Any,
+    colours: Any,
     look: Any,
     look_bias: Any,
     weigh: Any,
@@ -321,9 +342,10 @@ def compose_pixels(
 ) -> None:
     """Apply an edit to a frame's bytes: guide, slice, detail, strength and mask in one pass over the rows.
 
-    `pixels`, `out` uint8 [H, W, C]; `matrices` float32 [h, w, 48]; `detail` float32 [h, w, 192]; the guide's
-    weights `look` [6, 27] (row, column, channel), `look_bias` [6] (with the style's), `weigh` [4, 6],
-    `weigh_bias` [4]; `mask` uint8 [H, W], 0 keeps the source. Alpha and unused channels are copied.
+    `pixels`, `out` uint8 [H, W, C]; `matrices` float32 [h, w, 48]; `detail` float32 [h, w, 192];
+    `colours` float32 [h, w, 3], the mean v of each cell; the guide's weights `look` [6, 27] (row, column, channel),
+    `look_bias` [6] (with the style's), `weigh` [4, 6], `weigh_bias` [4]; `mask` uint8 [H, W], 0 keeps the
+    source. Alpha and unused channels are copied.
     """  # fmt: skip
     height, width, channels = pixels.shape
     h, w, _ = matrices.shape
@@ -334,16 +356,12 @@ def compose_pixels(
     seen = np.empty((6, width), np.float32)
     weights = np.empty((4, width), np.float32)
     grid = _by_coefficient(matrices)
-    cells = np.empty((48, w + 1), np.float32)
-    flat_cells = cells.reshape(-1)
-    spread = np.empty((4, w * 8 if same else width), np.float32)
+    shares = np.empty((4, width), np.float32)
+    spread = np.empty((4, width), np.float32)
     change = np.empty((3, width), np.float32)
     ones = np.ones(width, np.float32)
     left = np.empty(width, np.int64)
     part = np.empty(width, np.float32)
-    ramp = np.empty(8, np.float32)
-    for t in range(8):
-        ramp[t] = (t + 0.5) / 8.0
     for x in range(width):
         at = max((x + 0.5) * scale_x / 8.0 - 0.5, 0.0)
         left[x] = min(int(at), w - 1)
@@ -378,7 +396,8 @@ def compose_pixels(
         at = max((y + 0.5) * scale_y / 8.0 - 0.5, 0.0)
         top = min(int(at), h - 1)
         part_y = np.float32(min(at - top, 1.0))
-        _mix_rows(grid[top].reshape(-1), grid[min(top + 1, h - 1)].reshape(-1), part_y, flat_cells)
+        bottom = min(top + 1, h - 1)
+        _share_row(now[:, 1 : width + 1], colours[top], colours[bottom], left, part, part_y, shares)
         if same:
             _detail_row(detail[y // 8], (y % 8) * 24, change)
         else:
@@ -386,10 +405,8 @@ def compose_pixels(
         for c in range(3):
             for j in range(4):
                 for b in range(4):
-                    if same:
-                        _spread_row(cells[b * 12 + c * 4 + j], ramp, spread[b])
-                    else:
-                        _gather_row(cells[b * 12 + c * 4 + j], left, part, spread[b])
+                    number = b * 12 + c * 4 + j
+                    _gather_row(grid[top, number], grid[bottom, number], left, shares, spread[b])
                 v = ones if j == 3 else now[j, 1 : width + 1]
                 _blend_row(
                     weights[0],
@@ -449,13 +466,14 @@ def _resample_detail(detail: Any, y: int, scale_y: float, scale_x: float, out: A
 
 @_jit
 def warp_edit(
-    matrices: Any, detail: Any, motion: Any, has_motion: bool, new_matrices: Any, new_detail: Any
-) -> None:
+    matrices: Any, detail: Any, colours: Any, motion: Any, has_motion: bool, new_matrices: Any, new_detail: Any,
+    new_colours: Any,
+) -> None:  # fmt: skip
     """Carry an edit to the next frame along its motion: the colour transforms by cell, the detail by pixel.
 
-    `matrices` float32 [h, w, 48], `detail` float32 [h, w, 192]; `motion` as in `plane_cells`. Where a pixel was
-    not in the last frame its detail is zero: the source's own detail, graded by the nearest transform, stands
-    there.
+    `matrices` float32 [h, w, 48], `detail` float32 [h, w, 192], `colours` float32 [h, w, 3]; `motion` as in
+    `plane_cells`. Where a pixel was not in the last frame its detail is zero: the source's own detail, graded by the
+    nearest transform, stands there.
     """
     h, w, _ = matrices.shape
     height, width = motion.shape[0], motion.shape[1]
@@ -479,6 +497,10 @@ def warp_edit(
                     matrices[y0, x0, c] * a + matrices[y0, x1, c] * b
                     + matrices[y1, x0, c] * d + matrices[y1, x1, c] * e
                 )  # fmt: skip
+            for c in range(3):
+                new_colours[cy, cx, c] = (
+                    colours[y0, x0, c] * a + colours[y0, x1, c] * b + colours[y1, x0, c] * d + colours[y1, x1, c] * e
+                )
             for ry in range(8):
                 y = cy * 8 + ry
                 py = min(y // 2, height - 1)

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from mirage_kernels.compose import SIMILAR
 from mirage_kernels.shade import BINS, STYLE_NUMBERS, SURFACE, WORDS, depth_lines_reference, shade_reference
 from mirage_plugin.model.chart import CHART_SIZE, chart
 from mirage_plugin.model.memory import Memory, MemoryState
@@ -303,22 +304,38 @@ def squareplus(x: Tensor) -> Tensor:
     return 0.5 * (x + (x * x + 0.25).sqrt()) + 0.01
 
 
-def slice_matrices(v: Tensor, matrices: Tensor, weights: Tensor) -> Tensor:
+def slice_matrices(v: Tensor, matrices: Tensor, weights: Tensor, colours: Tensor) -> Tensor:
     """Interpolate the cells' colour transforms, blend them by the guide and apply them: the change of v.
 
-    v [N, 3, H', W'], `matrices` [N, h, w, BINS * 12], `weights` [N, BINS, H', W'] -> float32 [N, 3, H', W'].
+    v [N, 3, H', W'], `matrices` [N, h, w, BINS * 12], `weights` [N, BINS, H', W'], `colours` [N, 3, h, w] of the cells
+    in v -> float32 [N, 3, H', W']. Of the four cells around a pixel those count for more that are of its colour (joint
+    bilateral upsampling, Kopf et al. 2007), so that what is painted in a cell ends where its shape ends.
     """
     n, _, height, width = v.shape
-    grid = functional.interpolate(
-        matrices.float().permute(0, 3, 1, 2), size=(height, width), mode="bilinear", align_corners=False
-    )
-    grid = grid.reshape(n, BINS, 12, height, width)
-    matrix = (grid * weights[:, :, None]).sum(1).view(n, 3, 4, height, width)
-    return (matrix[:, :, :3] * v[:, None]).sum(2) + matrix[:, :, 3]
+    h, w = matrices.shape[1:3]
+
+    def sides(length: int, cells: int) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+        """The cells whose centres are before and after each pixel, and how much of each a pixel takes."""
+        at = ((torch.arange(length, device=v.device) + 0.5) * (cells / length) - 0.5).clamp(0, cells - 1)
+        low = at.floor()
+        before = low.long()
+        return (before, 1 - (at - low)), ((before + 1).clamp_max(cells - 1), at - low)
+
+    chosen = weights.permute(0, 2, 3, 1)[..., None]
+    change, total = torch.zeros_like(v, dtype=torch.float32), torch.zeros_like(v[:, :1], dtype=torch.float32)
+    for row, down in sides(height, h):
+        for column, across in sides(width, w):
+            away = (v - colours[:, :, row][..., column]).float().square().sum(1, keepdim=True)
+            share = down[:, None] * across / (1 + away / SIMILAR)
+            grid = matrices.float()[:, row][:, :, column].view(n, height, width, BINS, 12)
+            matrix = (grid * chosen).sum(3).view(n, height, width, 3, 4).permute(0, 3, 4, 1, 2)
+            change = change + share * ((matrix[:, :, :3] * v[:, None]).sum(2) + matrix[:, :, 3])
+            total = total + share
+    return change / total
 
 
 @functools.cache
-def _slice_on_cpu() -> Callable[[Tensor, Tensor, Tensor], Tensor] | None:
+def _slice_on_cpu() -> Callable[[Tensor, Tensor, Tensor, Tensor], Tensor] | None:
     """`slice_matrices` in numba, an order of magnitude faster; None where numba is not installed."""
     try:
         from mirage_plugin.model.slicing import SliceMatrices
@@ -327,15 +344,18 @@ def _slice_on_cpu() -> Callable[[Tensor, Tensor, Tensor], Tensor] | None:
     return SliceMatrices.apply
 
 
-def compose(v: Tensor, edit: Edit, weights: Tensor) -> Tensor:
+def compose(v: Tensor, edit: Edit, weights: Tensor, colours: Tensor | None = None) -> Tensor:
     """Apply an edit to a frame at any resolution.
 
-    v [N, 3, H', W'] in [-1, 1]; `weights` [N, BINS, H', W'] from the guide. Colour transforms are interpolated
-    between cell centres; the detail is resampled where the frame is larger or smaller than the working frame.
-    Returns v of the answer, not clamped.
+    v [N, 3, H', W'] in [-1, 1]; `weights` [N, BINS, H', W'] from the guide; `colours` [N, 3, h, w], the mean v of each
+    cell, by default this frame's. Colour transforms are interpolated between cell centres as in `slice_matrices`; the
+    detail is resampled where the frame is larger or smaller than the working frame. Returns v of the answer, not
+    clamped.
     """
+    if colours is None:
+        colours = functional.adaptive_avg_pool2d(v, (edit.matrices.shape[1], edit.matrices.shape[2]))
     slice_fast = _slice_on_cpu() if v.device.type == "cpu" else None
-    change = (slice_fast or slice_matrices)(v, edit.matrices, weights)
+    change = (slice_fast or slice_matrices)(v, edit.matrices, weights, colours)
     detail = cells_to_pixels(edit.detail.float())
     if detail.shape[-2:] != v.shape[-2:]:
         detail = functional.interpolate(detail, size=v.shape[-2:], mode="bilinear", align_corners=False)

@@ -13,10 +13,12 @@ import torch
 from numba import njit
 from torch import Tensor
 
+from mirage_kernels.compose import SIMILAR
+
 __all__ = ["SliceMatrices"]
 
 
-@njit(cache=True, fastmath=True, nogil=True)
+@njit(cache=True, fastmath=True, nogil=True, error_model="numpy")
 def _axis(length: int, cells: int) -> Any:
     """Where each pixel falls between cell centres (half-pixel convention): lower, upper index and weight."""
     low, high = np.empty(length, np.int64), np.empty(length, np.int64)
@@ -30,31 +32,45 @@ def _axis(length: int, cells: int) -> Any:
     return low, high, part
 
 
-@njit(cache=True, fastmath=True, nogil=True)
-def _forward(v: Any, grid: Any, weights: Any, out: Any) -> None:
+@njit(cache=True, fastmath=True, nogil=True, error_model="numpy")
+def _shares(v: Any, colours: Any, place: Any, shares: Any) -> None:
+    """What each of the four cells around a pixel counts: `place` (image, y, x, two rows, two columns, two parts)."""
+    i, y, x, y0, y1, x0, x1, fy, fx = place
+    one = np.float32(1.0)
+    total = np.float32(0.0)
+    for k in range(4):
+        row, column = (y0 if k < 2 else y1), (x1 if k & 1 else x0)
+        away = np.float32(0.0)
+        for c in range(3):
+            difference = v[i, c, y, x] - colours[i, c, row, column]
+            away += difference * difference
+        share = (one - fy if k < 2 else fy) * (fx if k & 1 else one - fx) / (one + away * np.float32(1 / SIMILAR))
+        shares[k] = share
+        total += share
+    for k in range(4):
+        shares[k] /= total
+
+
+@njit(cache=True, fastmath=True, nogil=True, error_model="numpy")
+def _forward(v: Any, grid: Any, weights: Any, colours: Any, out: Any) -> None:
     n, _, height, width = v.shape
     _, h, w, size = grid.shape
     bins = size // 12
     top, bottom, fy = _axis(height, h)
     left, right, fx = _axis(width, w)
-    row = np.empty((w, size), np.float32)
-    matrix = np.empty(12, np.float32)
+    matrix, shares = np.empty(12, np.float32), np.empty(4, np.float32)
     for i in range(n):
         for y in range(height):
-            for x in range(w):
-                for c in range(size):
-                    row[x, c] = (
-                        grid[i, top[y], x, c] + (grid[i, bottom[y], x, c] - grid[i, top[y], x, c]) * fy[y]
-                    )
             for x in range(width):
-                x0, x1, f = left[x], right[x], fx[x]
+                _shares(v, colours, (i, y, x, top[y], bottom[y], left[x], right[x], fy[y], fx[x]), shares)
                 for c in range(12):
                     matrix[c] = 0.0
-                for b in range(bins):
-                    k = weights[i, b, y, x]
-                    for c in range(12):
-                        a = row[x0, b * 12 + c]
-                        matrix[c] += k * (a + (row[x1, b * 12 + c] - a) * f)
+                for k in range(4):
+                    row, column = (top[y] if k < 2 else bottom[y]), (right[x] if k & 1 else left[x])
+                    for b in range(bins):
+                        part = shares[k] * weights[i, b, y, x]
+                        for c in range(12):
+                            matrix[c] += part * grid[i, row, column, b * 12 + c]
                 r, g, u = v[i, 0, y, x], v[i, 1, y, x], v[i, 2, y, x]
                 for c in range(3):
                     out[i, c, y, x] = (
@@ -62,25 +78,20 @@ def _forward(v: Any, grid: Any, weights: Any, out: Any) -> None:
                     )
 
 
-@njit(cache=True, fastmath=True, nogil=True)
-def _backward(v: Any, grid: Any, weights: Any, slope: Any, grid_slope: Any, weight_slope: Any) -> None:
+@njit(cache=True, fastmath=True, nogil=True, error_model="numpy")
+def _backward(
+    v: Any, grid: Any, weights: Any, colours: Any, slope: Any, grid_slope: Any, weight_slope: Any
+) -> None:
     n, _, height, width = v.shape
     _, h, w, size = grid.shape
     bins = size // 12
     top, bottom, fy = _axis(height, h)
     left, right, fx = _axis(width, w)
-    row, row_slope = np.empty((w, size), np.float32), np.empty((w, size), np.float32)
-    outer = np.empty(12, np.float32)
+    outer, shares = np.empty(12, np.float32), np.empty(4, np.float32)
     for i in range(n):
         for y in range(height):
-            for x in range(w):
-                for c in range(size):
-                    row[x, c] = (
-                        grid[i, top[y], x, c] + (grid[i, bottom[y], x, c] - grid[i, top[y], x, c]) * fy[y]
-                    )
-                    row_slope[x, c] = 0.0
             for x in range(width):
-                x0, x1, f = left[x], right[x], fx[x]
+                _shares(v, colours, (i, y, x, top[y], bottom[y], left[x], right[x], fy[y], fx[x]), shares)
                 for c in range(3):
                     s = slope[i, c, y, x]
                     outer[c * 4] = s * v[i, 0, y, x]
@@ -88,41 +99,39 @@ def _backward(v: Any, grid: Any, weights: Any, slope: Any, grid_slope: Any, weig
                     outer[c * 4 + 2] = s * v[i, 2, y, x]
                     outer[c * 4 + 3] = s
                 for b in range(bins):
-                    k = weights[i, b, y, x]
-                    total = np.float32(0.0)
-                    for c in range(12):
-                        a = row[x0, b * 12 + c]
-                        total += outer[c] * (a + (row[x1, b * 12 + c] - a) * f)
-                        part = outer[c] * k
-                        row_slope[x1, b * 12 + c] += part * f
-                        row_slope[x0, b * 12 + c] += part * (1 - f)
-                    weight_slope[i, b, y, x] = total
-            for x in range(w):
-                for c in range(size):
-                    grid_slope[i, bottom[y], x, c] += row_slope[x, c] * fy[y]
-                    grid_slope[i, top[y], x, c] += row_slope[x, c] * (1 - fy[y])
+                    weight_slope[i, b, y, x] = 0.0
+                for k in range(4):
+                    row, column = (top[y] if k < 2 else bottom[y]), (right[x] if k & 1 else left[x])
+                    for b in range(bins):
+                        total = np.float32(0.0)
+                        part = shares[k] * weights[i, b, y, x]
+                        for c in range(12):
+                            total += outer[c] * grid[i, row, column, b * 12 + c]
+                            grid_slope[i, row, column, b * 12 + c] += outer[c] * part
+                        weight_slope[i, b, y, x] += shares[k] * total
 
 
 class SliceMatrices(torch.autograd.Function):
-    """`(v [N,3,H,W], grid [N,h,w,12*bins], weights [N,bins,H,W]) -> change [N,3,H,W]`, float32 on the CPU.
+    """`(v [N,3,H,W], grid [N,h,w,12*bins], weights [N,bins,H,W], colours [N,3,h,w]) -> change [N,3,H,W]`, float32 on
+    the CPU.
 
-    There is no gradient for `v`: it is the source.
+    There is no gradient for `v` and `colours`: they are the source.
     """
 
     @staticmethod
-    def forward(ctx: Any, v: Tensor, grid: Tensor, weights: Tensor) -> Tensor:
+    def forward(ctx: Any, v: Tensor, grid: Tensor, weights: Tensor, colours: Tensor) -> Tensor:
         """See the class."""
-        v, grid, weights = v.float().contiguous(), grid.float().contiguous(), weights.float().contiguous()
+        v, grid, weights, colours = (each.detach().float().contiguous() for each in (v, grid, weights, colours))
         out = torch.empty_like(v)
-        _forward(v.numpy(), grid.detach().numpy(), weights.detach().numpy(), out.numpy())
-        ctx.save_for_backward(v, grid, weights)
+        _forward(v.numpy(), grid.numpy(), weights.numpy(), colours.numpy(), out.numpy())
+        ctx.save_for_backward(v, grid, weights, colours)
         return out
 
     @staticmethod
-    def backward(ctx: Any, slope: Tensor) -> tuple[None, Tensor, Tensor]:
+    def backward(ctx: Any, slope: Tensor) -> tuple[None, Tensor, Tensor, None]:
         """See the class."""
-        v, grid, weights = ctx.saved_tensors
+        v, grid, weights, colours = ctx.saved_tensors
         grid_slope, weight_slope = torch.zeros_like(grid), torch.empty_like(weights)
-        _backward(v.numpy(), grid.numpy(), weights.numpy(), slope.float().contiguous().numpy(),
+        _backward(v.numpy(), grid.numpy(), weights.numpy(), colours.numpy(), slope.float().contiguous().numpy(),
                   grid_slope.numpy(), weight_slope.numpy())  # fmt: skip
-        return None, grid_slope, weight_slope
+        return None, grid_slope, weight_slope, None

@@ -131,21 +131,27 @@ def test_what_pixels_and_compose_refuse_of_a_frame(frames: Tensor, message: str)
     with pytest.raises(KernelError, match=message):
         kernels.pixels(frames, BGRA, weights.stem(BGRA, 0.25))
     with pytest.raises(KernelError, match=message):
-        kernels.compose(frames, BGRA, torch.zeros(1, 4, 4, 240), weights.guide, torch.zeros(1, 8), torch.ones(1))
+        kernels.cell_colours(frames, BGRA)
+    edit, colours = torch.zeros(1, 4, 4, 240), torch.zeros(1, 4, 4, 3)
+    with pytest.raises(KernelError, match=message):
+        kernels.compose(frames, BGRA, edit, colours, weights.guide, torch.zeros(1, 8), torch.ones(1))
 
 
 def test_what_else_is_refused() -> None:
     weights = network()
     stem = weights.stem(BGRA, 0.25)
     edit, bias, one = torch.zeros(1, 4, 4, 240), torch.zeros(1, 8), torch.ones(1)
+    colours = torch.zeros(1, 4, 4, 3)
     with pytest.raises(KernelError, match="answer and k come together"):
         kernels.pixels(FRAMES, BGRA, stem, k=one)
     with pytest.raises(KernelError, match=r"noise has shape \[1, 1, 8, 12\]; it must be \[1, 1, 16, 16\]"):
         kernels.pixels(FRAMES, BGRA, stem, noise=torch.zeros(1, 1, 8, 12))
     with pytest.raises(KernelError, match="motion and visible come together"):
-        kernels.compose(FRAMES, BGRA, edit, weights.guide, bias, one, motion=torch.zeros(1, 2, 4, 4))
+        kernels.compose(FRAMES, BGRA, edit, colours, weights.guide, bias, one, motion=torch.zeros(1, 2, 4, 4))
     with pytest.raises(KernelError, match="edit has shape"):
-        kernels.compose(FRAMES, BGRA, edit[..., :192].contiguous(), weights.guide, bias, one)
+        kernels.compose(FRAMES, BGRA, edit[..., :192].contiguous(), colours, weights.guide, bias, one)
+    with pytest.raises(KernelError, match=r"colours has shape \[1, 3, 4, 4\]; it must be \[1, 4, 4, 3\]"):
+        kernels.compose(FRAMES, BGRA, edit, torch.zeros(1, 3, 4, 4), weights.guide, bias, one)
     x = torch.zeros(1, 3, 4, 64)
     with pytest.raises(KernelError, match="cannot be halved"):
         kernels.linear(x, kernels.pack_linear(torch.zeros(96, 256), torch.zeros(96), torch.float32), "down")
@@ -222,6 +228,7 @@ def calls() -> dict[str, Callable[[], Any]]:
         ),
         "depth_lines": lambda: opcheck(ops.depth_lines.default, (noise.sigmoid(), torch.ones(1))),
         "drift_statistics": lambda: opcheck(ops.drift_statistics.default, (x, 4, 1.0)),
+        "cell_colours": lambda: opcheck(ops.cell_colours.default, (FRAMES, *shape)),
         "compose": lambda: opcheck(
             ops.compose.default,
             (
@@ -229,6 +236,7 @@ def calls() -> dict[str, Callable[[], Any]]:
                 FRAMES,
                 *shape,
                 torch.zeros(1, 4, 4, 240),
+                torch.zeros(1, 4, 4, 3),
                 guide,
                 torch.zeros(1, 8),
                 torch.ones(1),

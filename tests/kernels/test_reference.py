@@ -8,6 +8,7 @@ from torch import Tensor
 
 import mirage_kernels as kernels
 from mirage_kernels.compose import guide_weights
+from mirage_kernels.pixels import area_matrix
 from mirage_plugin.model import noise as model_noise
 from mirage_plugin.model.memory import Memory, MemoryState, dequantise, quantise, warp_state
 from mirage_plugin.model.network import (
@@ -175,11 +176,67 @@ def test_compose_is_the_model_s(size: tuple[int, int], draw: torch.Generator) ->
     weights = guide(v, condition)
     ours = guide_weights(v.permute(0, 2, 3, 1), bias, packed[:3]).permute(0, 3, 1, 2)
     assert_close(ours.contiguous(), weights, EXACT, "guide")
-    expected = ((compose(v, edit, weights).clamp(-1, 1) + 1) / 2).half()
-    found = kernels.compose(frames, layout, kernels.pack_edit(*edit), packed, bias, torch.ones(n), rows=32, columns=64)
+    colours = torch.rand(n, 3, 4, 8, generator=draw) * 2 - 1
+    expected = ((compose(v, edit, weights, colours).clamp(-1, 1) + 1) / 2).half()
+    seen = colours.permute(0, 2, 3, 1).contiguous()
+    args = (frames, layout, kernels.pack_edit(*edit), seen, packed, bias, torch.ones(n))
+    found = kernels.compose(*args, rows=32, columns=64)
     found = kernels.unpack_frame(found, layout)[..., :3].permute(0, 3, 1, 2).half()
     # A half float's own step.
     assert (found - expected).abs().max() <= 2**-10
+
+
+@pytest.mark.parametrize("working", [(32, 64), (16, 32), (30, 45)])
+def test_colours_are_the_cells_means(working: tuple[int, int], draw: torch.Generator) -> None:
+    rows, columns = working
+    layout = layout_of("rgb10a2", 32, 64, flipped=True)
+    frames = random_frame(layout, 2, draw)
+    h, w = kernels.grid_size(rows, columns)
+    v = kernels.unit_rgb(kernels.unpack_frame(frames, layout), layout).permute(0, 3, 1, 2) * 2 - 1
+    # By torch's own area average where one is the other's multiple, else by the matrix that `pixels` is held to.
+    if 32 % rows == 0 and 64 % columns == 0:
+        small = torch.nn.functional.interpolate(v, (rows, columns), mode="area")
+    else:
+        small = area_matrix(rows, 32) @ v @ area_matrix(columns, 64).t()
+    small = torch.nn.functional.pad(small, (0, 8 * w - columns, 0, 8 * h - rows), mode="replicate")
+    expected = torch.nn.functional.avg_pool2d(small, 8).permute(0, 2, 3, 1)
+    assert_close(kernels.cell_colours(frames, layout, rows=rows, columns=columns), expected, EXACT, "colours")
+
+
+def test_colours_stay_on_their_side_of_an_edge(draw: torch.Generator) -> None:
+    # Black beside white, the border in the middle of two cells: each keeps, all but a little, its own cells' edit.
+    layout = kernels.FrameLayout("rgba8", 32, 32, 128)
+    image = torch.zeros(1, 32, 32, 4, dtype=torch.uint8)
+    image[:, :, 12:] = 255
+    frames = image.view(1, -1)
+    guide = kernels.prepare(kernels.random_parameters(kernels.SIZES["nano"]), torch.float32).guide
+    edit = torch.zeros(1, 4, 4, 240)
+    edit[:, :, :1, 3:48:4] = 0.5  # the left cells add half to whatever is there
+    colours = kernels.cell_colours(frames, layout)
+    assert torch.equal(colours[0, 0, :, 0].sign(), torch.tensor([-1.0, 0.0, 1.0, 1.0]))
+    args = (guide, torch.zeros(1, 8), torch.ones(1))
+    kept = kernels.compose(frames, layout, edit, colours, *args).view(32, 32, 4)
+    run = kernels.compose(frames, layout, edit, torch.zeros_like(colours), *args).view(32, 32, 4)
+    # (1 - 7/16) / ((1 - 7/16) + 7/16 / 151): beside the border the dark pixels' edit is nearly whole.
+    share = (9 / 16) / (9 / 16 + 7 / 16 / 151)
+    assert int(kept[16, 7, 0]) == round(0.25 * 255 * share)
+    assert int(run[16, 7, 0]) == round(0.25 * 255 * 9 / 16)
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_a_broken_colour_spoils_no_more_than_its_cell(value: float, draw: torch.Generator) -> None:
+    layout = kernels.FrameLayout("rgba8", 32, 64, 256)
+    frames = random_frame(layout, 1, draw)
+    guide = kernels.prepare(kernels.random_parameters(kernels.SIZES["nano"]), torch.float32).guide
+    edit, colours = torch.randn(1, 4, 8, 240, generator=draw) * 0.1, kernels.cell_colours(frames, layout)
+    args = (guide, torch.zeros(1, 8), torch.ones(1))
+    sound = kernels.compose(frames, layout, edit, colours, *args).view(32, 64, 4)
+    colours[0, 0, 0, 1] = value
+    found = kernels.compose(frames, layout, edit, colours, *args).view(32, 64, 4)
+    assert torch.equal(found[12:], sound[12:])
+    assert torch.equal(found[:, 12:], sound[:, 12:])
+    if value != value:
+        assert torch.equal(found[:11, :11], frames.view(32, 64, 4)[:11, :11])
 
 
 def test_an_edit_and_its_parts(draw: torch.Generator) -> None:
@@ -290,8 +347,8 @@ def test_an_edit_of_zero_or_nan_gives_back_the_bytes(
     guide = kernels.prepare(kernels.random_parameters(kernels.SIZES["nano"]), torch.float32).guide
     for value in (0.0, torch.nan):
         edit = torch.full((1, 4, 4, 240), value)
-        seed = torch.tensor([5])
-        out = kernels.compose(frames, layout, edit, guide, torch.zeros(1, 8), torch.ones(1), dither=seed)
+        seed, colours = torch.tensor([5]), kernels.cell_colours(frames, layout)
+        out = kernels.compose(frames, layout, edit, colours, guide, torch.zeros(1, 8), torch.ones(1), dither=seed)
         raw = kernels.unpack_frame(frames, layout)
         raw[..., :3] = torch.nan_to_num(raw[..., :3], nan=0.0, posinf=torch.inf, neginf=-torch.inf)
         assert torch.equal(
@@ -305,9 +362,10 @@ def test_dither_keeps_the_mean(draw: torch.Generator) -> None:
     guide = kernels.prepare(kernels.random_parameters(kernels.SIZES["nano"]), torch.float32).guide
     edit = torch.zeros(1, 8, 8, 240)
     edit[..., 48:] = 0.3 / 127.5
-    plain = kernels.compose(frames, layout, edit, guide, torch.zeros(1, 8), torch.ones(1))
+    args = (frames, layout, edit, kernels.cell_colours(frames, layout), guide, torch.zeros(1, 8), torch.ones(1))
+    plain = kernels.compose(*args)
     assert torch.equal(plain, frames)
-    dithered = kernels.compose(frames, layout, edit, guide, torch.zeros(1, 8), torch.ones(1), dither=torch.tensor([1]))
+    dithered = kernels.compose(*args, dither=torch.tensor([1]))
     colours = kernels.unpack_frame(dithered, layout)[..., :3]
     assert set(colours.unique().tolist()) == {100.0, 101.0}
     assert abs(float(colours.mean()) - 100.3) < 0.02
@@ -319,7 +377,7 @@ def test_the_late_answer_takes_the_edit_from_where_it_was(draw: torch.Generator)
     guide = kernels.prepare(kernels.random_parameters(kernels.SIZES["nano"]), torch.float32).guide
     edit = torch.zeros(1, 8, 8, 240)
     edit[..., 48:] = torch.rand(1, 8, 8, 192, generator=draw) * 0.5
-    args = (frames, layout, edit, guide, torch.zeros(1, 8), torch.ones(1))
+    args = (frames, layout, edit, kernels.cell_colours(frames, layout), guide, torch.zeros(1, 8), torch.ones(1))
     now = kernels.unpack_frame(kernels.compose(*args), layout)
     motion, visible = torch.zeros(1, 2, 8, 8), torch.ones(1, 1, 8, 8)
     motion[:, 0] = 3.0

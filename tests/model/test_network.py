@@ -122,13 +122,14 @@ def test_the_fast_slicing_is_the_plain_one(height: int, width: int) -> None:
     grid = torch.randn(2, 4, 8, 48, generator=rng, requires_grad=True)
     weights = torch.rand(2, 4, height, width, generator=rng).requires_grad_()
     slope = torch.randn(2, 3, height, width, generator=rng)
-    fast: Tensor = SliceMatrices.apply(v, grid, weights)
+    colours = torch.randn(2, 3, 4, 8, generator=rng) * 0.3
+    fast: Tensor = SliceMatrices.apply(v, grid, weights, colours)
     fast.backward(slope)
     assert grid.grad is not None
     assert weights.grad is not None
     found = (fast.detach(), grid.grad.clone(), weights.grad.clone())
     grid.grad = weights.grad = None
-    plain = slice_matrices(v, grid, weights)
+    plain = slice_matrices(v, grid, weights, colours)
     plain.backward(slope)
     for name, a, b in zip(("value", "grid", "weights"), found, (plain, grid.grad, weights.grad), strict=True):
         error = float((a - b).detach().abs().max())

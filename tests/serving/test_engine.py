@@ -276,12 +276,14 @@ def test_nothing_that_a_saved_session_says_is_trusted(engine: Engine) -> None:
     beyond = good["stored"].copy()
     beyond[0, 0, 0, 0] = -128
     bad: list[tuple[dict[str, Any], str]] = [
-        ({}, "numbers is missing"), (numbers(0, 2), "format 2"), (numbers(1, 99), "saved at"),
+        ({}, "numbers is missing"), (numbers(0, 1), "format 1"), (numbers(1, 99), "saved at"),
         (numbers(3, 17), "out of range"), (numbers(3, -1), "out of range"), (numbers(3, 0), "cells is"),
         (numbers(5, -5), "out of range"), (numbers(7, 2), "out of range"), (numbers(9, 5), "after step 6"),
         (good | {"noise": nan}, "noise is not finite"), (good | {"noise": good["noise"].astype(np.float64)}, "float64"),
         (good | {"stored": beyond}, "memory"), (good | {"stored": good["stored"][:, :1]}, "stored is"),
-        (good | {"detail": good["detail"][:2]}, "detail is"), (good | {"matrices": None}, "matrices is missing"),
+        (good | {"detail": good["detail"][:2]}, "detail is"),
+        (good | {"colours": good["colours"] * np.nan}, "colours is not"),
+        (good | {"matrices": None}, "matrices is missing"),
         (good | {"more": nan}, "more"), (good | {"watch": good["watch"] - 1}, "no counts"),
         (good | {"watch": np.concatenate([good["watch"][:6], good["watch"][6:] + 1])}, "bounds"),
         (good | {"watch": good["watch"][:3]}, "watch is"), (good | {"numbers": good["numbers"].tolist()}, "missing"),

@@ -121,6 +121,7 @@ def test_composed_bytes_are_those_of_the_definition(
     pixels = rng(5).integers(0, 256, (height, width, channels), np.uint8)
     matrices = rng(6).normal(0, 0.2, (h, w, 48)).astype(np.float32)
     detail = rng(7).normal(0, 0.1, (h, w, 192)).astype(np.float32)
+    colours = rng(8).uniform(-1, 1, (h, w, 3)).astype(np.float32)
     condition = net.condition(torch.randn(1, STYLE_SIZE), torch.ones(1), torch.ones(1))
     mask = np.ones((height, width), np.uint8)
     mask[:10, :10] = 0
@@ -132,6 +133,7 @@ def test_composed_bytes_are_those_of_the_definition(
         np.array([0, 1, 2]),
         matrices,
         detail,
+        colours,
         *guide_arrays(net, condition),
         mask,
         0.7,
@@ -140,8 +142,9 @@ def test_composed_bytes_are_those_of_the_definition(
     v = torch.from_numpy(pixels[..., :3].copy()).permute(2, 0, 1)[None].float() * (2 / 255) - 1
     with torch.inference_mode():
         full = compose(
-            v, Edit(torch.from_numpy(matrices)[None], torch.from_numpy(detail)[None]), net.guide(v, condition)
-        )
+            v, Edit(torch.from_numpy(matrices)[None], torch.from_numpy(detail)[None]), net.guide(v, condition),
+            torch.from_numpy(colours).permute(2, 0, 1)[None],
+        )  # fmt: skip
     answer = (v + 0.7 * (full - v)).clamp(-1, 1)[0].permute(1, 2, 0).numpy() * 127.5 + 127.5
     expected = np.where(mask[..., None] == 0, pixels[..., :3], answer)
     # Half a step of rounding, and one of floating point.
@@ -153,12 +156,14 @@ def test_an_edit_carried_by_no_motion_stays() -> None:
     matrices = rng(8).normal(size=(4, 8, 48)).astype(np.float32)
     detail = rng(9).normal(size=(4, 8, 192)).astype(np.float32)
     still = np.zeros((16, 32, 2), np.float32)
-    moved, drawn = np.empty_like(matrices), np.empty_like(detail)
-    warp_edit(matrices, detail, still, True, moved, drawn)
+    colours = rng(10).normal(size=(4, 8, 3)).astype(np.float32)
+    moved, drawn, told = map(np.empty_like, (matrices, detail, colours))
+    warp_edit(matrices, detail, colours, still, True, moved, drawn, told)
     np.testing.assert_allclose(moved, matrices, atol=1e-6)
     np.testing.assert_array_equal(drawn, detail)
+    np.testing.assert_allclose(told, colours, atol=1e-6)
     still[...] = np.nan
-    warp_edit(matrices, detail, still, True, moved, drawn)
+    warp_edit(matrices, detail, colours, still, True, moved, drawn, told)
     assert np.isfinite(moved).all()
     assert not drawn.any()
 

@@ -398,6 +398,7 @@ def test_compose(name: kernels.PixelFormat, linear: bool, what: str, draw: torch
     guide = kernels.prepare(kernels.random_parameters(kernels.SIZES["nano"]), torch.float32).guide
     edit = torch.randn(n, h, w, 240, generator=draw) * 0.3
     edit[0, 0, 0, :48] = torch.nan
+    colours = torch.rand(n, h, w, 3, generator=draw) * 2 - 1
     optional: dict[str, Tensor] = {}
     if what == "all":
         optional["mask"] = torch.rand(n, 1, 3, 31, generator=draw)
@@ -411,7 +412,7 @@ def test_compose(name: kernels.PixelFormat, linear: bool, what: str, draw: torch
     def run() -> Tensor:
         out = torch.full((n, layout.size_bytes), 201, dtype=torch.uint8)
         return kernels.compose(
-            frames, layout, edit, guide, bias, strength, rows=rows, columns=columns, out=out, **optional
+            frames, layout, edit, colours, guide, bias, strength, rows=rows, columns=columns, out=out, **optional
         )
 
     actual, expected = both(run)
@@ -428,12 +429,32 @@ def test_compose(name: kernels.PixelFormat, linear: bool, what: str, draw: torch
     assert (rows_of[:, :, span:] == 201).all()
 
 
+@pytest.mark.parametrize(
+    ("name", "linear", "size", "working"),
+    [
+        ("bgra8", False, (35, 37), (35, 37)),
+        ("rgb8", False, (16, 24), (8, 8)),
+        ("rgb10a2", True, (9, 40), (6, 31)),
+        ("rgba16f", True, (3, 31), (3, 31)),
+    ],
+)
+def test_colours_for_compose(
+    name: kernels.PixelFormat, linear: bool, size: tuple[int, int], working: tuple[int, int], draw: torch.Generator
+) -> None:
+    layout = layout_of(name, *size, linear=linear, flipped=linear)
+    frames, (rows, columns) = random_frame(layout, 2, draw), working
+    actual, expected = both(lambda: kernels.cell_colours(frames, layout, rows=rows, columns=columns))
+    assert_close(actual, expected, TOLERANCE[torch.float32], f"colours of {name}")
+
+
 def test_compose_in_halves(draw: torch.Generator) -> None:
     layout = layout_of("rgba8", 4, 32)
     frames = random_frame(layout, 1, draw)
     guide = kernels.prepare(kernels.random_parameters(kernels.SIZES["nano"]), torch.float32).guide
     edit = (torch.randn(1, 4, 4, 240, generator=draw) * 0.3).half()
-    actual, expected = both(lambda: kernels.compose(frames, layout, edit, guide, torch.zeros(1, 8), torch.ones(1)))
+    colours = torch.rand(1, 4, 4, 3, generator=draw) * 2 - 1
+    args = (frames, layout, edit, colours, guide, torch.zeros(1, 8), torch.ones(1))
+    actual, expected = both(lambda: kernels.compose(*args))
     span = (actual.int() - expected.int()).abs().as_strided((1, 4, 128), (0, layout.pitch_bytes, 1))
     assert span.max() <= 1
 
