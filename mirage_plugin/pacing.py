@@ -75,6 +75,8 @@ _HOLD_MAX_NS: Final = 8 * _HOLD_NS
 _WAITED_WITHOUT_NET: Final = 16
 _HOLD_MAX_WITHOUT_NET_NS: Final = 256 * _HOLD_NS
 _HOLD_MAX_OF_CHEAP_TRIES_NS: Final = 32 * _HOLD_NS
+# So many frames in a row such a try may take: after a pause caches are cold, and the first is slower by a fifth.
+_FRAMES_OF_A_TRY: Final = 4
 _HOLD_AFTER_NET_CAME_BACK_NS: Final = 4 * _HOLD_NS
 _CALM_FRAMES: Final = 30
 # A higher rung must fit with this to spare: the estimate of a rung that does not run is a guess.
@@ -452,7 +454,9 @@ def observe(
         fits = (r for r in range(level + 1, floor) if estimate_ns(after, r) <= decision.left_ns)
         level = next(fits, level + 1)
     hold_ns, backoff_ns, rose, fell_ns = pace.hold_ns, pace.backoff_ns, pace.rose, pace.fell_ns
-    tried = pace.level == level == floor and decision.level < floor
+    # The try goes on with the next frame: the source was there in time, and nothing is lost by it.
+    trying = pace.level == level == floor and decision.level < floor and not missed and misses < _FRAMES_OF_A_TRY
+    tried = pace.level == level == floor and decision.level < floor and not trying
     if level > pace.level or tried:
         # Down again after it had gone up: that rung does not hold, so wait longer before the next try.
         if rose or tried:
@@ -472,7 +476,7 @@ def observe(
             backoff_ns = min(backoff_ns, _HOLD_MAX_OF_CHEAP_TRIES_NS // 2)
         # What holds is followed up sooner.
         hold_ns, rose = max(_HOLD_NS, hold_ns // 2), True
-    moved = level != pace.level or decision.level != pace.level
+    moved = (level != pace.level or decision.level != pace.level) and not trying
     if moved:
         # A miss on the rung that was just taken is the first of it.
         misses, shorts, debt, late = int(slow and level == decision.level), 0, 0.0, 0.0
