@@ -148,34 +148,31 @@ def hash_bytes(seed: Tensor, height: int, width: int) -> Tensor:
     return torch.stack([((bits >> shift & 255).float() + 0.5) / 256 for shift in (0, 8, 16)], -1)
 
 
-def _bilinear(grid: Tensor, y: Tensor, x: Tensor, last_y: int, last_x: int) -> Tensor:
-    """Sample grid [N, h, w, C] at positions y, x [N, H, W], bounded to [0, last]: [N, H, W, C]."""
+def _corners(y: Tensor, x: Tensor, last_y: int, last_x: int) -> list[tuple[Tensor, Tensor, Tensor]]:
+    """The four entries around positions y, x [N, H, W], within [0, last]: rows, columns, and shares [N, H, W, 1]."""
     y, x = y.clamp(0, last_y), x.clamp(0, last_x)
     y0, x0 = y.floor(), x.floor()
     fy, fx = (y - y0).unsqueeze(-1), (x - x0).unsqueeze(-1)
-    iy, ix = y0.long(), x0.long()
-    ny, nx = (iy + 1).clamp_max(last_y), (ix + 1).clamp_max(last_x)
+    rows = ((y0.long(), 1 - fy), ((y0.long() + 1).clamp_max(last_y), fy))
+    columns = ((x0.long(), 1 - fx), ((x0.long() + 1).clamp_max(last_x), fx))
+    return [(row, column, down * across) for row, down in rows for column, across in columns]
+
+
+def _bilinear(grid: Tensor, y: Tensor, x: Tensor, last_y: int, last_x: int) -> Tensor:
+    """Sample grid [N, h, w, C] at positions y, x [N, H, W], bounded to [0, last]: [N, H, W, C]."""
     frame = torch.arange(grid.shape[0], device=grid.device).view(-1, 1, 1)
-    top = grid[frame, iy, ix] * (1 - fx) + grid[frame, iy, nx] * fx
-    bottom = grid[frame, ny, ix] * (1 - fx) + grid[frame, ny, nx] * fx
-    return top * (1 - fy) + bottom * fy
+    parts = [share * grid[frame, row, column] for row, column, share in _corners(y, x, last_y, last_x)]
+    return parts[0] + parts[1] + parts[2] + parts[3]
 
 
 def _like(grid: Tensor, colours: Tensor, v: Tensor, y: Tensor, x: Tensor) -> Tensor:
     """Sample grid [N, h, w, C] as `_bilinear` does, each cell counting by how like v its colour is as well."""
-    last_y, last_x = grid.shape[1] - 1, grid.shape[2] - 1
-    y, x = y.clamp(0, last_y), x.clamp(0, last_x)
-    y0, x0 = y.floor(), x.floor()
-    fy, fx = (y - y0).unsqueeze(-1), (x - x0).unsqueeze(-1)
-    iy, ix = y0.long(), x0.long()
-    ny, nx = (iy + 1).clamp_max(last_y), (ix + 1).clamp_max(last_x)
     frame = torch.arange(grid.shape[0], device=grid.device).view(-1, 1, 1)
-    corners = ((iy, ix, (1 - fy) * (1 - fx)), (iy, nx, (1 - fy) * fx), (ny, ix, fy * (1 - fx)), (ny, nx, fy * fx))
-    total, weight = torch.zeros_like(grid[:, :1, :1]), torch.zeros_like(fy)
-    for cy, cx, near in corners:
-        far = (v - colours[frame, cy, cx]).square().sum(-1, keepdim=True)
+    total, weight = torch.zeros_like(grid[:, :1, :1]), torch.zeros_like(v[..., :1])
+    for row, column, near in _corners(y, x, grid.shape[1] - 1, grid.shape[2] - 1):
+        far = (v - colours[frame, row, column]).square().sum(-1, keepdim=True)
         k = near / (1 + far / SIMILAR)
-        total, weight = total + k * grid[frame, cy, cx], weight + k
+        total, weight = total + k * grid[frame, row, column], weight + k
     return total / weight
 
 
