@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import shutil
 import signal
@@ -19,6 +20,13 @@ PROGRAMS = Path(__file__).parent / "programs"
 LONG = bool(os.environ.get("MIRAGE_LONG"))
 
 Spawn = Callable[..., "subprocess.Popen[str]"]
+
+
+@pytest.fixture(autouse=True)
+def _long_is_not_stuck() -> None:
+    """In the long form a test may take longer than what pytest takes for a hang (`faulthandler_timeout`)."""
+    if LONG:
+        faulthandler.cancel_dump_traceback_later()
 
 
 @pytest.fixture
