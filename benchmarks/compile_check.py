@@ -129,12 +129,8 @@ def _compose(
     if which.get("late"):
         optional["motion"], optional["visible"] = _empty(n, 2, h, w), _empty(n, 1, h, w)
     frames = _empty(n, layout.size_bytes, dtype=torch.uint8)
-    edit = _empty(n, h, w, 240, dtype=weights.dtype)
-    colours = kernels.cell_colours(frames, layout, rows=rows, columns=columns)
-    bias, strength = _empty(n, 8), _empty(n)
-    kernels.compose(
-        frames, layout, edit, colours, weights.guide, bias, strength, rows=rows, columns=columns, **optional
-    )
+    edit = _empty(n, h, w, kernels.EDIT_CHANNELS, dtype=weights.dtype)
+    kernels.compose(frames, layout, edit, _empty(n), rows=rows, columns=columns, **optional)
 
 
 def _frame(sizes: kernels.NetworkSizes, dtype: torch.dtype, size: tuple[int, int], n: int, fp8: bool) -> None:
@@ -150,13 +146,14 @@ def _frame(sizes: kernels.NetworkSizes, dtype: torch.dtype, size: tuple[int, int
     film = kernels.film_of(weights, _empty(n, sizes.condition))
     style, noise = _empty(n, kernels.STYLE_NUMBERS), _empty(n, 1, 4 * h, 4 * w)
     lines = kernels.depth_lines(_empty(n, 1, 4 * h, 4 * w), _empty(n))
+    kernels.colour_lines(_empty(n, layout.size_bytes, dtype=torch.uint8), layout)
     edit, stored = kernels.forward(weights, stem, state, valid, film, style, noise, lines)
     seed = _empty(n, dtype=torch.int64)
     kernels.fresh_noise(seed, seed, 4 * h, 4 * w)
     seen = _empty(n, 1, 4 * h, 4 * w, dtype=torch.bool)
     kernels.advect_noise(_empty(n, 1, 4 * h, 4 * w), _empty(n, 2, 4 * h, 4 * w), seen, seed, seed)
     kernels.drift_statistics(stored, 8, scale=1 / 127)
-    kernels.drift_statistics(edit, 5)
+    kernels.drift_statistics(edit, 16)
     _compose(weights, layout, height, width, n=n, dither=True)
     _compose(weights, layout, height, width, n=n, late=True)
 

@@ -50,7 +50,7 @@ ORDER = np.array([0, 1, 2])
 STAGES = {
     "read": "bytes to cells, planes to cells, noise moved (numba)",
     "denoise": "the net: memory warped, one step, memory packed",
-    "compose": "guide, colour transforms and detail on the full frame (C, or numba)",
+    "compose": "colour transforms and detail on the full frame (C, or numba)",
     "reuse": "instead of denoise: the last edit moved along (numba)",
 }
 

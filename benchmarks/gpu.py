@@ -397,7 +397,7 @@ def torch_frame(net: Any, size: tuple[int, int], device: Any, dtype: Any, nchw: 
         noisy = small + SIGMA * lift_noise(noise).to(dtype)
         memory = warp_state(dequantise(stored, dtype), motion, seen)
         edit, state = net(pixels_to_cells(small), pixels_to_cells(noisy), planes, memory, film, noise)
-        answer = compose(v, edit, net.guide(v, condition))[..., :height, :width]
+        answer = compose(v, edit)[..., :height, :width]
         bytes_ = ((answer.float().clamp(-1, 1) + 1) * 127.5 + 0.5).to(torch.uint8).permute(0, 2, 3, 1)
         return torch.cat([bytes_, frame[..., 3:]], -1), quantise(state)
 
@@ -664,7 +664,7 @@ def part_4(bench: Bench) -> dict[str, Any]:
             film, style = (x[:1].repeat(count, 1) for x in (canvas.path.film, canvas.path.style))
             noise = torch.randn(count, 1, 4 * work.h, 4 * work.w, device=bench.device)
 
-            every = (stem, state, valid, film, style, noise, work.no_lines.repeat(count, 1, 1, 1))
+            every = (stem, state, valid, film, style, noise, torch.full_like(noise, -1.0))
             # Clones, for a row of a style need not start where a kernel wants it to.
             alone = [[x[i : i + 1].clone() for x in every] for i in range(count)]
 
@@ -740,7 +740,7 @@ def part_6(bench: Bench, measured: dict[str, Any]) -> dict[str, Any]:
         valid = torch.zeros(*half, 1, device=bench.device, dtype=network.dtype)
         film, style = (x[:1].repeat(count, 1) for x in (canvas.path.film, canvas.path.style))
         noise = torch.randn(count, 1, 4 * work.h, 4 * work.w, device=bench.device)
-        lines = work.no_lines.repeat(count, 1, 1, 1)
+        lines = torch.full_like(noise, -1.0)
 
         def run() -> None:
             for _ in range(steps):

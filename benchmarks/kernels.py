@@ -210,7 +210,7 @@ def cases(size: tuple[int, int], device: torch.device) -> Iterator[Case]:
 
     yield Case(
         "shade", lambda i: kernels.shade(*i), shade_inputs, ("bf16", "fp16", "fp32"),
-        copied_bytes=cells * (2.0 * (kernels.HEAD_CHANNELS + 240) + 128),
+        copied_bytes=cells * (2.0 * (kernels.HEAD_CHANNELS + kernels.EDIT_CHANNELS) + 128),
         vector_flops=cells * (4 * 700.0 + 192 * 20 + 16 * 40),
     )  # fmt: skip
 
@@ -224,6 +224,11 @@ def cases(size: tuple[int, int], device: torch.device) -> Iterator[Case]:
     yield Case(
         "depth_lines", lambda i: kernels.depth_lines(*i), near_inputs, ("fp32",),
         copied_bytes=8.0 * 16 * cells, vector_flops=40.0 * 16 * cells,
+    )  # fmt: skip
+
+    yield Case(
+        "colour_lines", lambda i: kernels.colour_lines(i[0], layout), lambda dtype, seed: (frame(seed),), ("fp32",),
+        copied_bytes=4.0 * pixels + 64 * cells, vector_flops=160.0 * 16 * cells,
     )  # fmt: skip
 
     def memory_inputs(dtype: str, seed: int) -> Any:
@@ -278,36 +283,29 @@ def cases(size: tuple[int, int], device: torch.device) -> Iterator[Case]:
         copied_bytes=cells * (6.0 * 192 + 64), vector_flops=5.0 * 192 * cells,
     )  # fmt: skip
     yield Case(
-        "drift_statistics", lambda i: kernels.drift_statistics(i[0], 5),
-        lambda dtype, seed: (draw(seed)(1, h, w, 240, dtype=DTYPES[dtype]),), floats,
-        copied_bytes=2.0 * 240 * cells, vector_flops=12.0 * 240 * cells,
+        "drift_statistics", lambda i: kernels.drift_statistics(i[0], 16),
+        lambda dtype, seed: (draw(seed)(1, h, w, kernels.EDIT_CHANNELS, dtype=DTYPES[dtype]),), floats,
+        copied_bytes=2.0 * kernels.EDIT_CHANNELS * cells, vector_flops=12.0 * kernels.EDIT_CHANNELS * cells,
     )  # fmt: skip
-
-    guide = kernels.prepare(kernels.random_parameters(sizes, device), torch.bfloat16).guide
 
     def compose_inputs(dtype: str, seed: int) -> Any:
         normal = draw(seed)
-        edit = normal(1, h, w, 240, dtype=DTYPES[dtype], scale=0.1)
+        anchors = torch.cat([normal(1, h, w, 12).tanh(), normal(1, h, w, 4).softmax(-1)], -1)
+        edit = torch.cat([normal(1, h, w, 240, scale=0.1), anchors], -1).to(DTYPES[dtype])
         seed_tensor = torch.tensor([seed], device=device)
         moved = normal(1, 2, h, w, scale=5.0), normal(1, 1, h, w).sigmoid()
-        colours = normal(1, h, w, 3).tanh()
-        return frame(seed), edit, colours, normal(1, 8), torch.ones(1, device=device), seed_tensor, *moved
+        return frame(seed), edit, torch.ones(1, device=device), seed_tensor, *moved
 
     def run_compose(i: Any) -> Tensor:
-        return kernels.compose(i[0], layout, i[1], i[2], guide, i[3], i[4], dither=i[5])
+        return kernels.compose(i[0], layout, i[1], i[2], dither=i[3])
 
     def run_late(i: Any) -> Tensor:
-        return kernels.compose(i[0], layout, i[1], i[2], guide, i[3], i[4], dither=i[5], motion=i[6], visible=i[7])
-
-    yield Case(
-        "cell_colours", lambda i: kernels.cell_colours(i[0], layout), lambda dtype, seed: (frame(seed),), ("fp32",),
-        copied_bytes=4.0 * pixels + 12 * cells, vector_flops=12.0 * pixels,
-    )  # fmt: skip
+        return kernels.compose(i[0], layout, i[1], i[2], dither=i[3], motion=i[4], visible=i[5])
 
     for name, run, more in (("compose", run_compose, 0), ("compose, late answer", run_late, 60)):
         yield Case(
-            name, run, compose_inputs, floats, copied_bytes=8.0 * pixels + 492 * cells,
-            vector_flops=(2 * (162 + 24 + 192 + 48 + 12) + 120.0 + more) * pixels, whole_numbers=True,
+            name, run, compose_inputs, floats, copied_bytes=8.0 * pixels + 512 * cells,
+            vector_flops=(2 * (192 + 12) + 16 * 14 + 60.0 + more) * pixels, whole_numbers=True,
         )  # fmt: skip
 
 

@@ -78,7 +78,7 @@ class CudaCanvas:
         self.kind, self.seed, self._path, self.generation = kind, seed, path, generation
         self.frame = self.resets = self.edit_age = self.composing_ns = 0
         self.film: Style | None = None
-        """The style whose FiLM, guide and parameters are on the device; None before the first."""
+        """The style whose FiLM and parameters are on the device; None before the first."""
         self.fresh, self.has_edit, self.late = True, False, False
         self.watch = Watch(bounds)
         self.remembers, self.judged, self.anew = False, True, False
@@ -372,7 +372,6 @@ class CudaEngine:
         conditions = torch.cat([net.condition(vector, torch.full((1,), k), trust) for k in self._weights.levels])
         conditions = conditions.to(self.device)
         path.film.copy_(kernels.film_of(network, conditions))
-        path.bias.copy_(kernels.guide_bias(network, conditions))
         path.style.copy_(vector[:, CODE_SIZE:])
         canvas.film = style
         canvas.watch.forget()

@@ -75,8 +75,7 @@ class Work:
         self.seen2 = torch.zeros(1, 1, 4 * h, 4 * w, dtype=torch.bool, device=device)
         self.seen16 = torch.zeros(1, 1, h // 2, w // 2, device=device)
         self.since = torch.zeros(1, 2, 4 * h, 4 * w, device=device)
-        self.edit = torch.zeros(1, h, w, 240, dtype=weights.network.dtype, device=device)
-        self.colours = torch.zeros(1, h, w, 3, device=device)  # of the frame that the edit was made on
+        self.edit = torch.zeros(1, h, w, kernels.EDIT_CHANNELS, dtype=weights.network.dtype, device=device)
         self.known = torch.ones(1, 1, -(-self.rows // 2), -(-self.columns // 2), device=device)
         self.k = [torch.full((1,), level, device=device) for level in weights.levels]
         self.y = self._places(self.rows, path.kind.layout.height)
@@ -88,7 +87,6 @@ class Work:
         self.depth_y = (torch.arange(4 * h, device=device) * 2).clamp_max(self.rows - 1)[:, None]
         self.depth_x = (torch.arange(4 * w, device=device) * 2).clamp_max(self.columns - 1)
         self.given = torch.ones(1, device=device)
-        self.no_lines = torch.full((1, 1, 4 * h, 4 * w), -1.0, device=device)
         self.net, self.compose, self.carry, self.late = self._net, self._compose, self._carry, self._late
         self._planes: dict[str, Tensor | None] = {"depth": None, "motion": None, "mask": None}
 
@@ -141,10 +139,12 @@ class Work:
         self.noise.copy_(kernels.advect_noise(self.noise, self.motion2, self.seen2, path.seed, path.number))
 
     def _lines(self) -> Tensor:
-        """Where depth has shapes end and turn; a field of -1 without depth."""
+        """Where depth has shapes end and turn; where colours part without it."""
         depth = self._planes["depth"]
         if depth is None:
-            return self.no_lines
+            return kernels.colour_lines(
+                self.path.frame, self.path.kind.layout, rows=self.rows, columns=self.columns
+            )
         metres = depth[:, :, self.depth_y, self.depth_x]
         near = torch.nan_to_num(1.0 / (1.0 + metres.clamp_min(0) * 0.25), nan=0.0)
         return kernels.depth_lines(near, self.given)
@@ -158,26 +158,25 @@ class Work:
         stem = kernels.pixels(path.frame, layout, stem_weights, **given)
         state, valid = kernels.warp_state(self.stored, self.motion16, self.seen16, stem.dtype)
         marks = path.style, self.noise, lines
-        colours = kernels.cell_colours(path.frame, layout, rows=self.rows, columns=self.columns)
         edit, stored = kernels.forward(weights.network, stem, state, valid, path.film[:1], *marks)
         first = edit
         for step in range(1, len(weights.levels)):
-            answer = self._answer(edit, colours, path.bias[step - 1 : step])
+            answer = self._answer(edit)
             stem = kernels.pixels(path.frame, layout, stem_weights, answer=answer, k=self.k[step], **given)
             edit, _ = kernels.forward(weights.network, stem, state, valid, path.film[step : step + 1], *marks)
-        # Kept by name, so that no later capture is given their memory; only the memory's copy has to stay in place.
-        self.edit, self.colours = edit, colours
+        # Kept by name, so that no later capture is given its memory; only the memory's copy has to stay in place.
+        self.edit = edit
         self.stored.copy_(stored)
         self.since.zero_()
-        # Bounds were learned of first steps. Matrices are the first group of channels, the detail's are the other four.
-        found, of_state = kernels.drift_statistics(first, 5)[0], kernels.drift_statistics(stored, 8, scale=1 / 127)[0]
-        broken = (found if edit is first else kernels.drift_statistics(edit, 5)[0])[:, 4:].sum()
+        # Bounds were learned of first steps. Of 16 groups of channels 3 are matrices, 12 detail, 1 anchors.
+        found, of_state = kernels.drift_statistics(first, 16)[0], kernels.drift_statistics(stored, 8, scale=1 / 127)[0]
+        broken = (found if edit is first else kernels.drift_statistics(edit, 16)[0])[:, 4:].sum()
         change = ((stored.float() * (1 / 127) - state.float()) * valid.float()).square().sum()
         change = change / (valid.float().square().sum() * stored.shape[-1]).clamp_min(1.0)
-        squares = [found[0, 1], found[1:, 1].mean(), of_state[:, 1].mean(), change, broken]
+        squares = [found[:3, 1].mean(), found[3:15, 1].mean(), of_state[:, 1].mean(), change, broken]
         path.health.copy_(torch.stack(squares))
 
-    def _answer(self, edit: Tensor, colours: Tensor, bias: Tensor) -> Tensor:
+    def _answer(self, edit: Tensor) -> Tensor:
         """The 8-bit answer on the working frame, as cells of v: where a further step starts from."""
         path, h, w = self.path, self.h, self.w
         layout = path.kind.layout
@@ -187,8 +186,7 @@ class Work:
         unit = functional.pad(unit, (0, 8 * w - self.columns, 0, 8 * h - self.rows), mode="replicate")
         image = (functional.pad(unit.permute(0, 2, 3, 1), (0, 1)) * 255 + 0.5).to(torch.uint8).reshape(1, -1)
         square = FrameLayout("rgba8", 8 * h, 8 * w, 32 * w)
-        guide, whole = path.weights.network.guide, torch.ones_like(path.strength)
-        answer = kernels.compose(image, square, edit, colours, guide, bias, whole)
+        answer = kernels.compose(image, square, edit, torch.ones_like(path.strength))
         cells = answer.view(h, 8, w, 8, 4)[..., :3].transpose(1, 2).reshape(1, h, w, 192)
         return (cells.float() * (2 / 255) - 1).to(edit.dtype)
 
@@ -212,8 +210,8 @@ class Work:
             height, width = self.known.shape[2:]
             more |= {"motion": self.since[:, :, :height, :width].contiguous(), "visible": self.known}
         kernels.compose(
-            path.frame, path.kind.layout, self.edit, self.colours, path.weights.network.guide, path.bias[-1:],
-            path.strength, rows=self.rows, columns=self.columns, out=path.answer, **more,
+            path.frame, path.kind.layout, self.edit, path.strength, rows=self.rows, columns=self.columns,
+            out=path.answer, **more,
         )  # fmt: skip
 
     def _late(self) -> None:
@@ -256,7 +254,6 @@ class Path:
         self.seed, self.number = self.words[:8].view(torch.int64), self.words[16:24].view(torch.int64)
         self.strength, self.remembered = (self.words[at : at + 4].view(torch.float32) for at in (32, 48))
         self.film = torch.zeros(len(weights.levels), weights.film, device=device)
-        self.bias = torch.zeros(len(weights.levels), 8, device=device)
         # Until a style is set, numbers that nothing is divided by zero with.
         self.style = torch.ones(1, kernels.STYLE_NUMBERS, device=device)
         # `drift.NAMES` of the last frame, and how many of its edit's numbers are not finite.

@@ -26,13 +26,13 @@ from mirage_plugin.frames import FrameEngine, FrameKind, FramePlanes
 from mirage_plugin.model.ahead import Build, Forward, load_compiled
 from mirage_plugin.model.checkpoint import load_bounds, load_network
 from mirage_plugin.model.core import Core, CoreInput, best_dtype
-from mirage_plugin.model.cpu_pixels import cell_colours, cells_from_pixels, move_noise, plane_cells, warp_edit
+from mirage_plugin.model.cpu_pixels import carry_motion, cells_from_pixels, move_noise, plane_cells, warp_edit
 from mirage_plugin.model.drift import SAVED as WATCH_NUMBERS
 from mirage_plugin.model.drift import Bounds, Watch, statistics_of
 from mirage_plugin.model.memory import dequantise, quantise, warp_state
 from mirage_plugin.model.native import compose_pixels, why_not_native
 from mirage_plugin.model.native_core import NativeCore
-from mirage_plugin.model.network import PLANE_CHANNELS
+from mirage_plugin.model.network import PLANE_CHANNELS, Edit
 from mirage_plugin.model.sampling import levels
 from mirage_plugin.motion import MotionEstimator
 from mirage_plugin.styles.parameters import Style
@@ -44,7 +44,7 @@ Floats = NDArray[np.float32]
 
 GRIDS: tuple[tuple[int, int], ...] = ((48, 80), (36, 64), (28, 48), (24, 40))
 """Grids of cells (rows, columns) that the network works on, largest first: 640x384, 512x288, 384x224, 320x192."""
-SAVE_VERSION = 2
+SAVE_VERSION = 3
 """Changes whenever the meaning of what `Canvas.save` gives changes; other versions are refused."""
 _RGB = np.array([0, 1, 2])
 
@@ -78,7 +78,6 @@ class Canvas:
         self.state_channels = state_channels
         self.frame = 0
         self.films: list[Tensor] = []
-        self.guide_biases: list[Floats] = []
         self.resets = 0
         """How often the memory began anew: cuts, other working sizes, edits that were not finite, errors."""
         self.watch = Watch(bounds)
@@ -111,8 +110,12 @@ class Canvas:
             ((np.arange(0, content_w, 2) + 0.5) * self.width / content_w).astype(int), self.width - 1
         )
         self.edit: tuple[Floats, Floats, Floats] | None = None
-        """Colour transforms, detail, and the colours of the cells that they were made for."""
-        self.edit_age = self.edit_step = 0
+        """Colour transforms, detail and anchors, as the network made them."""
+        self.shown: tuple[Floats, Floats, Floats] | None = None
+        """The same where things are in the present frame."""
+        self.since: Floats = np.zeros((h * 4, w * 4, 2), np.float32)
+        """Working pixels to where everything was when the edit was made; NaN where that is unknown."""
+        self.edit_age = 0
         self.given: CoreInput | None = None
         """What the first step of the present frame was given; the further ones go on from there."""
         self.fresh = True
@@ -131,21 +134,22 @@ class Canvas:
     def reset(self) -> None:
         """Forget: the next frame is a first one."""
         self.fresh = True
-        self.edit = None
+        self.edit = self.shown = None
         self.watch.forget()
         self.resets += 1
 
     def save(self) -> dict[str, NDArray[Any]]:
         """All that the next frame depends on, but the style, as copies: plain arrays, for `np.savez` if need be."""
-        edit = self.edit or tuple(np.zeros((0, 0, many), np.float32) for many in (48, 192, 3))
+        edit = self.edit or tuple(np.zeros((0, 0, many), np.float32) for many in (48, 192, 16))
         numbers = (
             SAVE_VERSION, self.height, self.width, self.fit.grid, self.seed, self.frame, self.resets, self.fresh,
-            self.edit_age, self.edit_step,
+            self.edit_age,
         )  # fmt: skip
         return {
             "numbers": np.array(numbers, np.int64), "watch": np.array(self.watch.save(), np.float64),
             "cells": self.cells.copy(), "noise": self.noise[0].copy(), "stored": self.stored.copy(),
-            "matrices": edit[0].copy(), "detail": edit[1].copy(), "colours": edit[2].copy(),
+            "matrices": edit[0].copy(), "detail": edit[1].copy(), "anchors": edit[2].copy(),
+            "since": self.since.copy(),
         }  # fmt: skip
 
     def restore(self, saved: Mapping[str, NDArray[Any]]) -> None:
@@ -155,17 +159,15 @@ class Canvas:
         Nothing that `saved` says is trusted: `DataError` where anything is not as `save` gives it, and then the canvas
         is as it was.
         """
-        shapes = {"numbers": (np.int64, (10,)), "watch": (np.float64, (WATCH_NUMBERS,))}
+        shapes = {"numbers": (np.int64, (9,)), "watch": (np.float64, (WATCH_NUMBERS,))}
         numbers = _checked(saved, shapes)["numbers"].tolist()
-        version, height, width, grid, seed, frame, resets, fresh, age, step = numbers
+        version, height, width, grid, seed, frame, resets, fresh, age = numbers
         if version != SAVE_VERSION:
             raise DataError(f"the session was saved in format {version}, this version reads {SAVE_VERSION}: begin anew")
         if (height, width) != (self.height, self.width):
             raise DataError(f"the session was saved at {width}x{height}, this game is {self.width}x{self.height}")
-        if not 0 <= grid < len(GRIDS) or min(seed, frame, resets, age, step) < 0 or fresh not in (0, 1):
+        if not 0 <= grid < len(GRIDS) or min(seed, frame, resets, age) < 0 or fresh not in (0, 1):
             raise DataError("the saved session is damaged: its numbers are out of range")
-        if step >= max(1, len(self.films)):
-            raise DataError(f"the session was saved after step {step + 1}, this engine takes {len(self.films)}")
         h, w = GRIDS[grid]
         edited = bool(np.size(saved.get("matrices", ())))
         size = (h, w) if edited else (0, 0)
@@ -173,7 +175,7 @@ class Canvas:
             "cells": (np.uint8, (h, w, 192)), "noise": (np.float32, (h * 4, w * 4)),
             "stored": (np.int8, (1, h // 2, w // 2, self.state_channels)),
             "matrices": (np.float32, (*size, 48)), "detail": (np.float32, (*size, 192)),
-            "colours": (np.float32, (*size, 3)),
+            "anchors": (np.float32, (*size, 16)), "since": (np.float32, (h * 4, w * 4, 2)),
         })  # fmt: skip
         if more := sorted(map(str, set(saved) - set(arrays))):
             raise DataError(f"the saved session is damaged: it holds {more} as well")
@@ -187,10 +189,10 @@ class Canvas:
         self._work_on(grid)
         self.watch.restore(watch)
         self.seed, self.frame, self.resets, self.fresh = seed, frame, resets, bool(fresh)
-        self.edit_age, self.edit_step = age, step
+        self.edit_age = age
         self.cells, self.noise[0], self.stored = (arrays[name].copy() for name in ("cells", "noise", "stored"))
-        matrices, detail, colours = (arrays[name].copy() for name in ("matrices", "detail", "colours"))
-        self.edit = (matrices, detail, colours) if edited else None
+        matrices, detail, anchors, self.since = (arrays[n].copy() for n in ("matrices", "detail", "anchors", "since"))
+        self.edit = self.shown = (matrices, detail, anchors) if edited else None
 
     def half(self, plane: NDArray[Any]) -> NDArray[Any]:
         """A display plane at one entry per 2x2 working pixels."""
@@ -201,14 +203,14 @@ class Canvas:
 
 
 def _checked(saved: Mapping[str, NDArray[Any]], wanted: Mapping[str, tuple[Any, Any]]) -> dict[str, NDArray[Any]]:
-    """The arrays of `wanted`, each of its dtype and shape and finite; else `DataError`."""
+    """The arrays of `wanted`, each of its dtype and shape and finite but for motion; else `DataError`."""
     found = {}
     for name, (dtype, shape) in wanted.items():
         array = saved.get(name)
         if not isinstance(array, np.ndarray) or array.dtype != dtype or array.shape != shape:
             what = f"{array.dtype} {array.shape}" if isinstance(array, np.ndarray) else "missing"
             raise DataError(f"the saved session is damaged: {name} is {what}, not {np.dtype(dtype)} {shape}")
-        if array.dtype.kind == "f" and not np.isfinite(array).all():
+        if array.dtype.kind == "f" and name != "since" and not np.isfinite(array).all():
             raise DataError(f"the saved session is damaged: {name} is not finite")
         found[name] = np.ascontiguousarray(array)
     return found
@@ -236,14 +238,6 @@ class Engine:
             torch.set_num_threads(config.threads)
         net = load_network(self.tier)
         self.dtype = best_dtype(self.device)
-        guide = net.guide
-        self._look: Floats = (
-            guide.look.weight.detach().permute(0, 2, 3, 1).reshape(6, 27).contiguous().numpy()
-        )
-        self._weigh: Floats = guide.weigh.weight.detach().reshape(4, 6).contiguous().numpy()
-        parameters = {name: value.detach().numpy().copy() for name, value in guide.named_parameters()}
-        self._weigh_bias: Floats = parameters["weigh.bias"]
-        self._look_bias: Floats = parameters["look.bias"]
         self.state_channels = net.tier.state
         self._style_encoder = load_network(self.tier).style_encoder
         self._bounds = load_bounds(self.tier)
@@ -339,9 +333,7 @@ class Engine:
         """Paint in a style from the next frame on."""
         vector = self._style_encoder(torch.from_numpy(style.vector().astype(np.float32))[None])
         # One for each step of the sampler: the network is told the noise level.
-        made = [self._core.film(vector.to(self.device), k, 1.0) for k in levels(self.steps)]
-        canvas.films = [film for film, _ in made]
-        canvas.guide_biases = [bias.cpu().numpy() + self._look_bias for _, bias in made]
+        canvas.films = [self._core.film(vector.to(self.device), k, 1.0) for k in levels(self.steps)]
         canvas.watch.forget()
 
     def read(
@@ -445,10 +437,9 @@ class Engine:
             return False
         watch.accept(now, remembers)
         canvas.stored = out.stored.cpu().numpy()
-        colours: Floats = np.empty((*canvas.cells.shape[:2], 3), np.float32)
-        cell_colours(canvas.cells, colours)
-        canvas.edit = (out.edit.matrices[0].cpu().numpy(), out.edit.detail[0].cpu().numpy(), colours)
-        canvas.edit_age = canvas.edit_step = 0
+        canvas.edit = canvas.shown = _arrays(out.edit)
+        canvas.since.fill(0.0)
+        canvas.edit_age = 0
         canvas.fresh = False
         return True
 
@@ -461,7 +452,6 @@ class Engine:
         source = _image_of(canvas.cells)
         order = _RGB
         for step, k in enumerate(levels(self.steps)[1:], 1):
-            assert canvas.edit is not None
             answer = np.empty_like(source)
             self._compose(canvas, source, answer, order, None, 1.0, (h * 8, w * 8))
             cells: Bytes = np.empty_like(canvas.cells)
@@ -469,8 +459,7 @@ class Engine:
             given = given._replace(film=canvas.films[step])
             out = self._core.refine(given, torch.from_numpy(cells)[None].to(self.device), torch.tensor(k))
             if bool(torch.isfinite(out.health).all()):
-                canvas.edit_step = step
-                canvas.edit = (out.edit.matrices[0].cpu().numpy(), out.edit.detail[0].cpu().numpy(), canvas.edit[2])
+                canvas.edit = canvas.shown = _arrays(out.edit)
 
     def reuse(self, canvas: Canvas) -> bool:
         """Carry the last edit along the motion onto the frame that was read. False where there is none.
@@ -483,9 +472,12 @@ class Engine:
             return False
         if not canvas.has_motion and not self._estimate_motion(canvas):
             return False
-        matrices, detail, colours = map(np.empty_like, canvas.edit)
-        warp_edit(*canvas.edit, canvas.half_motion, canvas.has_motion, matrices, detail, colours)
-        canvas.edit = (matrices, detail, colours)
+        since = np.empty_like(canvas.since)
+        carry_motion(canvas.since, canvas.half_motion, canvas.has_motion, since)
+        canvas.since = since
+        matrices, detail, anchors = map(np.empty_like, canvas.edit)
+        warp_edit(*canvas.edit, since, matrices, detail, anchors)
+        canvas.shown = (matrices, detail, anchors)
         canvas.edit_age += 1
         if canvas.has_motion:
             # The memory has to follow as well, or it would lie where the picture was.
@@ -524,12 +516,14 @@ class Engine:
         self, canvas: Canvas, pixels: Bytes, out: Bytes, order: NDArray[np.int64], mask: Bytes | None,
         strength: float, content: tuple[int, int],
     ) -> None:  # fmt: skip
-        assert canvas.edit is not None
-        compose_pixels(
-            pixels, out, order, *canvas.edit, self._look, canvas.guide_biases[canvas.edit_step], self._weigh,
-            self._weigh_bias, mask,
-            strength, content,
-        )  # fmt: skip
+        assert canvas.shown is not None
+        compose_pixels(pixels, out, order, *canvas.shown, mask, strength, content)
+
+
+def _arrays(edit: Edit) -> tuple[Floats, Floats, Floats]:
+    """An edit of one frame as arrays on the processor: transforms, detail, anchors."""
+    matrices, detail, anchors = (part[0].cpu().numpy() for part in edit)
+    return matrices, detail, anchors
 
 
 def load_engine(config: ServeConfig, tell: Callable[[str], None] = lambda _: None) -> FrameEngine:

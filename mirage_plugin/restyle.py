@@ -131,8 +131,7 @@ class Redrawer:
         cells = planes_to_cells(planes, 1, h // 8, w // 8, working)
         answer, edit, state = sample(self.net, working, self._noise, cells, memory, code, trust)
         if divisor > 1:
-            condition = self.net.condition(code, torch.ones_like(trust), trust)
-            answer = compose(full, edit, self.net.guide(full, condition)).clamp(-1, 1)
+            answer = compose(full, edit).clamp(-1, 1)
         self._stored = quantise(state)
         self._before, self._frame = pixels, self._frame + 1
         mixed = torch.lerp(full, answer, self.strength)[0, :, :height, :width]

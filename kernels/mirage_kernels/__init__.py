@@ -10,6 +10,7 @@ imported here: what the network is, `mirage_plugin.model` says, and a test holds
 `linear`          products with what stands around them: down, up with skip, head; bf16, fp16, fp8
 `shade`           what the head says of surfaces, painted in the style: the edit
 `depth_lines`     where shapes end and turn: the lines that `shade` draws
+`colour_lines`    where colours part: those that it may draw in a frame without depth
 `warp_state`      motion warp and unpacking of the memory
 `memory_read`     the trust gate
 `memory_write`    the gated update and packing
@@ -17,26 +18,30 @@ imported here: what the network is, `mirage_plugin.model` says, and a test holds
 `advect_noise`    the noise field carried along the motion, fresh where it must be
 `solver_step`     the noisy end of a denoising step
 `drift_statistics`mean, square, bounds, NaN and infinities, without a synchronisation
-`cell_colours`    the mean colour of every cell, by which `compose` tells what is like a pixel
 `compose`         the edit on the full-resolution frame, packed for the engine; also the late answer
 `forward`         the network on these ops, from weights that `prepare` packed
 ================  ==========================================================================================
 """
 
 from mirage_kernels.block import BlockWeights, block, block_reference, pack_block
-from mirage_kernels.colours import cell_colours, cell_colours_reference
 from mirage_kernels.compose import (
+    EDIT_CHANNELS,
     SIMILAR,
-    GuideWeights,
     compose,
     compose_reference,
     pack_edit,
-    pack_guide,
     split_edit,
 )
 from mirage_kernels.frames import FORMATS, FrameLayout, PixelFormat, pack_frame, unit_rgb, unpack_frame
 from mirage_kernels.launch import HAS_TRITON, Backend, KernelError, Launch, backend, interpreting, record, use
 from mirage_kernels.linear import LinearWeights, linear, linear_reference, pack_linear
+from mirage_kernels.lines import (
+    colour_lines,
+    colour_lines_of,
+    colour_lines_reference,
+    depth_lines,
+    depth_lines_reference,
+)
 from mirage_kernels.memory import (
     MemoryWeights,
     memory_read,
@@ -55,7 +60,6 @@ from mirage_kernels.network import (
     NetworkWeights,
     film_of,
     forward,
-    guide_bias,
     prepare,
     random_parameters,
 )
@@ -73,8 +77,6 @@ from mirage_kernels.shade import (
     STYLE_LAYOUT,
     STYLE_NUMBERS,
     WORDS,
-    depth_lines,
-    depth_lines_reference,
     pack_head,
     shade,
     shade_reference,
@@ -83,6 +85,7 @@ from mirage_kernels.shade import (
 from mirage_kernels.statistics import STATISTICS, drift_statistics, drift_statistics_reference
 
 __all__ = [
+    "EDIT_CHANNELS",
     "FORMATS",
     "HAS_TRITON",
     "HEAD_CHANNELS",
@@ -95,7 +98,6 @@ __all__ = [
     "Backend",
     "BlockWeights",
     "FrameLayout",
-    "GuideWeights",
     "KernelError",
     "Launch",
     "LinearWeights",
@@ -109,8 +111,9 @@ __all__ = [
     "backend",
     "block",
     "block_reference",
-    "cell_colours",
-    "cell_colours_reference",
+    "colour_lines",
+    "colour_lines_of",
+    "colour_lines_reference",
     "compose",
     "compose_reference",
     "depth_lines",
@@ -123,7 +126,6 @@ __all__ = [
     "fresh_noise",
     "fresh_noise_reference",
     "grid_size",
-    "guide_bias",
     "interpreting",
     "linear",
     "linear_reference",
@@ -134,7 +136,6 @@ __all__ = [
     "pack_block",
     "pack_edit",
     "pack_frame",
-    "pack_guide",
     "pack_head",
     "pack_linear",
     "pack_memory",

@@ -3,41 +3,39 @@
 
 For a pixel with display-encoded colour v = (r, g, b) in [-1, 1]:
 
-    weights = normalise(squareplus(W1x1 relu(W3x3 v + bias) + b))            the guide, four bins
-    change  = sum over bins of weights_b * (M_b (r, g, b, 1))                M between the four nearest cells
-    answer  = v + strength * mask * (change + detail)
+    change = sum over i, b of n_ib * (M_ib (r, g, b, 1)),    over the sum of n_ib
+    n_ib   = bilinear_i * share_ib / (1 + |v - a_ib|^2 / SIMILAR)^2
+    answer = v + strength * mask * (change + detail)
 
-M is a joint bilateral upsampling (Kopf et al. 2007): of the four cells, i counts
-
-    k_i = bilinear_i / (1 + |v - c_i|^2 / SIMILAR),    over the sum of the four
-
-where c_i is the cell's mean source colour, in `colours` (of `cell_colours`). The detail is bilinear. A colour that is
-NaN or infinite spoils no more than the edit of the pixels beside that cell.
+where i are the four nearest cells and b the four readings of each: a_ib is the colour that a reading is of, its anchor,
+and share_ib how much of the cell it is. So what is painted on a surface ends where its colour ends, inside of a cell as
+well (a joint bilateral upsampling, Kopf et al. 2007, of a mixture in each cell; the tails are those of Student's t, so
+that a colour nobody reckoned with still has its nearest reading). The detail is bilinear. A cell that is NaN or
+infinite spoils no more than the edit of the pixels beside it.
 
 `detail` is resampled where the display is larger or smaller than the working frame. The answer is clamped,
 dithered by a hash of (seed, y, x) and packed; alpha passes by, and so does what a half float holds outside
 [0, 1]. Only the *difference* is added to the raw value, so that an edit of zero gives back the very bytes,
 and an edit that is NaN is an edit of zero: a failing network shows the source.
 
-With `motion`, the edit and the colours are the *last* frame's: every pixel takes them from where it was, and where
-that was hidden, outside or is unknown only the colour transforms stay. That is the answer when the network is late.
+With `motion`, the edit is the *last* frame's: every pixel takes it from where it was, and where that was hidden,
+outside or is unknown only the colour transforms stay. That is the answer when the network is late.
 
-An edit is [N, h, w, 240] per cell: 48 numbers as (colour out, bin, r g b 1), so that one product needs 16
-neighbours in memory, then 192 of detail as (row, column, colour). `pack_edit` and `split_edit` translate.
+An edit is [N, h, w, 256] per cell: 48 numbers as (colour out, bin, r g b 1), so that one product needs 16 neighbours in
+memory, then 192 of detail as (row, column, colour), then 16 of anchors as (r g b share, bin). `pack_edit` and
+`split_edit` translate.
 
-Floor: the frame in and out, `2 * H*W*bytes_per_pixel`, the edit, `h*w*480` in bf16, and the colours, `h*w*12`. Per
-pixel about 162 + 24 (guide) + 192 (interpolation) + 48 + 12 (product) multiply-adds outside the tensor cores and 60
-operations for the likeness: at fp32's rate (67 TFLOP/s on an H200) those 0.9 kFLOP weigh more than the bytes.
+Floor: the frame in and out, `2 * H*W*bytes_per_pixel`, and the edit, `h*w*512` in bf16. Per pixel 192 multiply-adds for
+the transforms, 12 for the product and about 14 operations for what each of 16 readings counts, outside the tensor
+cores: at fp32's rate (67 TFLOP/s on an H200) those 0.65 kFLOP weigh more than the bytes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from mirage_kernels.frames import (
     FrameLayout,
@@ -58,77 +56,34 @@ from mirage_kernels.pixels import grid_size
 __all__ = [
     "EDIT_CHANNELS",
     "SIMILAR",
-    "GuideWeights",
     "compose",
     "compose_reference",
     "compose_triton",
-    "guide_weights",
     "hash_bytes",
     "pack_edit",
-    "pack_guide",
     "split_edit",
 ]
 
-EDIT_CHANNELS = 48 + 192
+EDIT_CHANNELS = 48 + 192 + 16
 """Numbers in a cell's edit."""
-SIMILAR = 0.02
-"""The squared distance of colours, in v, at which a cell counts half of what it counts for pixels of its own colour.
-
-Without it the colours of a cell run over the edges of shapes. Measured on 22 frames of training scenes with the same
-network, it is worth 0.5 dB of PSNR and 18 % more gradient energy."""
+SIMILAR = 0.04
+"""The squared distance of colours, in v, at which a reading counts a quarter of what it counts for its own colour."""
 
 
-class GuideWeights(NamedTuple):
-    """The guide's weights, fp32, its six channels padded to eight with zeros.
-
-    `look` [27, 8] over (row, column, rgb); `weigh` [4, 8]; `weigh_bias` [4]; `bias_weight` [8, D] and
-    `bias_bias` [8] make a frame's bias from its condition: `functional.linear(condition, ...)` -> [N, 8].
-    """
-
-    look: Tensor
-    weigh: Tensor
-    weigh_bias: Tensor
-    bias_weight: Tensor
-    bias_bias: Tensor
-
-
-def pack_guide(
-    look: Tensor, look_bias: Tensor, bias: Tensor, bias_bias: Tensor, weigh: Tensor, weigh_bias: Tensor
-) -> GuideWeights:
-    """Pack the guide's layers: `look` [6, 3, 3, 3], `bias` [6, D], `weigh` [4, 6, 1, 1], and their biases."""
-    pad = 8 - look.shape[0]
-    return GuideWeights(
-        functional.pad(wide(look).permute(2, 3, 1, 0).reshape(27, -1), (0, pad)).contiguous(),
-        functional.pad(wide(weigh).flatten(1), (0, pad)).contiguous(),
-        wide(weigh_bias).contiguous(),
-        functional.pad(wide(bias), (0, 0, 0, pad)).contiguous(),
-        functional.pad(wide(bias_bias) + wide(look_bias), (0, pad)).contiguous(),
-    )
-
-
-def pack_edit(matrices: Tensor, detail: Tensor) -> Tensor:
-    """Join matrices [N, h, w, 48] as (bin, colour out, r g b 1) and detail [N, h, w, 192] into an edit."""
+def pack_edit(matrices: Tensor, detail: Tensor, anchors: Tensor) -> Tensor:
+    """Join matrices [N, h, w, 48] as (bin, colour out, r g b 1), detail [N, h, w, 192] and anchors [N, h, w, 16] as
+    (bin, r g b share) into an edit."""
     n, h, w, _ = matrices.shape
     turned = matrices.view(n, h, w, 4, 3, 4).transpose(3, 4).reshape(n, h, w, 48)
-    return torch.cat([turned, detail], -1)
+    return torch.cat([turned, detail, anchors.view(n, h, w, 4, 4).transpose(3, 4).reshape(n, h, w, 16)], -1)
 
 
-def split_edit(edit: Tensor) -> tuple[Tensor, Tensor]:
+def split_edit(edit: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Undo `pack_edit`."""
     n, h, w, _ = edit.shape
     matrices = edit[..., :48].reshape(n, h, w, 3, 4, 4).transpose(3, 4).reshape(n, h, w, 48)
-    return matrices, edit[..., 48:]
-
-
-def guide_weights(v: Tensor, bias: Tensor, guide: Sequence[Tensor]) -> Tensor:
-    """The guide: v [N, H, W, 3], bias [N, 8] -> weights [N, H, W, 4] that sum to one."""
-    look, weigh, weigh_bias = (part.to(v.dtype) for part in guide[:3])
-    padded = functional.pad(v.permute(0, 3, 1, 2), (1, 1, 1, 1), mode="replicate")
-    kernel = look.view(3, 3, 3, 8).permute(3, 2, 0, 1)
-    seen = functional.relu(functional.conv2d(padded, kernel).permute(0, 2, 3, 1) + bias[:, None, None].to(v.dtype))
-    raw = functional.linear(seen, weigh, weigh_bias)
-    raw = 0.5 * (raw + (raw * raw + 0.25).sqrt()) + 0.01
-    return raw / raw.sum(-1, keepdim=True)
+    anchors = edit[..., 240:].reshape(n, h, w, 4, 4).transpose(3, 4).reshape(n, h, w, 16)
+    return matrices, edit[..., 48:240], anchors
 
 
 def hash_bytes(seed: Tensor, height: int, width: int) -> Tensor:
@@ -165,15 +120,20 @@ def _bilinear(grid: Tensor, y: Tensor, x: Tensor, last_y: int, last_x: int) -> T
     return parts[0] + parts[1] + parts[2] + parts[3]
 
 
-def _like(grid: Tensor, colours: Tensor, v: Tensor, y: Tensor, x: Tensor) -> Tensor:
-    """Sample grid [N, h, w, C] as `_bilinear` does, each cell counting by how like v its colour is as well."""
-    frame = torch.arange(grid.shape[0], device=grid.device).view(-1, 1, 1)
-    total, weight = torch.zeros_like(grid[:, :1, :1]), torch.zeros_like(v[..., :1])
-    for row, column, near in _corners(y, x, grid.shape[1] - 1, grid.shape[2] - 1):
-        far = (v - colours[frame, row, column]).square().sum(-1, keepdim=True)
-        k = near / (1 + far / SIMILAR)
-        total, weight = total + k * grid[frame, row, column], weight + k
-    return total / weight
+def _slice(edit: Tensor, v: Tensor, y: Tensor, x: Tensor) -> Tensor:
+    """What the readings around positions y, x [N, H, W] on the grid of edit [N, h, w, 256] make of v [N, H, W, 3]."""
+    frame = torch.arange(edit.shape[0], device=edit.device).view(-1, 1, 1)
+    matrices, _, anchors = split_edit(edit)
+    change, total = torch.zeros_like(v), torch.zeros_like(v[..., :1])
+    for row, column, near in _corners(y, x, edit.shape[1] - 1, edit.shape[2] - 1):
+        every, seen = matrices[frame, row, column], anchors[frame, row, column]
+        for b in range(4):
+            matrix = every[..., 12 * b : 12 * b + 12].reshape(*v.shape, 4)
+            anchor, share = seen[..., 4 * b : 4 * b + 3], seen[..., 4 * b + 3 : 4 * b + 4]
+            count = near * share / (1 + (v - anchor).square().sum(-1, keepdim=True) / SIMILAR).square()
+            change = change + count * ((matrix[..., :3] * v[..., None, :]).sum(-1) + matrix[..., 3])
+            total = total + count
+    return change / total
 
 
 def compose_reference(
@@ -183,9 +143,6 @@ def compose_reference(
     rows: int,
     columns: int,
     edit: Tensor,
-    colours: Tensor,
-    guide: Sequence[Tensor],
-    bias: Tensor,
     strength: Tensor,
     mask: Tensor | None,
     dither: Tensor | None,
@@ -199,7 +156,6 @@ def compose_reference(
     raw = unpack_frame(frames, layout)
     unit = unit_rgb(raw, layout)
     v = unit * 2 - 1
-    weights = guide_weights(v, bias, guide)
 
     # Where each pixel lies on the working frame, in its pixels; the edit is taken from there.
     y = ((torch.arange(height, device=device) + 0.5) * (rows / height)).view(1, -1, 1).expand(n, height, width)
@@ -214,10 +170,8 @@ def compose_reference(
         y, x = y + moved[:, 1], x + moved[:, 0]
         inside = (y >= 0) & (y <= rows) & (x >= 0) & (x <= columns)
         share = torch.where(known & inside, seen, 0.0)
-    grid = _like(wide(edit[..., :48]), colours, v, y / 8 - 0.5, x / 8 - 0.5)
-    matrix = (grid.view(n, height, width, 3, 4, 4) * weights[:, :, :, None, :, None]).sum(4)
-    change = (matrix[..., :3] * v[..., None, :]).sum(-1) + matrix[..., 3]
-    detail = wide(edit[..., 48:]).reshape(n, h, w, 8, 8, 3).permute(0, 1, 3, 2, 4, 5).reshape(n, 8 * h, 8 * w, 3)
+    change = _slice(wide(edit), v, y / 8 - 0.5, x / 8 - 0.5)
+    detail = wide(edit[..., 48:240]).reshape(n, h, w, 8, 8, 3).permute(0, 1, 3, 2, 4, 5).reshape(n, 8 * h, 8 * w, 3)
     detail = _bilinear(detail, y - 0.5, x - 0.5, rows - 1, columns - 1)
 
     amount = strength.view(-1, 1, 1, 1)
@@ -236,11 +190,6 @@ def compose_reference(
 @jit
 def _threshold(bits, SHIFT: tl.constexpr):
     return (((bits >> SHIFT) & 255).to(tl.float32) + 0.5) * (1.0 / 256.0)
-
-
-@jit
-def _squareplus(x):
-    return 0.5 * (x + tl.sqrt(x * x + 0.25)) + 0.01
 
 
 @jit
@@ -269,12 +218,7 @@ def _detail(pixel_ptr, y, x, w, keep, C: tl.constexpr):
 def _compose_kernel(
     frame_ptr,  # elements of [N, size_bytes]
     out_ptr,  # as frame_ptr
-    edit_ptr,  # [N, h, w, 240]
-    colours_ptr,  # [N, h, w, 3] fp32
-    look_ptr,  # [27, 8] fp32
-    weigh_ptr,  # [4, 8] fp32
-    weigh_bias_ptr,  # [4] fp32
-    bias_ptr,  # [N, 8] fp32
+    edit_ptr,  # [N, h, w, 256]
     strength_ptr,  # [N] fp32
     mask_ptr,  # [N, 1, H, W]
     dither_ptr,  # [N] int64
@@ -305,7 +249,7 @@ def _compose_kernel(
     TX: tl.constexpr,
 ):
     P: tl.constexpr = TY * TX
-    C: tl.constexpr = 240
+    C: tl.constexpr = 256
     frame = tl.program_id(1)
     across = tl.cdiv(width, TX)
     p = tl.arange(0, P)
@@ -314,29 +258,6 @@ def _compose_kernel(
     keep = (y < height) & (x < width)
     frame_ptr += frame.to(tl.int64) * frame_stride
     edit_ptr += frame.to(tl.int64) * h * w * C
-    colours_ptr += frame.to(tl.int64) * h * w * 3
-
-    # The guide: eight channels of a 3x3 look at the source.
-    o = tl.arange(0, 8)
-    seen = tl.zeros([P, 8], tl.float32) + tl.load(bias_ptr + frame * 8 + o)[None, :]
-    for ty in tl.static_range(3):
-        row = first + tl.minimum(tl.maximum(y + (ty - 1), 0), height - 1) * pitch
-        for tx in tl.static_range(3):
-            column = tl.minimum(tl.maximum(x + (tx - 1), 0), width - 1)
-            r, g, b, _a = load_rgb(frame_ptr, row, column, keep, KIND, BGR)
-            r = raw_to_unit(r, KIND, LINEAR) * 2.0 - 1.0
-            g = raw_to_unit(g, KIND, LINEAR) * 2.0 - 1.0
-            b = raw_to_unit(b, KIND, LINEAR) * 2.0 - 1.0
-            tap = look_ptr + (ty * 3 + tx) * 24 + o
-            seen += r[:, None] * tl.load(tap)[None, :]
-            seen += g[:, None] * tl.load(tap + 8)[None, :]
-            seen += b[:, None] * tl.load(tap + 16)[None, :]
-    seen = tl.maximum(seen, 0.0)
-    g0 = _squareplus(tl.sum(seen * tl.load(weigh_ptr + o)[None, :], 1) + tl.load(weigh_bias_ptr))
-    g1 = _squareplus(tl.sum(seen * tl.load(weigh_ptr + 8 + o)[None, :], 1) + tl.load(weigh_bias_ptr + 1))
-    g2 = _squareplus(tl.sum(seen * tl.load(weigh_ptr + 16 + o)[None, :], 1) + tl.load(weigh_bias_ptr + 2))
-    g3 = _squareplus(tl.sum(seen * tl.load(weigh_ptr + 24 + o)[None, :], 1) + tl.load(weigh_bias_ptr + 3))
-    total = 1.0 / (g0 + g1 + g2 + g3)
 
     raw_r, raw_g, raw_b, alpha = load_rgb(frame_ptr, first + y * pitch, x, keep, KIND, BGR)
     unit_r = raw_to_unit(raw_r, KIND, LINEAR)
@@ -362,7 +283,7 @@ def _compose_kernel(
         share = tl.load(visible_ptr + frame.to(tl.int64) * plane + at_m, mask=keep, other=0.0)
         share = tl.where(known, share, 0.0)
 
-    # Colour transforms: four cells, each three runs of 16 neighbours and counted by its place and its likeness.
+    # Colour transforms: four cells of four readings, which count by their place, their share and their likeness.
     v_r = unit_r * 2.0 - 1.0
     v_g = unit_g * 2.0 - 1.0
     v_b = unit_b * 2.0 - 1.0
@@ -377,6 +298,7 @@ def _compose_kernel(
     next_y = tl.minimum(iy + 1, h - 1)
     next_x = tl.minimum(ix + 1, w - 1)
     q = tl.arange(0, 16)
+    bins = tl.arange(0, 4)
     sum_r = tl.zeros([P, 16], tl.float32)
     sum_g = tl.zeros([P, 16], tl.float32)
     sum_b = tl.zeros([P, 16], tl.float32)
@@ -386,22 +308,24 @@ def _compose_kernel(
         cx = next_x if corner % 2 == 1 else ix
         by = fy if corner // 2 == 1 else 1.0 - fy
         bx = fx if corner % 2 == 1 else 1.0 - fx
-        cell = cy * w + cx
-        off_r = v_r - tl.load(colours_ptr + cell * 3, mask=keep, other=0.0)
-        off_g = v_g - tl.load(colours_ptr + cell * 3 + 1, mask=keep, other=0.0)
-        off_b = v_b - tl.load(colours_ptr + cell * 3 + 2, mask=keep, other=0.0)
-        k = by * bx / (1.0 + (off_r * off_r + off_g * off_g + off_b * off_b) * UNLIKE)
-        counted += k
-        at = edit_ptr + (cell * C)[:, None] + q[None, :]
-        part = k[:, None]
+        at = edit_ptr + ((cy * w + cx) * C)[:, None]
+        anchor = at + 240 + bins[None, :]
+        off_r = v_r[:, None] - tl.load(anchor, mask=keep[:, None], other=0.0).to(tl.float32)
+        off_g = v_g[:, None] - tl.load(anchor + 4, mask=keep[:, None], other=0.0).to(tl.float32)
+        off_b = v_b[:, None] - tl.load(anchor + 8, mask=keep[:, None], other=0.0).to(tl.float32)
+        like = 1.0 / (1.0 + (off_r * off_r + off_g * off_g + off_b * off_b) * UNLIKE)
+        holds = tl.load(anchor + 12, mask=keep[:, None], other=1.0).to(tl.float32)
+        count = (by * bx)[:, None] * holds * like * like
+        counted += tl.sum(count, 1)
+        part = tl.reshape(tl.broadcast_to(count[:, :, None], [P, 4, 4]), [P, 16])
+        at += q[None, :]
         sum_r += part * tl.load(at, mask=keep[:, None], other=0.0).to(tl.float32)
         sum_g += part * tl.load(at + 16, mask=keep[:, None], other=0.0).to(tl.float32)
         sum_b += part * tl.load(at + 32, mask=keep[:, None], other=0.0).to(tl.float32)
-    # What the four and what the four bins come to, divided out at once.
-    total /= counted
     colour = tl.reshape(tl.join(tl.join(v_r, v_b), tl.join(v_g, tl.full([P], 1.0, tl.float32))), [P, 4])
-    guide = tl.reshape(tl.join(tl.join(g0 * total, g2 * total), tl.join(g1 * total, g3 * total)), [P, 4])
-    outer = tl.reshape(guide[:, :, None] * colour[:, None, :], [P, 16])
+    # What all readings come to is divided out at once.
+    colour /= counted[:, None]
+    outer = tl.reshape(tl.broadcast_to(colour[:, None, :], [P, 4, 4]), [P, 16])
     change_r = tl.sum(sum_r * outer, 1)
     change_g = tl.sum(sum_g * outer, 1)
     change_b = tl.sum(sum_b * outer, 1)
@@ -482,9 +406,6 @@ def compose_triton(
     rows: int,
     columns: int,
     edit: Tensor,
-    colours: Tensor,
-    guide: Sequence[Tensor],
-    bias: Tensor,
     strength: Tensor,
     mask: Tensor | None,
     dither: Tensor | None,
@@ -499,11 +420,6 @@ def compose_triton(
         "frame_ptr": elements,
         "out_ptr": target,
         "edit_ptr": edit,
-        "colours_ptr": colours,
-        "look_ptr": guide[0],
-        "weigh_ptr": guide[1],
-        "weigh_bias_ptr": guide[2],
-        "bias_ptr": bias,
         "strength_ptr": strength,
         # What is absent is never read; any tensor stands for it.
         "mask_ptr": strength if mask is None else mask,
@@ -546,9 +462,6 @@ def _checked(
     rows: int,
     columns: int,
     edit: Tensor,
-    colours: Tensor,
-    guide: Sequence[Tensor],
-    bias: Tensor,
     strength: Tensor,
     mask: Tensor | None,
     dither: Tensor | None,
@@ -563,11 +476,6 @@ def _checked(
     require(rows > 0 and columns > 0, f"a working frame of {columns}x{rows} pixels")
     h, w = grid_size(rows, columns)
     check("edit", edit, (n, h, w, EDIT_CHANNELS), FLOATS, like=frames)
-    check("colours", colours, (n, h, w, 3), torch.float32, like=frames)
-    shapes = {"look": (27, 8), "weigh": (4, 8), "weigh_bias": (4,)}
-    for (name, shape), part in zip(shapes.items(), guide, strict=False):
-        check(f"guide.{name}", part, shape, torch.float32, like=frames)
-    check("bias", bias, (n, 8), torch.float32, like=frames)
     check("strength", strength, (n,), torch.float32, like=frames)
     if mask is not None:
         check("mask", mask, (n, 1, layout.height, layout.width), (torch.float32, torch.float16), like=frames)
@@ -581,8 +489,8 @@ def _checked(
 
 _SCHEMA = (
     "(Tensor(a!) out, Tensor frames, str format, int height, int width, int pitch_bytes, bool flipped, "
-    "bool linear, int rows, int columns, Tensor edit, Tensor colours, Tensor[] guide, Tensor bias, "
-    "Tensor strength, Tensor? mask, Tensor? dither, Tensor? motion, Tensor? visible) -> ()"
+    "bool linear, int rows, int columns, Tensor edit, Tensor strength, "
+    "Tensor? mask, Tensor? dither, Tensor? motion, Tensor? visible) -> ()"
 )
 
 
@@ -615,9 +523,6 @@ def compose(
     frames: Tensor,
     layout: FrameLayout,
     edit: Tensor,
-    colours: Tensor,
-    guide: GuideWeights,
-    bias: Tensor,
     strength: Tensor,
     *,
     rows: int | None = None,
@@ -628,11 +533,10 @@ def compose(
     visible: Tensor | None = None,
     out: Tensor | None = None,
 ) -> Tensor:
-    """Apply `edit` [N, h, w, 240] to `frames` uint8 [N, size_bytes] and return frames in the same layout.
+    """Apply `edit` [N, h, w, 256] to `frames` uint8 [N, size_bytes] and return frames in the same layout.
 
-    `colours` fp32 [N, h, w, 3] are the `cell_colours` of the frame that the edit was made on.
-    `bias` fp32 [N, 8] is the guide's for each frame's condition, `strength` fp32 [N] scales the edit, `mask`
-    [N, 1, H, W] (fp32 or fp16, 1: edit, 0: keep the source) does so per pixel. `dither` int64 [N] seeds the
+    `strength` fp32 [N] scales the edit, `mask` [N, 1, H, W] (fp32 or fp16, 1: edit, 0: keep the source) does so per
+    pixel. `dither` int64 [N] seeds the
     dither; without it values are rounded. `rows` x `columns` is the working frame that the edit was made on
     (the display's size where left out). `out` is written in place where given; bytes between rows are not.
 
@@ -644,13 +548,12 @@ def compose(
     rows, columns = layout.height if rows is None else rows, layout.width if columns is None else columns
     if out is None:
         out = torch.empty(frames.shape[0], layout.size_bytes, dtype=torch.uint8, device=frames.device)
-    parts = [guide.look, guide.weigh, guide.weigh_bias]
     if recording():
         optional = (mask, dither, motion, visible)
-        compose_triton(out, frames, layout, rows, columns, edit, colours, parts, bias, strength, *optional)
+        compose_triton(out, frames, layout, rows, columns, edit, strength, *optional)
         return out
     shape = (layout.format, layout.height, layout.width, layout.pitch_bytes, layout.flipped, layout.linear)
     torch.ops.mirage.compose(
-        out, frames, *shape, rows, columns, edit, colours, parts, bias, strength, mask, dither, motion, visible
+        out, frames, *shape, rows, columns, edit, strength, mask, dither, motion, visible
     )
     return out

@@ -6,7 +6,7 @@ the same calls on both sides of the switch. For a whole frame see `docs/KERNELS.
     stem  = pixels(frames, layout, weights.stem(layout, sigma), noise=..., depth=..., motion=..., mask=...)
     state, valid = warp_state(last_state, motion16, visible16, stem.dtype)
     edit, last_state = forward(weights, stem, state, valid, film, style, noise, lines)
-    compose(frames, layout, edit, weights.guide, guide_bias(weights, condition), strength, out=...)
+    compose(frames, layout, edit, strength, out=...)
 
 with `film = film_of(weights, condition)` made once per condition, not per frame: its weights are 21 MB in base; and
 `style` the parameters of each frame's style in natural units, which `shade` paints by; and `lines` what `depth_lines`
@@ -23,7 +23,6 @@ from torch import Tensor
 from torch.nn import functional
 
 from mirage_kernels.block import BlockWeights, block, pack_block
-from mirage_kernels.compose import GuideWeights, pack_guide
 from mirage_kernels.frames import FrameLayout
 from mirage_kernels.launch import KernelError, require, wide
 from mirage_kernels.linear import LinearWeights, linear, pack_linear
@@ -37,7 +36,6 @@ __all__ = [
     "NetworkWeights",
     "film_of",
     "forward",
-    "guide_bias",
     "prepare",
     "random_parameters",
 ]
@@ -86,7 +84,6 @@ class NetworkWeights:
     up1: LinearWeights
     head: LinearWeights
     memory: MemoryWeights
-    guide: GuideWeights
 
     def stem(self, layout: FrameLayout, sigma: float) -> StemWeights:
         """Fold the stem for frames of this format. It costs some launches: keep it while the format stays."""
@@ -131,7 +128,6 @@ def prepare(parameters: Mapping[str, Tensor], dtype: torch.dtype, *, fp8: bool =
         )
 
     memory = [tensor for part in ("trust", "into", "keep", "candidate") for tensor in layer(f"memory.{part}")]
-    guide = [tensor for part in ("look", "bias", "weigh") for tensor in layer(f"guide.{part}")]
     source, source_bias = layer("stem_source")
     film, film_bias = layer("film")
     return NetworkWeights(
@@ -149,18 +145,12 @@ def prepare(parameters: Mapping[str, Tensor], dtype: torch.dtype, *, fp8: bool =
         up1=packed("up1"),
         head=head(),
         memory=pack_memory(*memory, dtype=dtype),
-        guide=pack_guide(*guide),
     )
 
 
 def film_of(weights: NetworkWeights, condition: Tensor) -> Tensor:
     """All blocks' and the head's FiLM for each frame's condition [N, D]: fp32 [N, F]."""
     return functional.linear(wide(condition), weights.film_weight, weights.film_bias)
-
-
-def guide_bias(weights: NetworkWeights, condition: Tensor) -> Tensor:
-    """The guide's bias for each frame's condition [N, D]: fp32 [N, 8]."""
-    return functional.linear(wide(condition), weights.guide.bias_weight, weights.guide.bias_bias)
 
 
 def forward(
@@ -175,7 +165,7 @@ def forward(
     *,
     packed_state: bool = True,
 ) -> tuple[Tensor, Tensor]:
-    """Everything behind the patch projection: (edit [N, h, w, 240], next state [N, h/2, w/2, S]).
+    """Everything behind the patch projection: (edit [N, h, w, 256], next state [N, h/2, w/2, S]).
 
     `stem` [N, h, w, C0] in the compute dtype, h and w multiples of 4; `state` and `valid` as `warp_state`
     made them, in the same dtype; `film` fp32 [N, F] from `film_of`; `style` fp32 [N, STYLE_NUMBERS], each frame's in
@@ -220,7 +210,6 @@ def random_parameters(sizes: NetworkSizes, device: torch.device | str = "cpu", s
         "memory.trust": (s, c1 + s + 1), "memory.into": (c1, s), "memory.keep": (s, c1 + s + 1),
         "memory.candidate": (s, c1), "head_matrices": (48, c0), "head_words": (WORDS, c0),
         "head_detail": (192, c0),
-        "guide.look": (6, 3, 3, 3), "guide.bias": (6, d), "guide.weigh": (4, 6, 1, 1),
     }  # fmt: skip
     for index, (c, count) in enumerate(sizes.stages):
         for i in range(count):

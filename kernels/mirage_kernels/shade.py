@@ -1,21 +1,20 @@
 # mypy: disable-error-code="no-untyped-def"
 """shade: what a style makes of the surfaces that the network sees, as colour transforms on the cell grid.
 
-The network says of each cell, in `BINS` readings that the guide chooses between at full resolution, what is to be seen
-there: its colour, what it is made of, how it is lit, which way it faces, how far away it is, whether a line runs
-there. Those words know nothing of the style. `shade` then paints them as the style's program paints a truth
+The network says of each cell, in `BINS` readings that `compose` chooses between at full resolution by their colours,
+what is to be seen there: its colour, what it is made of, how it is lit, which way it faces, how far away it is, whether
+a line runs there. Those words know nothing of the style. `shade` then paints them as the style's program paints a truth
 (`mirage_plugin.train.worlds.program.restyle`, stage for stage): it carries an affine map of the source's colour,
 `colour -> T . (r, g, b, 1)`, through every stage of the program. Stages that are affine are carried exactly; the others
 (bands, few colours, highlights) are replaced by the affine map that touches them at the cell's own colour. What
 comes out is what `compose` takes: a change of v per cell and reading, to which the network's own correction is added.
 
 Marks that are finer than a cell are added to the detail: what a style draws from the noise field (grain, strokes,
-pooled pigment), and lines and shining edges where the engine's depth has them (`depth_lines`). Both fields have one
-value for 2x2 pixels, and all but grain is spread between them. Without depth the readings' own words say where lines
-run.
+pooled pigment), and lines and shining edges along a field of `lines`. Both fields have one value for 2x2 pixels, and
+all but grain is spread between them. Lines from depth are drawn as they are; those that only colours show, as much of
+them as the words say there is in the cell.
 
-Floors: `shade` `WORDS` numbers of a cell in, 12 a reading and 192 out; about 700 operations a reading. `depth_lines`
-4 + 4 bytes a value and about 40 operations.
+Floor: `WORDS` numbers of a cell in, 16 a reading and 192 out; about 700 operations a reading.
 """
 
 from __future__ import annotations
@@ -35,9 +34,6 @@ __all__ = [
     "STYLE_NUMBERS",
     "SURFACE",
     "WORDS",
-    "depth_lines",
-    "depth_lines_reference",
-    "depth_lines_triton",
     "pack_head",
     "shade",
     "shade_reference",
@@ -54,7 +50,9 @@ SURFACE = 26
 nearness 1, elevation 1, cloud 1, line 1, texture's line 1, shine 1, keep 1."""
 WORDS = BINS * SURFACE + BINS
 """Numbers of a cell: its readings one after another, then how much of the cell each holds for."""
-HEAD_CHANNELS = EDIT_CHANNELS + WORDS
+MADE = BINS * 12 + 192
+"""What the head itself adds to a cell's transforms and detail."""
+HEAD_CHANNELS = MADE + WORDS
 """What the head says of a cell in all."""
 
 STYLE_LAYOUT = (
@@ -79,40 +77,23 @@ DARKEST = 0.12
 """No light is taken to be less: a colour divided by next to nothing is noise."""
 FLATTENED, HELD = 0.5, 0.6
 """How much of a style's flat colours, and of the evenness of its bands, is painted. Both take a cell's colour for its
-pixels' own, which blurs what the guide does not part: measured on 56 unseen scenes and styles, these shares are nearer
+pixels' own, which blurs what the readings do not part: measured on 56 unseen scenes and styles, these shares are nearer
 to the truth than all of it, by 0.1 dB, and sharper."""
 _LUMA = (0.2126, 0.7152, 0.0722)
-
-
-def depth_lines_reference(near: Tensor, given: Tensor) -> Tensor:
-    """The definition of `depth_lines`: fp32 [N, 1, H, W] in [0, 1], and -1 in frames that have no depth.
-
-    `near` [N, 1, H, W] is `1 / (1 + metres / 4)`, every second pixel; `given` [N] says which frames have depth. As the
-    program that draws the truths does, depth is compared through 1/z, which is affine on the screen for a plane: its
-    second difference is zero on every flat surface and jumps where surfaces part. The line is the nearer one's.
-    """
-    near = wide(near).clamp(1e-4, 1 - 1e-4)
-    inverse = near / (1 - near)
-    # At the field's edge nobody knows what is beside: no line.
-    pad = functional.pad(inverse, (1, 1, 1, 1), mode="replicate")
-    across = (2 * inverse - pad[..., 1:-1, 2:] - pad[..., 1:-1, :-2]) / inverse
-    down = (2 * inverse - pad[..., 2:, 1:-1] - pad[..., :-2, 1:-1]) / inverse
-    across[..., 0], across[..., -1], down[..., 0, :], down[..., -1, :] = 0.0, 0.0, 0.0, 0.0
-    ridge, valley = torch.maximum(across, down), torch.maximum(-across, -down)
-    # Behind what stands in front, depth falls into a valley as well, a deep one: no line of its own.
-    crease = torch.where(valley < 0.15, torch.maximum(ridge, valley), ridge)
-    line = ((crease - 0.02) * 40).clamp(0, 1)
-    return torch.where(given.view(-1, 1, 1, 1) > 0, line, -1.0)
+SPARSE = 0.2
+"""Lines that colours show are drawn in full where the words say this much of a cell is line, however few there are."""
 
 
 def shade_reference(
     words: Tensor, detail: Tensor, matrices: Tensor, noise: Tensor, lines: Tensor, style: Tensor
-) -> tuple[Tensor, Tensor]:
-    """The definition of `shade`: (matrices fp32 [N, h, w, BINS * 12], detail fp32 [N, h, w, 192]).
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The definition of `shade`: (matrices [N, h, w, BINS * 12], detail [N, h, w, 192], anchors [N, h, w, BINS * 4]).
+
+    All fp32. The anchor of a reading is its colour in v = 2 rgb - 1, and the share of the cell that it holds for.
 
     `words` [N, h, w, WORDS], `detail` [N, h, w, 192] and `matrices` [N, h, w, BINS * 12] from the network's head, the
-    matrices per reading row-major 3x4; `noise` [N, 1, 4h, 4w]; `lines` [N, 1, 4h, 4w] of `depth_lines`; `style`
-    [N, STYLE_NUMBERS] as `STYLE_LAYOUT`.
+    matrices per reading row-major 3x4; `noise` [N, 1, 4h, 4w]; `lines` [N, 1, 4h, 4w] of `depth_lines`, in frames
+    without depth of `colour_lines`; `style` [N, STYLE_NUMBERS] as `STYLE_LAYOUT`.
     """
     n, h, w, _ = words.shape
     device = words.device
@@ -223,11 +204,8 @@ def shade_reference(
     m, c = covered(value(), p["pixels"] * 0.75)
 
     unmarked = value()
-    # Where depth says where lines run, they are marks; those of textures stay with the readings.
-    shown = (wide(lines)[:, :, :1, :1] < 0).float().view(n, 1)
-    drawn = torch.maximum(line * shown, texture_line * p["ink_detail"])
-    m, c = covered(p["ink_colour"], (drawn * p["ink"] * 1.1).clamp(0, 1))
-    c = c + p["glow_colour"] * (shine * shown * p["glow"])
+    # Lines of shapes are marks; those of textures stay with the readings.
+    m, c = covered(p["ink_colour"], (texture_line * p["ink_detail"] * p["ink"] * 1.1).clamp(0, 1))
     m, c = mix(m, identity, keep), c * (1 - keep)
 
     # With v = 2 colour - 1, as a change of v: [3 out, 4, N, cells * BINS].
@@ -256,20 +234,30 @@ def shade_reference(
     # Where paper is white no pigment shows.
     marks = wash * 0.13 * spread(pooled) * seen * (4 - 4 * seen).clamp(0, 1)
     marks = marks + hatch * 0.75 * strokes * (ink_colour - seen - marks)
-    edge = wide(lines).clamp_min(0)
+    doubted = wide(lines)[:, :, :1, :1] < 0
+    edge = torch.where(doubted, -1 - wide(lines), wide(lines)).clamp(0, 1)
     pad = functional.pad(edge, (1, 1, 1, 1))
     beside = torch.maximum(
         torch.maximum(pad[..., 1:-1, 2:], pad[..., 1:-1, :-2]), torch.maximum(pad[..., 2:, 1:-1], pad[..., :-2, 1:-1])
     )
+
+    def believed(field: Tensor, said: Tensor) -> Tensor:
+        """How much of a field's lines is drawn in each cell [N, cells, 1, 1]: as much as the words say there is."""
+        there = functional.avg_pool2d(field, 4).view(n, h * w, 1).clamp_min(SPARSE)
+        part = ((said.view(n, h * w, BINS) * share[..., 0]).sum(-1, keepdim=True) / there).clamp(0, 1)
+        return torch.where(doubted[:, 0], part, 1.0)[..., None]
+
     # Steeper than it was spread: a line stays dark in its middle, and white beside.
-    traced = (spread(torch.maximum(edge, p["ink_width"][..., None, None] * beside)) * (4 / 3) - 1 / 6).clamp(0, 1)
-    marks = marks + (traced * ink * 1.1).clamp(0, 1) * (ink_colour - seen - marks)
-    marks = marks + spread(torch.maximum(edge, 0.5 * beside)) * glow * glow_colour
+    traced, shining = torch.maximum(edge, p["ink_width"][..., None, None] * beside), torch.maximum(edge, 0.5 * beside)
+    steep = (spread(traced) * (4 / 3) - 1 / 6).clamp(0, 1) * believed(traced, line)
+    marks = marks + (steep * ink * 1.1).clamp(0, 1) * (ink_colour - seen - marks)
+    marks = marks + spread(shining) * believed(shining, shine) * glow * glow_colour
     # Grain alone is of 2x2 pixels, in the truth as well.
     coarse = functional.interpolate(field, scale_factor=2, mode="nearest")
     marks = marks + grain * cells(coarse) * (0.11 * seen + 0.03)
     marks = marks * (2 * (1 - kept))
-    return shaded, wide(detail) + marks.reshape(n, h, w, 192)
+    anchors = torch.cat([(colour * 2 - 1).permute(1, 2, 0).reshape(n, h * w, BINS, 3), share], -1)
+    return shaded, wide(detail) + marks.reshape(n, h, w, 192), anchors.view(n, h, w, BINS * 4)
 
 
 def pack_head(matrices: Tensor, detail: Tensor, words: Tensor) -> Tensor:
@@ -279,15 +267,16 @@ def pack_head(matrices: Tensor, detail: Tensor, words: Tensor) -> Tensor:
     """
     lead = words.shape[:-1]
     cells = (1, 1, lead.numel())
-    edit = pack_edit(matrices.reshape(*cells, 48), detail.reshape(*cells, 192)).view(*lead, EDIT_CHANNELS)
+    nothing = words.new_zeros(*cells, 4 * BINS)
+    edit = pack_edit(matrices.reshape(*cells, 48), detail.reshape(*cells, 192), nothing)[..., :MADE].view(*lead, MADE)
     readings = words[..., : BINS * SURFACE].reshape(*lead, BINS, SURFACE).transpose(-1, -2)
     return torch.cat([edit, readings.reshape(*lead, BINS * SURFACE), words[..., BINS * SURFACE :]], -1)
 
 
 def split_head(head: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Undo `pack_head` for what was said of cells [N, h, w, HEAD_CHANNELS]: (matrices, detail, words)."""
-    matrices, detail = split_edit(head[..., :EDIT_CHANNELS])
-    said, share = head[..., EDIT_CHANNELS:-BINS], head[..., -BINS:]
+    matrices, detail, _ = split_edit(head[..., :EDIT_CHANNELS])
+    said, share = head[..., MADE:-BINS], head[..., -BINS:]
     readings = said.reshape(*head.shape[:-1], SURFACE, BINS).transpose(-1, -2)
     return matrices, detail, torch.cat([readings.flatten(-2), share], -1)
 
@@ -296,53 +285,6 @@ def _reference(head: Tensor, noise: Tensor, lines: Tensor, style: Tensor) -> Ten
     """`shade_reference` on the head's output in its packed order, back in its dtype."""
     matrices, detail, words = split_head(head)
     return pack_edit(*shade_reference(words, detail, matrices, noise, lines, style)).to(head.dtype)
-
-
-@jit
-def _most(a, b):
-    """The greater one, or NaN where either is."""
-    return tl.maximum(a, b, propagate_nan=tl.PropagateNan.ALL)
-
-
-@jit
-def _inverse(near_ptr, i, mask):
-    """1/z, up to a constant, of an entry of the field."""
-    near = _most(tl.load(near_ptr + i, mask=mask, other=0.5), 1e-4)
-    near = tl.minimum(near, 1 - 1e-4, propagate_nan=tl.PropagateNan.ALL)
-    return near / (1.0 - near)
-
-
-@jit
-def _depth_lines_kernel(
-    near_ptr,  # [N, 1, height, width] fp32
-    given_ptr,  # [N] fp32
-    out_ptr,  # [N, 1, height, width] fp32
-    height,
-    width,
-    B: tl.constexpr,
-):
-    frame = tl.program_id(1)
-    i = tl.program_id(0) * B + tl.arange(0, B)
-    keep = i < height * width
-    out_ptr += frame.to(tl.int64) * height * width
-    if tl.load(given_ptr + frame) > 0.0:
-        near_ptr += frame.to(tl.int64) * height * width
-        y, x = i // width, i % width
-        # At the field's edge nobody knows what is beside: no line.
-        own = _inverse(near_ptr, i, keep)
-        inside_x, inside_y = (x > 0) & (x + 1 < width), (y > 0) & (y + 1 < height)
-        right = _inverse(near_ptr, tl.where(x + 1 < width, i + 1, i), keep)
-        left = _inverse(near_ptr, tl.where(x > 0, i - 1, i), keep)
-        below = _inverse(near_ptr, tl.where(y + 1 < height, i + width, i), keep)
-        above = _inverse(near_ptr, tl.where(y > 0, i - width, i), keep)
-        across = tl.where(inside_x, (2.0 * own - right - left) / own, 0.0)
-        down = tl.where(inside_y, (2.0 * own - below - above) / own, 0.0)
-        ridge, valley = _most(across, down), _most(-across, -down)
-        crease = tl.where(valley < 0.15, _most(ridge, valley), ridge)
-        line = tl.minimum(_most((crease - 0.02) * 40.0, 0.0), 1.0, propagate_nan=tl.PropagateNan.ALL)
-        tl.store(out_ptr + i, line, mask=keep)
-    else:
-        tl.store(out_ptr + i, tl.full([B], -1.0, tl.float32), mask=keep)
 
 
 # In the kernel a reading's map is three tensors, one for each colour that comes out, [4, E] over the colours that go in
@@ -438,6 +380,12 @@ def _changed(head_ptr, out_ptr, x, own, last, kept, keep):
 
 
 @jit
+def _certain(line):
+    """How much of a line there is, whoever says so."""
+    return _clamp(tl.where(line < 0.0, -1.0 - line, line), 0.0, 1.0)
+
+
+@jit
 def _shade_taps_kernel(
     noise_ptr,  # [N, 1, height, width] fp32
     lines_ptr,  # [N, 1, height, width] fp32
@@ -477,13 +425,13 @@ def _shade_taps_kernel(
         tl.store(taps_ptr + height * width + i, total * 0.2, mask=keep)
     ink = tl.load(style_ptr + 52)
     glow = tl.load(style_ptr + 61)
-    if (tl.load(lines_ptr) >= 0.0) & ((ink != 0.0) | (glow != 0.0)):
+    if (ink != 0.0) | (glow != 0.0):
         # A line, and what is left of it beside; there are none outside the field.
-        edge = tl.load(lines_ptr + i, mask=keep, other=0.0)
-        right = tl.load(lines_ptr + i + 1, mask=keep & (x + 1 < width), other=0.0)
-        left = tl.load(lines_ptr + i - 1, mask=keep & (x > 0), other=0.0)
-        below = tl.load(lines_ptr + i + width, mask=keep & (y + 1 < height), other=0.0)
-        above = tl.load(lines_ptr + i - width, mask=keep & (y > 0), other=0.0)
+        edge = _certain(tl.load(lines_ptr + i, mask=keep, other=0.0))
+        right = _certain(tl.load(lines_ptr + i + 1, mask=keep & (x + 1 < width), other=0.0))
+        left = _certain(tl.load(lines_ptr + i - 1, mask=keep & (x > 0), other=0.0))
+        below = _certain(tl.load(lines_ptr + i + width, mask=keep & (y + 1 < height), other=0.0))
+        above = _certain(tl.load(lines_ptr + i - width, mask=keep & (y > 0), other=0.0))
         beside = tl.maximum(tl.maximum(right, left), tl.maximum(below, above))
         traced = tl.maximum(edge, tl.load(style_ptr + 53) * beside)
         tl.store(taps_ptr + 2 * height * width + i, traced, mask=keep)
@@ -509,6 +457,7 @@ def _shade_kernel(
     h,
     w,
     HEAD: tl.constexpr,
+    MADE: tl.constexpr,
     EDIT: tl.constexpr,
     STYLE: tl.constexpr,
     BM: tl.constexpr,
@@ -524,7 +473,7 @@ def _shade_kernel(
 
     # Readings [E]: four neighbours are those of a cell. Cells beyond the last are computed as the last, and not stored.
     cell = tl.minimum(first + e // 4, cells - 1)
-    word_ptr = head_ptr + cell * HEAD + EDIT + e % 4
+    word_ptr = head_ptr + cell * HEAD + MADE + e % 4
     red = tl.sigmoid(tl.load(word_ptr).to(tl.float32))
     green = tl.sigmoid(tl.load(word_ptr + 4).to(tl.float32))
     blue = tl.sigmoid(tl.load(word_ptr + 8).to(tl.float32))
@@ -693,22 +642,29 @@ def _shade_kernel(
     seen_b = tl.sum(tl.reshape(tl.sum(b * colour, 0), [BM, 4]) * share, 1)
     marked = 2.0 * (1.0 - tl.sum(tl.reshape(kept, [BM, 4]) * share, 1))
 
-    # Where depth says where lines run, they are marks; those of textures stay with the readings.
+    # Lines of shapes are marks; those of textures stay with the readings.
     p_glow = tl.load(s + 61)
-    given = tl.load(lines_ptr + frame.to(tl.int64) * 16 * cells) >= 0.0
-    texture_line = tl.sigmoid(tl.load(word_ptr + 92).to(tl.float32))
-    shine = tl.sigmoid(tl.load(word_ptr + 96).to(tl.float32)) * tl.where(given, 0.0, p_glow)
-    drawn = tl.maximum(tl.where(given, 0.0, line), texture_line * tl.load(s + 54))
-    r, g, b = _covered(r, g, b, last, s + 55, 1.0, _clamp(drawn * p_ink * 1.1, 0.0, 1.0))
-    r = tl.where(last, r + (shine * tl.load(s + 62))[None, :], r)
-    g = tl.where(last, g + (shine * tl.load(s + 63))[None, :], g)
-    b = tl.where(last, b + (shine * tl.load(s + 64))[None, :], b)
+    doubted = tl.load(lines_ptr + frame.to(tl.int64) * 16 * cells) < 0.0
+    texture_line = tl.sigmoid(tl.load(word_ptr + 92).to(tl.float32)) * tl.load(s + 54)
+    r, g, b = _covered(r, g, b, last, s + 55, 1.0, _clamp(texture_line * p_ink * 1.1, 0.0, 1.0))
+    shine = tl.sigmoid(tl.load(word_ptr + 96).to(tl.float32))
+    said_line = tl.sum(tl.reshape(line, [BM, 4]) * share, 1)
+    said_shine = tl.sum(tl.reshape(shine, [BM, 4]) * share, 1)
     keep = (first + e // 4 < cells)[None, :]
     said = head_ptr + (cell * HEAD + e % 4 * 4)[None, :] + column
     edit = out_ptr + (cell * EDIT + e % 4 * 4)[None, :] + column
     _changed(said, edit, r, own_r, last, kept, keep)
     _changed(said + 16, edit + 16, g, own_g, last, kept, keep)
     _changed(said + 32, edit + 32, b, own_b, last, kept, keep)
+
+    # What each reading is of, for `compose` to tell its pixels by.
+    anchor = out_ptr + cell * EDIT + MADE + e % 4
+    keep = first + e // 4 < cells
+    dtype = out_ptr.dtype.element_ty
+    tl.store(anchor, (red * 2.0 - 1.0).to(dtype), mask=keep)
+    tl.store(anchor + 4, (green * 2.0 - 1.0).to(dtype), mask=keep)
+    tl.store(anchor + 8, (blue * 2.0 - 1.0).to(dtype), mask=keep)
+    tl.store(anchor + 12, tl.reshape(share, [E]).to(dtype), mask=keep)
 
     # The marks, a sixth of a cell's detail at a time: (row, column, colour), a value of noise for two rows and columns.
     hatch = tl.load(s + 58)
@@ -718,6 +674,17 @@ def _shade_kernel(
     dark = _clamp(0.75 - _luma_of(seen_r, seen_g, seen_b), 0.0, 1.0)
     noise_ptr += frame.to(tl.int64) * 16 * cells
     taps_ptr += frame.to(tl.int64) * 64 * cells
+    # Of the lines that colours alone show, as much is drawn in a cell as the words say there is.
+    point = tl.arange(0, 16)
+    at = ((cell // w * 4)[:, None] + (point // 4)[None, :]) * 4 * w + (cell % w * 4)[:, None] + (point % 4)[None, :]
+    drawn_line = tl.full([BM], 1.0, tl.float32)
+    drawn_shine = drawn_line
+    if doubted & (p_ink != 0.0):
+        there = tl.sum(tl.load(taps_ptr + 32 * cells + at), 1) * 0.0625
+        drawn_line = _clamp(said_line / tl.maximum(there, 0.2), 0.0, 1.0)  # SPARSE
+    if doubted & (p_glow != 0.0):
+        there = tl.sum(tl.load(taps_ptr + 48 * cells + at), 1) * 0.0625
+        drawn_shine = _clamp(said_shine / tl.maximum(there, 0.2), 0.0, 1.0)  # SPARSE
     for sixth in tl.static_range(6):
         j = sixth * 32 + tl.arange(0, 32)
         # Of each pixel the entry of the fields that it lies in, and the one on its side of that.
@@ -738,14 +705,15 @@ def _shade_kernel(
             stroke = tl.sigmoid((stroke + (3.2 * dark - 1.7)[:, None]) * 5.0)
             stroke = hatch * 0.75 * tl.where((dark > 0.02)[:, None], stroke, 0.0)
             marks += stroke * (tl.load(s + 55 + rgb) - seen - marks)
-        if given & (p_ink != 0.0):
+        if p_ink != 0.0:
             # Steeper than it was spread: a line stays dark in its middle, and white beside.
             traced = _spread(taps_ptr + 32 * cells, above, below, column, right)
-            traced = _clamp(_clamp(traced * (4.0 / 3.0) - 1.0 / 6.0, 0.0, 1.0) * p_ink * 1.1, 0.0, 1.0)
+            traced = _clamp(traced * (4.0 / 3.0) - 1.0 / 6.0, 0.0, 1.0) * drawn_line[:, None]
+            traced = _clamp(traced * p_ink * 1.1, 0.0, 1.0)
             marks += traced * (tl.load(s + 55 + rgb) - seen - marks)
-        if given & (p_glow != 0.0):
+        if p_glow != 0.0:
             shining = _spread(taps_ptr + 48 * cells, above, below, column, right)
-            marks += shining * p_glow * tl.load(s + 62 + rgb)
+            marks += shining * drawn_shine[:, None] * p_glow * tl.load(s + 62 + rgb)
         marks += grain * tl.load(noise_ptr + at) * (0.11 * seen + 0.03)
         said = tl.load(head_ptr + (cell * HEAD + 48)[:, None] + j[None, :]).to(tl.float32)
         value = (said + marks * marked[:, None]).to(out_ptr.dtype.element_ty)
@@ -758,15 +726,6 @@ _SHADE = Config({"BM": 32}, 4, 1)
 _TAPS = Config({"B": 256}, 4, 1)
 
 
-def depth_lines_triton(near: Tensor, given: Tensor) -> Tensor:
-    """Launch the kernel of `depth_lines` on checked arguments."""
-    n, _, height, width = near.shape
-    out = torch.empty_like(near)
-    args = {"near_ptr": near, "given_ptr": given, "out_ptr": out, "height": height, "width": width}
-    launch(_depth_lines_kernel, (-(-height * width // _TAPS.sizes["B"]), n), args, {}, _TAPS)
-    return out
-
-
 def shade_triton(head: Tensor, noise: Tensor, lines: Tensor, style: Tensor) -> Tensor:
     """Launch the kernels of `shade` on checked arguments."""
     n, h, w, _ = head.shape
@@ -776,21 +735,9 @@ def shade_triton(head: Tensor, noise: Tensor, lines: Tensor, style: Tensor) -> T
     args = {**fields, "height": 4 * h, "width": 4 * w}
     launch(_shade_taps_kernel, (-(-16 * h * w // _TAPS.sizes["B"]), n), args, {"STYLE": STYLE_NUMBERS}, _TAPS)
     args = {**fields, "head_ptr": head, "out_ptr": out, "h": h, "w": w}
-    constants = {"HEAD": HEAD_CHANNELS, "EDIT": EDIT_CHANNELS, "STYLE": STYLE_NUMBERS}
+    constants = {"HEAD": HEAD_CHANNELS, "MADE": MADE, "EDIT": EDIT_CHANNELS, "STYLE": STYLE_NUMBERS}
     launch(_shade_kernel, (-(-h * w // _SHADE.sizes["BM"]), n), args, constants, _SHADE)
     return out
-
-
-@torch.library.custom_op("mirage::depth_lines", mutates_args=(), schema="(Tensor near, Tensor given) -> Tensor")
-def _lines(near: Tensor, given: Tensor) -> Tensor:
-    check("near", near, (None, 1, None, None), (torch.float32, torch.float64))
-    check("given", given, (near.shape[0],), near.dtype, like=near)
-    return (depth_lines_triton if on_triton(near) else depth_lines_reference)(near, given)
-
-
-@_lines.register_fake
-def _lines_fake(near: Tensor, given: Tensor) -> Tensor:
-    return torch.empty_like(near)
 
 
 @torch.library.custom_op(
@@ -811,24 +758,12 @@ def _fake(head: Tensor, noise: Tensor, lines: Tensor, style: Tensor) -> Tensor:
     return head.new_empty(*head.shape[:-1], EDIT_CHANNELS)
 
 
-def depth_lines(near: Tensor, given: Tensor) -> Tensor:
-    """Return where shapes end and turn, from depth: fp32 [N, 1, H, W] in [0, 1], and -1 in frames without depth.
-
-    `near` fp32 [N, 1, H, W] is `1 / (1 + metres / 4)`, every second pixel, as `pixels` reads it; `given` fp32 [N] is
-    above 0 in frames that have depth. Raises `KernelError` for what a kernel could not take.
-    """
-    if recording():
-        return depth_lines_triton(near, given)
-    out: Tensor = torch.ops.mirage.depth_lines(near, given)
-    return out
-
-
 def shade(head: Tensor, noise: Tensor, lines: Tensor, style: Tensor) -> Tensor:
-    """Return the edit [N, h, w, 240] of what the head says, [N, h, w, HEAD_CHANNELS] in its order, in its dtype.
+    """Return the edit [N, h, w, 256] of what the head says, [N, h, w, HEAD_CHANNELS] in its order, in its dtype.
 
-    `noise` fp32 [N, 1, 4h, 4w] is the noise field, `lines` fp32 [N, 1, 4h, 4w] that of `depth_lines` (a frame is
-    without depth where its first value is below 0), `style` fp32 [N, STYLE_NUMBERS] each frame's style in natural
-    units (`STYLE_LAYOUT`). Raises `KernelError` for what a kernel could not take.
+    `noise` fp32 [N, 1, 4h, 4w] is the noise field, `lines` fp32 [N, 1, 4h, 4w] that of `depth_lines`, or of
+    `colour_lines` in a frame without depth (its first value is below 0), `style` fp32 [N, STYLE_NUMBERS] each frame's
+    style in natural units (`STYLE_LAYOUT`). Raises `KernelError` for what a kernel could not take.
     """
     if recording():
         return shade_triton(head, noise, lines, style)

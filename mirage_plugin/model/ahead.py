@@ -52,7 +52,7 @@ class Build:
 
 def core_input(made: Core, rows: int, columns: int) -> CoreInput:
     """An input of the right shapes and dtypes, empty."""
-    film, _ = made.film(torch.zeros(1, STYLE_SIZE), 1.0, 1.0)
+    film = made.film(torch.zeros(1, STYLE_SIZE), 1.0, 1.0)
     half = (rows // 2, columns // 2)
     return CoreInput(
         torch.zeros(1, rows, columns, CELL * CELL * 3, dtype=torch.uint8), torch.zeros(1, rows, columns, 16),
@@ -94,8 +94,8 @@ def _load(build: Build) -> Forward:
     run: Any = torch._inductor.aoti_load_package(str(build.path))
 
     def forward(given: CoreInput) -> CoreOutput:
-        matrices, detail, stored, health = run(*given)
-        return CoreOutput(Edit(matrices, detail), stored, health)
+        *edit, stored, health = run(*given)
+        return CoreOutput(Edit(*edit), stored, health)
 
     return forward
 

@@ -334,10 +334,10 @@ size_t mirage_core_bytes(const struct network *net, int h, int w)
 
 /* As `CoreInput` and `CoreOutput` in core.py: `cells` [h, w, 192] bytes, `noise` [h, w, 16], `planes` [h, w, 24],
  * `stored` [h/2, w/2, S], `motion` [2, h/2, w/2], `seen` [h/2, w/2], `film` with the style behind it; out come
- * `matrices` [h, w, 48], `detail` [h, w, 192], `next` as `stored`, `health` [5]. h and w are multiples of 4. */
+ * `matrices` [h, w, 48], `detail` [h, w, 192], `anchors` [h, w, 16], `next` as `stored`, `health` [5]. h and w are multiples of 4. */
 void mirage_core(const struct network *net, int h, int w, const uint8_t *cells, const float *noise, const float *planes,
                  const int8_t *stored, const float *motion, const float *seen, const float *film, unsigned char *memory,
-                 float *matrices, float *detail, int8_t *next, float *health)
+                 float *matrices, float *detail, float *anchors, int8_t *next, float *health)
 {
     const int c0 = net->widths[0], c1 = net->widths[1], c2 = net->widths[2], h2 = h / 2, w2 = w / 2, total = h * w;
     unsigned char *free = memory;
@@ -404,8 +404,7 @@ void mirage_core(const struct network *net, int h, int w, const uint8_t *cells, 
 
     /* The head says what is to be seen, and the style paints it. */
     struct shading shading = prepare_shading((const struct style *)(scales + 2 * c0));
-    shading.worded = planes[NEAR_GIVEN] > 0 ? 0.0f : 1.0f;
-    struct marks marks = {.noise = noise, .w = w};
+    struct marks marks = {.noise = noise, .w = w, .doubted = !(planes[NEAR_GIVEN] > 0)};
     if (shading.p->hatch != 0) {
         sum_noise(noise, h, w, 1, field, strokes);
         marks.strokes = strokes;
@@ -414,12 +413,14 @@ void mirage_core(const struct network *net, int h, int w, const uint8_t *cells, 
         sum_noise(noise, h, w, 0, field, pooled);
         marks.pooled = pooled;
     }
-    if (shading.worded == 0 && (shading.p->ink != 0 || shading.p->glow != 0)) {
-        trace_lines(planes, PLANES, h, w, shading.p->ink_width, field, lines, traced, shining);
+    if (shading.p->ink != 0 || shading.p->glow != 0) {
+        if (marks.doubted) colour_lines(cells, h, w, field, lines);
+        else depth_lines(planes, PLANES, h, w, field, lines);
+        trace_lines(lines, h, w, shading.p->ink_width, traced, shining);
         marks.traced = traced;
         marks.shining = shining;
     }
-    double transforms = 0, details = 0;
+    double transforms = 0, details = 0, seen_colours = 0;
     for (int first = 0; first < total; first += GROUP) {
         int count = total - first < GROUP ? total - first : GROUP;
         for (int i = 0; i < count; i++)
@@ -431,8 +432,8 @@ void mirage_core(const struct network *net, int h, int w, const uint8_t *cells, 
             memcpy(matrices + (ptrdiff_t)(first + i) * COEFFICIENTS, said + TURNS, 4 * COEFFICIENTS);
             memcpy(detail + (ptrdiff_t)(first + i) * CELL, said + ADDS, 4 * CELL);
         }
-        shade(&shading, &marks, s.y + SAYS, s.outputs, first, count, matrices, detail);
-        vec changed = {0}, added = {0};
+        shade(&shading, &marks, s.y + SAYS, s.outputs, first, count, matrices, detail, anchors);
+        vec changed = {0}, added = {0}, coloured = {0};
         for (int k = 0; k < count * COEFFICIENTS; k += LANES) {
             vec x = load(matrices + (ptrdiff_t)first * COEFFICIENTS + k);
             changed += x * x;
@@ -441,7 +442,9 @@ void mirage_core(const struct network *net, int h, int w, const uint8_t *cells, 
             vec x = load(detail + (ptrdiff_t)first * CELL + k);
             added += x * x;
         }
+        for (int k = 0; k < count * ANCHORS; k += LANES) coloured += load(anchors + (ptrdiff_t)first * ANCHORS + k);
         transforms += sum(changed);
+        seen_colours += sum(coloured);
         details += sum(added);
     }
     end_products();
@@ -451,5 +454,5 @@ void mirage_core(const struct network *net, int h, int w, const uint8_t *cells, 
     health[1] = (float)(details / ((double)total * CELL));
     health[2] = (float)(squares[0] / states);
     health[3] = (float)(squares[1] / (weight > 1 ? weight : 1));
-    health[4] = (health[0] + health[1] + health[2] + health[3]) * 0.0f;
+    health[4] = (health[0] + health[1] + health[2] + health[3] + (float)seen_colours) * 0.0f;
 }

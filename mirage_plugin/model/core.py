@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from mirage_plugin.model.drift import mean_squares
 from mirage_plugin.model.memory import MemoryState, dequantise, quantise, warp_state
-from mirage_plugin.model.network import SIGMA, Edit, MirageNet, cells_to_noise, plane_lines
+from mirage_plugin.model.network import SIGMA, Edit, MirageNet, cells_to_noise, frame_lines
 
 __all__ = ["Core", "CoreInput", "CoreOutput", "best_dtype"]
 
@@ -106,19 +106,15 @@ class Core(nn.Module):
         stem = stem + nn.functional.linear(x.planes.to(self.dtype), self.planes_weight)
         moved = warp_state(dequantise(x.stored), x.motion, x.seen)
         memory = MemoryState(moved.state.to(self.dtype), moved.valid.to(self.dtype))
-        edit, _, state = self.net.from_stem(stem, memory, x.film, cells_to_noise(x.noise), plane_lines(x.planes))
-        matrices, detail = edit.matrices.float(), edit.detail.float()
-        health = mean_squares(Edit(matrices, detail), state, memory)[0]
-        return CoreOutput(
-            Edit(matrices, detail), quantise(state), torch.cat([health, health.sum()[None] * 0])
-        )
+        lines = frame_lines(x.cells.float() * (2 / 255) - 1, x.planes)
+        edit, _, state = self.net.from_stem(stem, memory, x.film, cells_to_noise(x.noise), lines)
+        edit = Edit(*(part.float() for part in edit))
+        health = mean_squares(edit, state, memory)[0]
+        every = torch.cat([health, edit.anchors.square().mean()[None]])
+        return CoreOutput(edit, quantise(state), torch.cat([health, every.sum()[None] * 0]))
 
     @torch.inference_mode()
-    def film(self, style: Tensor, k: float, trust: float) -> tuple[Tensor, Tensor]:
-        """Everything that depends on style, noise level and trust, once per change: (film [1, F], guide bias [6]).
-
-        `style` float32 [1, STYLE_SIZE].
-        """
+    def film(self, style: Tensor, k: float, trust: float) -> Tensor:
+        """Everything that depends on style [1, STYLE_SIZE], noise level and trust, once per change: [1, F]."""
         level, believed = torch.full((1,), k), torch.full((1,), trust)
-        condition = self.net.condition(style.to(self.dtype), level, believed)
-        return self.net.conditioned(condition, style), self.net.guide.bias(condition)[0].float()
+        return self.net.conditioned(self.net.condition(style.to(self.dtype), level, believed), style)

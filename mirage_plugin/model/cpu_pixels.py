@@ -1,6 +1,6 @@
 """The pixel ends of the CPU path, compiled by numba: the slot's bytes in, the slot's bytes out, one pass each.
 
-The same operations as `pixels_to_cells`, `planes_to_cells`, `advect_noise`, `Guide` and `compose`, which define
+The same operations as `pixels_to_cells`, `planes_to_cells`, `advect_noise` and `compose`, which define
 them; a test compares. They exist because whole-frame tensor conversions cost more than the network does.
 Pixels are uint8 [H, W, C] views with any row pitch; `order` gives the positions of red, green and blue.
 """
@@ -15,7 +15,7 @@ from numba import njit
 
 from mirage_kernels.compose import SIMILAR
 
-__all__ = ["cell_colours", "cells_from_pixels", "compose_pixels", "move_noise", "plane_cells", "warp_edit"]
+__all__ = ["carry_motion", "cells_from_pixels", "compose_pixels", "move_noise", "plane_cells", "warp_edit"]
 
 # Not `fastmath=True`: it lets the compiler assume that no NaN comes, and engines do send NaN.
 _jit = njit(cache=True, fastmath={"contract", "reassoc", "arcp", "nsz"}, nogil=True)
@@ -44,19 +44,6 @@ def cells_from_pixels(pixels: Any, order: Any, cells: Any) -> None:
                         cells[cy, cx, base + column * 3] = pixels[y, x, red]
                         cells[cy, cx, base + column * 3 + 1] = pixels[y, x, green]
                         cells[cy, cx, base + column * 3 + 2] = pixels[y, x, blue]
-
-
-@_jit
-def cell_colours(cells: Any, colours: Any) -> None:
-    """The mean v of each cell, float32 [h, w, 3], of uint8 cells [h, w, 192]."""
-    h, w, _ = cells.shape
-    for y in range(h):
-        for x in range(w):
-            for c in range(3):
-                total = np.int32(0)
-                for i in range(64):
-                    total += np.int32(cells[y, x, 3 * i + c])
-                colours[y, x, c] = np.float32(total) * np.float32(2.0 / (64 * 255.0)) - np.float32(1.0)
 
 
 @_jit
@@ -188,128 +175,54 @@ def move_noise(
 
 @_jit
 def _load_row(pixels: Any, y: int, order: Any, out: Any) -> None:
-    """A row as v [3, W + 2], with one pixel of repeated edge on both sides."""
-    width = pixels.shape[1]
+    """A row as v [3, W]."""
     scale, one = np.float32(2.0 / 255.0), np.float32(1.0)
     red, green, blue = order[0], order[1], order[2]
-    for x in range(width):
-        out[0, x + 1] = np.float32(pixels[y, x, red]) * scale - one
-        out[1, x + 1] = np.float32(pixels[y, x, green]) * scale - one
-        out[2, x + 1] = np.float32(pixels[y, x, blue]) * scale - one
-    for c in range(3):
-        out[c, 0] = out[c, 1]
-        out[c, width + 1] = out[c, width]
+    for x in range(pixels.shape[1]):
+        out[0, x] = np.float32(pixels[y, x, red]) * scale - one
+        out[1, x] = np.float32(pixels[y, x, green]) * scale - one
+        out[2, x] = np.float32(pixels[y, x, blue]) * scale - one
 
 
 @_jit
-def _look_row(
-    r0: Any,
-    g0: Any,
-    b0: Any,
-    r1: Any,
-    g1: Any,
-    b1: Any,
-    r2: Any,
-    g2: Any,
-    b2: Any,
-    k: Any,
-    bias: Any,
-    out: Any,
-) -> None:
-    """One output channel of the guide's 3x3 layer for a row, with its ReLU.
-
-    Written out, and one channel at a time, because LLVM turns exactly this into vectors: 0.9 us a row of 640,
-    against 19 for three channels in one loop.
-    """
-    zero = np.float32(0.0)
-    for x in range(out.shape[0]):
-        t = bias
-        t += k[0] * r0[x] + k[1] * g0[x] + k[2] * b0[x]
-        t += k[3] * r0[x + 1] + k[4] * g0[x + 1] + k[5] * b0[x + 1]
-        t += k[6] * r0[x + 2] + k[7] * g0[x + 2] + k[8] * b0[x + 2]
-        t += k[9] * r1[x] + k[10] * g1[x] + k[11] * b1[x]
-        t += k[12] * r1[x + 1] + k[13] * g1[x + 1] + k[14] * b1[x + 1]
-        t += k[15] * r1[x + 2] + k[16] * g1[x + 2] + k[17] * b1[x + 2]
-        t += k[18] * r2[x] + k[19] * g2[x] + k[20] * b2[x]
-        t += k[21] * r2[x + 1] + k[22] * g2[x + 1] + k[23] * b2[x + 1]
-        t += k[24] * r2[x + 2] + k[25] * g2[x + 2] + k[26] * b2[x + 2]
-        out[x] = max(t, zero)
-
-
-@_jit
-def _weigh_row(s0: Any, s1: Any, s2: Any, s3: Any, s4: Any, s5: Any, k: Any, bias: Any, out: Any) -> None:
-    """One bin of the guide's 1x1 layer for a row, not yet normalised."""
-    half, quarter, floor = np.float32(0.5), np.float32(0.25), np.float32(0.01)
-    for x in range(out.shape[0]):
-        t = bias + k[0] * s0[x] + k[1] * s1[x] + k[2] * s2[x] + k[3] * s3[x] + k[4] * s4[x] + k[5] * s5[x]
-        out[x] = half * (t + np.sqrt(t * t + quarter)) + floor
-
-
-@_jit
-def _normalise_rows(w0: Any, w1: Any, w2: Any, w3: Any) -> None:
-    one = np.float32(1.0)
-    for x in range(w0.shape[0]):
-        total = one / (w0[x] + w1[x] + w2[x] + w3[x])
-        w0[x] *= total
-        w1[x] *= total
-        w2[x] *= total
-        w3[x] *= total
-
-
-@_jit
-def _by_coefficient(matrices: Any) -> Any:
-    """[h, w, 48] -> [h, 48, w + 1]: a row of one coefficient lies together; the last cell is repeated."""
+def _by_number(matrices: Any, anchors: Any) -> Any:
+    """[h, w, 48] and [h, w, 16] -> [h, 4, 16, w + 1]: a row of one number of a reading lies together; the last cell is
+    repeated. A reading's twelve coefficients, its colour, its share."""
     h, w, _ = matrices.shape
-    out = np.empty((h, 48, w + 1), np.float32)
+    out = np.empty((h, 4, 16, w + 1), np.float32)
     for y in range(h):
-        for c in range(48):
-            for x in range(w):
-                out[y, c, x] = matrices[y, x, c]
-            out[y, c, w] = matrices[y, w - 1, c]
+        for b in range(4):
+            for c in range(16):
+                for x in range(w):
+                    out[y, b, c, x] = matrices[y, x, b * 12 + c] if c < 12 else anchors[y, x, b * 4 + c - 12]
+                out[y, b, c, w] = out[y, b, c, w - 1]
     return out
 
 
 @_jit
-def _share_row(v: Any, upper: Any, lower: Any, left: Any, part: Any, down: Any, shares: Any) -> None:
-    """How much of each of the four cells around its pixels a row takes, `network.slice_matrices`: `shares` [4, W].
-
-    `v` [3, W]; `upper`, `lower` [w, 3], the colours of the rows of cells above and below.
-    """
+def _count_row(r: Any, g: Any, b: Any, reading: Any, left: Any, near: Any, count: Any, total: Any) -> None:
+    """What a reading of a row of cells [16, w + 1] counts at each pixel, by its place, its share and its colour."""
     one, scale = np.float32(1.0), np.float32(1.0 / SIMILAR)
-    last = upper.shape[0] - 1
-    for x in range(part.shape[0]):
-        total = np.float32(0.0)
-        for k in range(4):
-            column = min(left[x] + (k & 1), last)
-            away = np.float32(0.0)
-            for c in range(3):
-                difference = v[c, x] - (upper[column, c] if k < 2 else lower[column, c])
-                away += difference * difference
-            share = (part[x] if k & 1 else one - part[x]) * (one - down if k < 2 else down) / (one + away * scale)
-            shares[k, x] = share
-            total += share
-        for k in range(4):
-            shares[k, x] /= total
-
-
-@_jit
-def _gather_row(upper: Any, lower: Any, left: Any, shares: Any, out: Any) -> None:
-    """One coefficient of two rows of cells [w + 1] at the pixels between them."""
-    for x in range(out.shape[0]):
+    for x in range(r.shape[0]):
         at = left[x]
-        out[x] = (
-            shares[0, x] * upper[at] + shares[1, x] * upper[at + 1]
-            + shares[2, x] * lower[at] + shares[3, x] * lower[at + 1]
-        )  # fmt: skip
+        dr, dg, db = r[x] - reading[12, at], g[x] - reading[13, at], b[x] - reading[14, at]
+        like = one / (one + (dr * dr + dg * dg + db * db) * scale)
+        count[x] = near[x] * reading[15, at] * like * like
+        total[x] += count[x]
 
 
 @_jit
-def _blend_row(
-    w0: Any, w1: Any, w2: Any, w3: Any, c0: Any, c1: Any, c2: Any, c3: Any, v: Any, out: Any
-) -> None:
-    """`out += v * sum_b w_b c_b` along a row: one entry of the blended colour transform, applied."""
-    for x in range(w0.shape[0]):
-        out[x] += v[x] * (w0[x] * c0[x] + w1[x] * c1[x] + w2[x] * c2[x] + w3[x] * c3[x])
+def _turn_row(r: Any, g: Any, b: Any, m0: Any, m1: Any, m2: Any, m3: Any, left: Any, count: Any, out: Any) -> None:
+    """Add one colour of what a reading makes of the pixels of a row."""
+    for x in range(r.shape[0]):
+        at = left[x]
+        out[x] += count[x] * (m0[at] * r[x] + m1[at] * g[x] + m2[at] * b[x] + m3[at])
+
+
+@_jit
+def _divide_row(out: Any, total: Any) -> None:
+    for x in range(out.shape[0]):
+        out[x] /= total[x]
 
 
 @_jit
@@ -329,98 +242,59 @@ def compose_pixels(
     order: Any,
     matrices: Any,
     detail: Any,
-    colours: Any,
-    look: Any,
-    look_bias: Any,
-    weigh: Any,
-    weigh_bias: Any,
+    anchors: Any,
     mask: Any,
     has_mask: bool,
     strength: float,
     content_h: int,
     content_w: int,
 ) -> None:
-    """Apply an edit to a frame's bytes: guide, slice, detail, strength and mask in one pass over the rows.
+    """Apply an edit to a frame's bytes: slice, detail, strength and mask in one pass over the rows.
 
     `pixels`, `out` uint8 [H, W, C]; `matrices` float32 [h, w, 48]; `detail` float32 [h, w, 192];
-    `colours` float32 [h, w, 3], the mean v of each cell; the guide's weights `look` [6, 27] (row, column, channel),
-    `look_bias` [6] (with the style's), `weigh` [4, 6], `weigh_bias` [4]; `mask` uint8 [H, W], 0 keeps the
-    source. Alpha and unused channels are copied.
-    """  # fmt: skip
+    `anchors` float32 [h, w, 16]; `mask` uint8 [H, W], 0 keeps the source. Alpha and unused channels are copied.
+    """
     height, width, channels = pixels.shape
     h, w, _ = matrices.shape
     scale_y, scale_x = content_h / height, content_w / width
     same = content_h == height and content_w == width
-    amount = np.float32(strength)
-    rows = np.empty((3, 3, width + 2), np.float32)
-    seen = np.empty((6, width), np.float32)
-    weights = np.empty((4, width), np.float32)
-    grid = _by_coefficient(matrices)
-    shares = np.empty((4, width), np.float32)
-    spread = np.empty((4, width), np.float32)
-    change = np.empty((3, width), np.float32)
-    ones = np.ones(width, np.float32)
-    left = np.empty(width, np.int64)
-    part = np.empty(width, np.float32)
+    amount, one = np.float32(strength), np.float32(1.0)
+    now, change, added = np.empty((3, 3, width), np.float32)
+    near, count, total = np.empty((3, width), np.float32)
+    grid = _by_number(matrices, anchors)
+    before, part = np.empty(width, np.int64), np.empty(width, np.float32)
     for x in range(width):
         at = max((x + 0.5) * scale_x / 8.0 - 0.5, 0.0)
-        left[x] = min(int(at), w - 1)
-        part[x] = min(at - left[x], 1.0)
-    _load_row(pixels, 0, order, rows[0])
-    rows[2] = rows[0]
+        before[x] = min(int(at), w - 1)
+        part[x] = min(at - before[x], 1.0)
+    after = before + 1
     for y in range(height):
-        following = (y + 1) % 3
-        _load_row(pixels, min(y + 1, height - 1), order, rows[following])
-        before, now = rows[(y + 2) % 3], rows[y % 3]
-        after = rows[following]
-        for j in range(6):
-            _look_row(
-                before[0],
-                before[1],
-                before[2],
-                now[0],
-                now[1],
-                now[2],
-                after[0],
-                after[1],
-                after[2],
-                look[j],
-                look_bias[j],
-                seen[j],
-            )
-        for b in range(4):
-            _weigh_row(
-                seen[0], seen[1], seen[2], seen[3], seen[4], seen[5], weigh[b], weigh_bias[b], weights[b]
-            )
-        _normalise_rows(weights[0], weights[1], weights[2], weights[3])
+        _load_row(pixels, y, order, now)
         at = max((y + 0.5) * scale_y / 8.0 - 0.5, 0.0)
         top = min(int(at), h - 1)
         part_y = np.float32(min(at - top, 1.0))
-        bottom = min(top + 1, h - 1)
-        _share_row(now[:, 1 : width + 1], colours[top], colours[bottom], left, part, part_y, shares)
+        change[...] = 0
+        total[:] = 0
+        for k in range(4):
+            row, down = (top, one - part_y) if k < 2 else (min(top + 1, h - 1), part_y)
+            place = after if k & 1 else before
+            for x in range(width):
+                near[x] = down * (part[x] if k & 1 else one - part[x])
+            for b in range(4):
+                reading = grid[row, b]
+                _count_row(now[0], now[1], now[2], reading, place, near, count, total)
+                for c in range(3):
+                    m = reading[4 * c : 4 * c + 4]
+                    _turn_row(now[0], now[1], now[2], m[0], m[1], m[2], m[3], place, count, change[c])
         if same:
-            _detail_row(detail[y // 8], (y % 8) * 24, change)
+            _detail_row(detail[y // 8], (y % 8) * 24, added)
         else:
-            _resample_detail(detail, y, scale_y, scale_x, change)
+            _resample_detail(detail, y, scale_y, scale_x, added)
         for c in range(3):
-            for j in range(4):
-                for b in range(4):
-                    number = b * 12 + c * 4 + j
-                    _gather_row(grid[top, number], grid[bottom, number], left, shares, spread[b])
-                v = ones if j == 3 else now[j, 1 : width + 1]
-                _blend_row(
-                    weights[0],
-                    weights[1],
-                    weights[2],
-                    weights[3],
-                    spread[0],
-                    spread[1],
-                    spread[2],
-                    spread[3],
-                    v,
-                    change[c],
-                )
-            _store_row(now[c, 1 : width + 1], change[c], amount, out, y, order[c])
+            _divide_row(change[c], total)
+            for x in range(width):
+                change[c, x] += added[c, x]
+            _store_row(now[c], change[c], amount, out, y, order[c])
         if channels == 4:
             for x in range(width):
                 out[y, x, 3] = pixels[y, x, 3]
@@ -465,55 +339,61 @@ def _resample_detail(detail: Any, y: int, scale_y: float, scale_x: float, out: A
 
 
 @_jit
-def warp_edit(
-    matrices: Any, detail: Any, colours: Any, motion: Any, has_motion: bool, new_matrices: Any, new_detail: Any,
-    new_colours: Any,
-) -> None:  # fmt: skip
-    """Carry an edit to the next frame along its motion: the colour transforms by cell, the detail by pixel.
+def carry_motion(before: Any, motion: Any, has_motion: bool, after: Any) -> None:
+    """How far everything has moved since an edit was made, one frame later: `after`, from what `before` says.
 
-    `matrices` float32 [h, w, 48], `detail` float32 [h, w, 192], `colours` float32 [h, w, 3]; `motion` as in
-    `plane_cells`. Where a pixel was not in the last frame its detail is zero: the source's own detail, graded by the
-    nearest transform, stands there.
+    Both float32 [4h, 4w, 2], in working pixels to where it was then, NaN where that is unknown; `motion` as in
+    `plane_cells`, from this frame to the one before.
     """
-    h, w, _ = matrices.shape
+    rows, columns, _ = after.shape
     height, width = motion.shape[0], motion.shape[1]
-    one, eighth = np.float32(1.0), np.float32(0.125)
-    for cy in range(h):
-        for cx in range(w):
+    half = np.float32(0.5)
+    for y in range(rows):
+        for x in range(columns):
             mx, my = np.float32(0.0), np.float32(0.0)
             if has_motion:
-                py, px = min(cy * 4 + 2, height - 1), min(cx * 4 + 2, width - 1)
-                mx, my = motion[py, px, 0], motion[py, px, 1]
-            if not (mx > -1e6 and mx < 1e6 and my > -1e6 and my < 1e6):
-                mx, my = np.float32(0.0), np.float32(0.0)
-            fy = min(max(np.float32(cy) + my * eighth, np.float32(0.0)), np.float32(h - 1))
-            fx = min(max(np.float32(cx) + mx * eighth, np.float32(0.0)), np.float32(w - 1))
-            y0, x0 = int(fy), int(fx)
-            y1, x1 = min(y0 + 1, h - 1), min(x0 + 1, w - 1)
-            ay, ax = fy - np.float32(y0), fx - np.float32(x0)
-            a, b, d, e = (one - ay) * (one - ax), (one - ay) * ax, ay * (one - ax), ay * ax
+                row, column = min(y, height - 1), min(x, width - 1)
+                mx, my = motion[row, column, 0], motion[row, column, 1]
+            after[y, x, 0], after[y, x, 1] = np.nan, np.nan
+            if mx > -1e6 and mx < 1e6 and my > -1e6 and my < 1e6:
+                iy, ix = int(np.rint(np.float32(y) + my * half)), int(np.rint(np.float32(x) + mx * half))
+                if 0 <= iy < rows and 0 <= ix < columns:
+                    after[y, x, 0], after[y, x, 1] = mx + before[iy, ix, 0], my + before[iy, ix, 1]
+
+
+@_jit
+def warp_edit(
+    matrices: Any, detail: Any, anchors: Any, since: Any, new_matrices: Any, new_detail: Any, new_anchors: Any
+) -> None:
+    """Carry an edit to where things are now: its readings by cell, the detail by pixel.
+
+    `matrices` float32 [h, w, 48], `detail` float32 [h, w, 192], `anchors` float32 [h, w, 16]; `since` float32
+    [4h, 4w, 2] of `carry_motion`. Readings are taken from the nearest cell, never mixed: a mean of two colours is a
+    colour that is not there. Where a pixel was not in the frame of the edit its detail is zero: the source's own
+    detail, graded by the nearest readings, stands there.
+    """
+    h, w, _ = matrices.shape
+    eighth = np.float32(0.125)
+    for cy in range(h):
+        for cx in range(w):
+            mx, my = since[cy * 4 + 2, cx * 4 + 2, 0], since[cy * 4 + 2, cx * 4 + 2, 1]
+            y0, x0 = cy, cx
+            if mx > -1e6 and mx < 1e6 and my > -1e6 and my < 1e6:
+                y0 = min(max(int(np.rint(np.float32(cy) + my * eighth)), 0), h - 1)
+                x0 = min(max(int(np.rint(np.float32(cx) + mx * eighth)), 0), w - 1)
             for c in range(48):
-                new_matrices[cy, cx, c] = (
-                    matrices[y0, x0, c] * a + matrices[y0, x1, c] * b
-                    + matrices[y1, x0, c] * d + matrices[y1, x1, c] * e
-                )  # fmt: skip
-            for c in range(3):
-                new_colours[cy, cx, c] = (
-                    colours[y0, x0, c] * a + colours[y0, x1, c] * b + colours[y1, x0, c] * d + colours[y1, x1, c] * e
-                )
+                new_matrices[cy, cx, c] = matrices[y0, x0, c]
+            for c in range(16):
+                new_anchors[cy, cx, c] = anchors[y0, x0, c]
             for ry in range(8):
                 y = cy * 8 + ry
-                py = min(y // 2, height - 1)
                 for rx in range(8):
                     x = cx * 8 + rx
-                    iy, ix, known = y, x, True
-                    if has_motion:
-                        px = min(x // 2, width - 1)
-                        ux, uy = motion[py, px, 0], motion[py, px, 1]
-                        known = ux > -1e6 and ux < 1e6 and uy > -1e6 and uy < 1e6
-                        if known:
-                            iy, ix = int(np.rint(np.float32(y) + uy)), int(np.rint(np.float32(x) + ux))
-                            known = 0 <= iy < h * 8 and 0 <= ix < w * 8
+                    ux, uy = since[y // 2, x // 2, 0], since[y // 2, x // 2, 1]
+                    known, iy, ix = False, 0, 0
+                    if ux > -1e6 and ux < 1e6 and uy > -1e6 and uy < 1e6:
+                        iy, ix = int(np.rint(np.float32(y) + uy)), int(np.rint(np.float32(x) + ux))
+                        known = 0 <= iy < h * 8 and 0 <= ix < w * 8
                     for c in range(3):
                         value = np.float32(0.0)
                         if known:

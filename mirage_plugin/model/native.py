@@ -94,7 +94,7 @@ def _load() -> tuple[Any, str]:
     pointer, number, size = ctypes.c_void_p, ctypes.c_int, ctypes.c_ssize_t
     compose.argtypes = [
         pointer, size, pointer, size, number, number, number, pointer, pointer, pointer, pointer, number, number,
-        pointer, pointer, pointer, pointer, pointer, size, ctypes.c_float, number, number,
+        pointer, size, ctypes.c_float, number, number,
     ]  # fmt: skip
     compose.restype = number
     return compose, ""
@@ -112,9 +112,8 @@ def _packed(image: NDArray[np.uint8]) -> bool:
 
 def compose_pixels(
     pixels: NDArray[np.uint8], out: NDArray[np.uint8], order: NDArray[np.int64], matrices: NDArray[np.float32],
-    detail: NDArray[np.float32], colours: NDArray[np.float32], look: NDArray[np.float32],
-    look_bias: NDArray[np.float32], weigh: NDArray[np.float32], weigh_bias: NDArray[np.float32],
-    mask: NDArray[np.uint8] | None, strength: float, content: tuple[int, int],
+    detail: NDArray[np.float32], anchors: NDArray[np.float32], mask: NDArray[np.uint8] | None, strength: float,
+    content: tuple[int, int],
 ) -> None:  # fmt: skip
     """Apply an edit to a frame's bytes; as `cpu_pixels.compose_pixels`, for rows any distance apart."""
     compose = _load()[0]
@@ -129,20 +128,18 @@ def compose_pixels(
         kept = np.zeros((1, 1), np.uint8) if kept is None else np.ascontiguousarray(kept).view()
         kept.flags.writeable = False
         cpu_pixels.compose_pixels(
-            frozen, drawn, order, matrices, detail, colours, look, look_bias, weigh, weigh_bias, kept, mask is not None,
-            strength, *content,
+            frozen, drawn, order, matrices, detail, anchors, kept, mask is not None, strength, *content,
         )  # fmt: skip
     else:
-        arrays = (order, matrices, detail, colours, look, look_bias, weigh, weigh_bias)
-        numbers = [np.ascontiguousarray(a) for a in arrays]
+        numbers = [np.ascontiguousarray(a) for a in (order, matrices, detail, anchors)]
         assert numbers[0].dtype == np.int64
         assert all(a.dtype == np.float32 for a in numbers[1:])
         at = [a.ctypes.data for a in numbers]
         h, w = matrices.shape[:2]
         failed = compose(
             source.ctypes.data, source.strides[0], drawn.ctypes.data, drawn.strides[0], height, width, channels,
-            *at[:4], h, w, *at[4:],
-            None if kept is None else kept.ctypes.data, 0 if kept is None else kept.strides[0], strength, *content,
+            *at, h, w, None if kept is None else kept.ctypes.data, 0 if kept is None else kept.strides[0], strength,
+            *content,
         )  # fmt: skip
         if failed:
             raise MemoryError("no memory to compose a frame")

@@ -11,6 +11,7 @@ source). Time enters through a state on half the cell grid (`memory.py`), never 
 from __future__ import annotations
 
 import functools
+import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -20,7 +21,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mirage_kernels.compose import SIMILAR
-from mirage_kernels.shade import BINS, STYLE_NUMBERS, SURFACE, WORDS, depth_lines_reference, shade_reference
+from mirage_kernels.lines import colour_lines_of, depth_lines_reference
+from mirage_kernels.shade import BINS, STYLE_NUMBERS, SURFACE, WORDS, shade_reference
 from mirage_plugin.model.chart import CHART_SIZE, chart
 from mirage_plugin.model.memory import Memory, MemoryState
 from mirage_plugin.styles.parameters import PARAMETERS, VECTOR_SIZE, parameter_range
@@ -30,7 +32,6 @@ __all__ = [
     "SIGMA",
     "TIERS",
     "Edit",
-    "Guide",
     "MirageNet",
     "Planes",
     "Tier",
@@ -42,7 +43,6 @@ CELL = 8
 """Pixels per cell side."""
 SIGMA = 0.25
 """Standard deviation of the noise at k = 1, in units of v."""
-GUIDE_WIDTH = 6
 CODE_SIZE = 128
 STYLE_SIZE = CODE_SIZE + STYLE_NUMBERS
 """A style vector: a learned code, and the style's parameters in natural units."""
@@ -78,10 +78,12 @@ class Edit(NamedTuple):
 
     `matrices` [N, h, w, BINS * 12]: per bin a 3x4 change of colour, row-major, applied to (r, g, b, 1) of v.
     `detail` [N, h, w, 192]: what is added to v, as (row, column, channel) inside the cell.
+    `anchors` [N, h, w, BINS * 4]: per bin the source colour it is for, in v, and its share of the cell.
     """
 
     matrices: Tensor
     detail: Tensor
+    anchors: Tensor
 
 
 class Planes(NamedTuple):
@@ -146,9 +148,15 @@ def planes_to_cells(planes: Planes, n: int, h: int, w: int, like: Tensor) -> Ten
     return out
 
 
-def plane_lines(planes: Tensor) -> Tensor:
-    """The lines that depth shows, from planes on the cell grid [N, h, w, PLANE_CHANNELS]: [N, 1, 4h, 4w]."""
-    return depth_lines_reference(cells_to_noise(planes[..., :16]), planes[:, 0, 0, 16])
+def frame_lines(source: Tensor, planes: Tensor) -> Tensor:
+    """The lines that depth shows, or colours where there is no depth: [N, 1, 4h, 4w], as `shade` takes them.
+
+    `source` [N, h, w, 192] cells of v, `planes` [N, h, w, PLANE_CHANNELS].
+    """
+    given = planes[:, 0, 0, 16]
+    lines = depth_lines_reference(cells_to_noise(planes[..., :16]), given)
+    colours = colour_lines_of((cells_to_pixels(source) + 1) / 2)
+    return torch.where(given.view(-1, 1, 1, 1) > 0, lines, colours)
 
 
 def rms_film(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
@@ -259,60 +267,18 @@ class StyleEncoder(nn.Module):
 _AMOUNT_OF = {"ink_colour": "ink", "sky_horizon": "sky", "tone_light": "tone"}
 
 
-class Guide(nn.Module):
-    """A per-pixel look at the source that says which of a cell's colour transforms holds where.
+def slice_readings(v: Tensor, matrices: Tensor, anchors: Tensor) -> Tensor:
+    """Apply to every pixel what the readings of the four cells around it make of its colour: the change of v.
 
-    Two small layers on the full-resolution frame (3x3, then 1x1), so that an edit can end exactly at an edge.
-    """
+    v [N, 3, H', W'], `matrices` [N, h, w, BINS * 12], `anchors` [N, h, w, BINS * 4] -> float32 [N, 3, H', W'].
 
-    def __init__(self, condition: int) -> None:
-        """Begin with what edits are bounded by: bright, dark, edges, and the rest."""
-        super().__init__()
-        self.look = nn.Conv2d(3, GUIDE_WIDTH, 3, padding=1, padding_mode="replicate")
-        self.bias = nn.Linear(condition, GUIDE_WIDTH)
-        self.weigh = nn.Conv2d(GUIDE_WIDTH, BINS, 1)
-        with torch.no_grad():
-            across = torch.tensor([[-1.0, 0.0, 1.0], [-2.0, 0.0, 2.0], [-1.0, 0.0, 1.0]]) / 6
-            here = torch.zeros(3, 3)
-            here[1, 1] = 1 / 3
-            filters = torch.stack([here, -here, across, -across, across.T, -across.T])
-            self.look.weight.add_(filters[:, None])
-            for parameter in (self.look.bias, self.bias.weight, self.bias.bias):
-                assert parameter is not None
-                parameter.zero_()
-            edges = [0.0, 0.0, 3.0, 3.0, 3.0, 3.0]
-            self.weigh.weight.add_(
-                torch.tensor([[2.0, 0, 0, 0, 0, 0], [0, 2.0, 0, 0, 0, 0], edges, [0.0] * 6])[:, :, None, None]
-            )
-            assert self.weigh.bias is not None
-            self.weigh.bias.copy_(torch.tensor([-0.3, -0.3, -0.6, 0.2]))
-
-    def forward(self, v: Tensor, condition: Tensor) -> Tensor:
-        """v [N, 3, H, W], condition [N, D] -> weights [N, BINS, H, W] that sum to one."""
-        seen = functional.relu(self.look(v) + self.bias(condition)[:, :, None, None])
-        raw = squareplus(self.weigh(seen))
-        out: Tensor = raw / raw.sum(1, keepdim=True)
-        return out
-
-
-def squareplus(x: Tensor) -> Tensor:
-    """A smooth, positive ramp, `(x + sqrt(x^2 + 1/4)) / 2 + 0.01`.
-
-    Not a ReLU: with one, three of four bins died in training and the guide chose nothing. Not an exponential: this
-    runs at every pixel of the display.
-    """
-    return 0.5 * (x + (x * x + 0.25).sqrt()) + 0.01
-
-
-def slice_matrices(v: Tensor, matrices: Tensor, weights: Tensor, colours: Tensor) -> Tensor:
-    """Interpolate the cells' colour transforms, blend them by the guide and apply them: the change of v.
-
-    v [N, 3, H', W'], `matrices` [N, h, w, BINS * 12], `weights` [N, BINS, H', W'], `colours` [N, 3, h, w] of the cells
-    in v -> float32 [N, 3, H', W']. Of the four cells around a pixel those count for more that are of its colour (joint
-    bilateral upsampling, Kopf et al. 2007), so that what is painted in a cell ends where its shape ends.
+    A reading counts by its place (bilinear), by its share of its cell, and by how like the pixel its colour is, with
+    the tails of Student's t: what is painted on a surface ends where its colour ends (joint bilateral upsampling, Kopf
+    et al. 2007, with a mixture of colours in the place of a cell's one).
     """
     n, _, height, width = v.shape
     h, w = matrices.shape[1:3]
+    grid, seen = matrices.float().view(n, h, w, BINS, 3, 4), anchors.float().view(n, h, w, BINS, 4)
 
     def sides(length: int, cells: int) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
         """The cells whose centres are before and after each pixel, and how much of each a pixel takes."""
@@ -321,41 +287,41 @@ def slice_matrices(v: Tensor, matrices: Tensor, weights: Tensor, colours: Tensor
         before = low.long()
         return (before, 1 - (at - low)), ((before + 1).clamp_max(cells - 1), at - low)
 
-    chosen = weights.permute(0, 2, 3, 1)[..., None]
-    change, total = torch.zeros_like(v, dtype=torch.float32), torch.zeros_like(v[:, :1], dtype=torch.float32)
+    v = v.float()
+    change, total = torch.zeros_like(v), torch.zeros_like(v[:, :1])
     for row, down in sides(height, h):
         for column, across in sides(width, w):
-            away = (v - colours[:, :, row][..., column]).float().square().sum(1, keepdim=True)
-            share = down[:, None] * across / (1 + away / SIMILAR)
-            grid = matrices.float()[:, row][:, :, column].view(n, height, width, BINS, 12)
-            matrix = (grid * chosen).sum(3).view(n, height, width, 3, 4).permute(0, 3, 4, 1, 2)
-            change = change + share * ((matrix[:, :, :3] * v[:, None]).sum(2) + matrix[:, :, 3])
-            total = total + share
+            for b in range(BINS):
+                anchor = seen[:, row][:, :, column][..., b, :].permute(0, 3, 1, 2)
+                away = (v - anchor[:, :3]).square().sum(1, keepdim=True)
+                count = down[:, None] * across * anchor[:, 3:] / (1 + away / SIMILAR).square()
+                matrix = grid[:, row][:, :, column][..., b, :, :].permute(0, 3, 4, 1, 2)
+                change = change + count * ((matrix[:, :, :3] * v[:, None]).sum(2) + matrix[:, :, 3])
+                total = total + count
     return change / total
 
 
 @functools.cache
-def _slice_on_cpu() -> Callable[[Tensor, Tensor, Tensor, Tensor], Tensor] | None:
-    """`slice_matrices` in numba, an order of magnitude faster; None where numba is not installed."""
+def _slice_on_cpu() -> Callable[[Tensor, Tensor, Tensor], Tensor] | None:
+    """`slice_readings` in C, many times faster; None where there is no compiler, or nothing but torch."""
     try:
-        from mirage_plugin.model.slicing import SliceMatrices
-    except ModuleNotFoundError:
+        from mirage_plugin.model.native import library
+        from mirage_plugin.model.slicing import SliceReadings
+
+        library("slicing")
+    except (ModuleNotFoundError, OSError, subprocess.SubprocessError):
         return None
-    return SliceMatrices.apply
+    return SliceReadings.apply
 
 
-def compose(v: Tensor, edit: Edit, weights: Tensor, colours: Tensor | None = None) -> Tensor:
+def compose(v: Tensor, edit: Edit) -> Tensor:
     """Apply an edit to a frame at any resolution.
 
-    v [N, 3, H', W'] in [-1, 1]; `weights` [N, BINS, H', W'] from the guide; `colours` [N, 3, h, w], the mean v of each
-    cell, by default this frame's. Colour transforms are interpolated between cell centres as in `slice_matrices`; the
-    detail is resampled where the frame is larger or smaller than the working frame. Returns v of the answer, not
-    clamped.
+    v [N, 3, H', W'] in [-1, 1]. Colour transforms are chosen between as in `slice_readings`; the detail is resampled
+    where the frame is larger or smaller than the working frame. Returns v of the answer, not clamped.
     """
-    if colours is None:
-        colours = functional.adaptive_avg_pool2d(v, (edit.matrices.shape[1], edit.matrices.shape[2]))
     slice_fast = _slice_on_cpu() if v.device.type == "cpu" else None
-    change = (slice_fast or slice_matrices)(v, edit.matrices, weights, colours)
+    change = (slice_fast or slice_readings)(v, edit.matrices, edit.anchors)
     detail = cells_to_pixels(edit.detail.float())
     if detail.shape[-2:] != v.shape[-2:]:
         detail = functional.interpolate(detail, size=v.shape[-2:], mode="bilinear", align_corners=False)
@@ -389,7 +355,6 @@ class MirageNet(nn.Module):
         self.head_matrices = nn.Linear(c0, BINS * 12)
         self.head_words = nn.Linear(c0, WORDS)
         self.head_detail = nn.Linear(c0, CELL * CELL * 3)
-        self.guide = Guide(d)
         with torch.no_grad():
             for layer in (self.head_matrices, self.head_words, self.head_detail):
                 layer.weight.zero_()
@@ -438,7 +403,7 @@ class MirageNet(nn.Module):
         not yet quantised.
         """
         stem = self.stem_source(source) + self.stem_noisy(noisy) + self.stem_planes(planes)
-        return self.from_stem(stem, memory, film, noise, plane_lines(planes))
+        return self.from_stem(stem, memory, film, noise, frame_lines(source, planes))
 
     def forward(
         self, source: Tensor, noisy: Tensor, planes: Tensor, memory: MemoryState, film: Tensor, noise: Tensor
@@ -450,7 +415,7 @@ class MirageNet(nn.Module):
     def from_stem(
         self, stem: Tensor, memory: MemoryState, film: Tensor, noise: Tensor, lines: Tensor
     ) -> tuple[Edit, Tensor, Tensor]:
-        """Everything behind the patch projection; `stem` [N, h, w, C0], `lines` of `plane_lines`, rest as in `read`."""
+        """Everything behind the patch projection; `stem` [N, h, w, C0], `lines` of `frame_lines`, rest as in `read`."""
         style, film = film[:, -STYLE_NUMBERS:], film[:, :-STYLE_NUMBERS].to(stem.dtype)
         offset = 0
 

@@ -52,14 +52,13 @@ def _renoise(answer: Tensor, noised: Tensor, k: float) -> Tensor:
 
 
 class Prediction(NamedTuple):
-    """One step: `answer` y0 [N, 3, H, W] not clamped, its `edit`, the next `state`; and what led to it, `words`
-    [N, h, w, WORDS] of the surfaces and `weights` [N, BINS, H, W] of the guide."""
+    """One step: `answer` y0 [N, 3, H, W] not clamped, its `edit`, the next `state`; and the `words`
+    [N, h, w, WORDS] of the surfaces that led to it."""
 
     answer: Tensor
     edit: Edit
     state: Tensor
     words: Tensor
-    weights: Tensor
 
 
 def predict(
@@ -81,8 +80,7 @@ def predict(
     condition = net.condition(style, k, trust)
     film = net.conditioned(condition, style)
     edit, words, state = net.read(pixels_to_cells(v), pixels_to_cells(noisy), planes, memory, film, noise)
-    weights = net.guide(v, condition)
-    return Prediction(compose(v, edit, weights), edit, state, words, weights)
+    return Prediction(compose(v, edit), edit, state, words)
 
 
 def sample(
@@ -185,7 +183,7 @@ class ParallelSampler:
         done = None
         if frames[0].step == len(self._levels) - 1:
             games = rows[0]
-            done = every[games].clamp(-1, 1), Edit(edits.matrices[games], edits.detail[games])
+            done = every[games].clamp(-1, 1), Edit(*(part[games] for part in edits))
         # Frames enter one by one and leave in that order, so that the oldest is always the farthest.
         self._underway = [
             replace(frame, step=i, noisy=_renoise(every[games], frame.noised, self._levels[i]))

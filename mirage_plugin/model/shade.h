@@ -6,7 +6,7 @@
 #include "vectors.h"
 
 enum { BINS = 4, KINDS = 9, SURFACE = 26, WORDS = BINS * SURFACE + BINS };
-enum { TRANSFORM = 12, COEFFICIENTS = BINS * TRANSFORM };
+enum { TRANSFORM = 12, COEFFICIENTS = BINS * TRANSFORM, ANCHORS = BINS * 4 };
 /* The fields of noise and lines have one value for 2x2 pixels: 4x4 in a cell. */
 enum { POINTS = 16, PIXELS = 64, DETAIL = 192 };
 
@@ -23,7 +23,8 @@ int mirage_core_style_numbers(void) { return sizeof(struct style) / sizeof(float
 
 static const float LUMA[3] = {0.2126f, 0.7152f, 0.0722f}, PLAIN_SUN[3] = {0.75f, 0.7275f, 0.675f},
                    PLAIN_AMBIENT[3] = {0.36f, 0.38f, 0.40f}, WARMTH[3] = {0.12f, 0.0f, -0.14f};
-static const float PLAIN_LAMP = 0.5f, PLAIN_GLOW = 0.9f, DARKEST = 0.12f, FLATTENED = 0.5f, HELD = 0.6f;
+static const float PLAIN_LAMP = 0.5f, PLAIN_GLOW = 0.9f, DARKEST = 0.12f, FLATTENED = 0.5f, HELD = 0.6f,
+                   SPARSE = 0.2f;
 
 /* colour -> m . colour + c; m[in][out]. */
 struct map {
@@ -64,7 +65,6 @@ static inline void painted(struct map *t, const float paint[3], vec amount)
 struct shading {
     const struct style *p;
     float fog_density, gain[3], whole;
-    float worded; /* 1 where the readings' words say where lines run, 0 where depth does */
 };
 
 static inline struct shading prepare_shading(const struct style *p)
@@ -77,9 +77,15 @@ static inline struct shading prepare_shading(const struct style *p)
     return s;
 }
 
-/* One reading of LANES cells: x are its numbers. Out come the change of v [3 out][4], the colour before marks, and
- * how much of the source is kept. */
-static void shade_reading(const struct shading *s, const vec x[SURFACE], vec change[3][4], vec unmarked[3], vec *kept)
+/* What else a reading of LANES cells comes to. */
+struct painted {
+    vec anchor[3];   /* the colour that it is of, in v */
+    vec unmarked[3]; /* what the style makes of that before marks */
+    vec kept, line, shine;
+};
+
+/* One reading of LANES cells: x are its numbers. Out come the change of v [3 out][4], and the rest. */
+static void shade_reading(const struct shading *s, const vec x[SURFACE], vec change[3][4], struct painted *out)
 {
     const struct style *p = s->p;
     vec most = x[3], total = {0}, kind[KINDS], said[SURFACE - KINDS];
@@ -186,9 +192,9 @@ static void shade_reading(const struct shading *s, const vec x[SURFACE], vec cha
     }
     value(&t, colour, here);
     for (int o = 0; o < 3; o++) {
-        const ints out = (here[o] < 0.0f) | (here[o] > 1.0f);
-        for (int i = 0; i < 3; i++) t.m[i][o] = choose(out, zero, t.m[i][o]);
-        t.c[o] = choose(out, clamp(here[o], 0.0f, 1.0f), t.c[o]);
+        const ints beyond = (here[o] < 0.0f) | (here[o] > 1.0f);
+        for (int i = 0; i < 3; i++) t.m[i][o] = choose(beyond, zero, t.m[i][o]);
+        t.c[o] = choose(beyond, clamp(here[o], 0.0f, 1.0f), t.c[o]);
     }
     for (int i = 0; i < 4; i++) {
         vec *row = i < 3 ? t.m[i] : t.c;
@@ -204,12 +210,10 @@ static void shade_reading(const struct shading *s, const vec x[SURFACE], vec cha
     value(&t, colour, here);
     covered(&t, here, all(p->pixels * 0.75f));
 
-    value(&t, colour, unmarked);
-    const vec drawn = greater(line * s->worded, texture_line * p->ink_detail);
+    value(&t, colour, out->unmarked);
     for (int o = 0; o < 3; o++) paint[o] = all(p->ink_colour[o]);
-    covered(&t, paint, clamp(drawn * p->ink * 1.1f, 0.0f, 1.0f));
+    covered(&t, paint, clamp(texture_line * (p->ink_detail * p->ink * 1.1f), 0.0f, 1.0f));
     for (int o = 0; o < 3; o++) {
-        t.c[o] += p->glow_colour[o] * (shine * (s->worded * p->glow));
         for (int i = 0; i < 3; i++) t.m[i][o] = mix(t.m[i][o], i == o ? zero + 1.0f : zero, keep);
         t.c[o] *= 1.0f - keep;
     }
@@ -219,7 +223,10 @@ static void shade_reading(const struct shading *s, const vec x[SURFACE], vec cha
         for (int i = 0; i < 3; i++) change[o][i] = i == o ? t.m[i][o] - 1.0f : t.m[i][o];
         change[o][3] = t.m[0][o] + t.m[1][o] + t.m[2][o] + 2.0f * t.c[o] - 1.0f;
     }
-    *kept = keep;
+    for (int o = 0; o < 3; o++) out->anchor[o] = colour[o] * 2.0f - 1.0f;
+    out->kept = keep;
+    out->line = line;
+    out->shine = shine;
 }
 
 /* A field of marks: 4h rows of 4w values, with the outermost repeated once around. Rows are so long that eight values
@@ -240,12 +247,12 @@ static void repeat_ends(float *field, int h, int w)
 }
 
 /* Where the marks of a style come from: of every cell its points of the noise; and fields of what is summed along
- * strokes and around, of the lines that depth shows, as wide as the style draws them, and of how they shine. Any but
- * the first is null where the style draws nothing with it. */
+ * strokes and around, of lines as wide as the style draws them, and of how they shine. Any but the first is null where
+ * the style draws nothing with it. Lines that colours alone show are `doubted`. */
 struct marks {
     const float *noise; /* [cells, POINTS] */
     float *strokes, *pooled, *traced, *shining;
-    int w;
+    int w, doubted;
 };
 
 static inline int draws(const struct style *p, const struct marks *marks)
@@ -253,15 +260,18 @@ static inline int draws(const struct style *p, const struct marks *marks)
     return p->hatch != 0 || p->wash != 0 || p->grain != 0 || marks->traced;
 }
 
-/* `depth_lines` of planes [cells, stride], which begin with how near a cell's points are; then of every point the line as
- * wide as the style draws it, and as it shines. `inverse` and `line` have field_floats(h, w), the others mark_floats. */
-static void trace_lines(const float *planes, int stride, int h, int w, float width, float *inverse, float *line,
-                        float *traced, float *shining)
+/* Rows of fields that lines are made in have one value more on either side, and there is a row more above and below. */
+static inline ptrdiff_t line_pitch(int w) { return 4 * w + 2; }
+
+/* `depth_lines` of planes [cells, stride], which begin with how near a cell's points are. `inverse` and `line` have
+ * field_floats(h, w); outside the picture there are no lines. */
+static void depth_lines(const float *planes, int stride, int h, int w, float *inverse, float *line)
 {
-    const int rows = 4 * h, columns = 4 * w, pitch = columns + 2;
+    const int rows = 4 * h, columns = 4 * w;
+    const ptrdiff_t pitch = line_pitch(w);
     for (int y = -1; y <= rows; y++) {
         const int row = y < 0 ? 0 : y < rows ? y : rows - 1;
-        float *out = inverse + (ptrdiff_t)(y + 1) * pitch + 1;
+        float *out = inverse + (y + 1) * pitch + 1;
         for (int x = 0; x < columns; x++) {
             float near = planes[((ptrdiff_t)(row / 4) * w + x / 4) * stride + row % 4 * 4 + x % 4];
             near = near > 1e-4f ? near < 1.0f - 1e-4f ? near : 1.0f - 1e-4f : 1e-4f;
@@ -272,8 +282,8 @@ static void trace_lines(const float *planes, int stride, int h, int w, float wid
     }
     memset(line, 0, sizeof(float) * (size_t)(rows + 2) * (size_t)pitch);
     for (int y = 0; y < rows; y++) {
-        const float *here = inverse + (ptrdiff_t)(y + 1) * pitch + 1;
-        float *out = line + (ptrdiff_t)(y + 1) * pitch + 1;
+        const float *here = inverse + (y + 1) * pitch + 1;
+        float *out = line + (y + 1) * pitch + 1;
         for (int x = 0; x < columns; x++) {
             float across = x > 0 && x < columns - 1 ? (2.0f * here[x] - here[x - 1] - here[x + 1]) / here[x] : 0.0f;
             float down = y > 0 && y < rows - 1 ? (2.0f * here[x] - here[x - pitch] - here[x + pitch]) / here[x] : 0.0f;
@@ -283,10 +293,52 @@ static void trace_lines(const float *planes, int stride, int h, int w, float wid
             out[x] = crease > 0.0f ? crease < 1.0f ? crease : 1.0f : 0.0f;
         }
     }
-    for (int y = 0; y < rows; y++) {
-        const float *here = line + (ptrdiff_t)(y + 1) * pitch + 1;
+}
+
+/* `colour_lines` of bytes [cells, PIXELS, 3], as how much colours part: sums of 4x4 pixels against those to the left and
+ * above. `work` and `line` have field_floats(h, w). */
+static void colour_lines(const uint8_t *cells, int h, int w, float *work, float *line)
+{
+    const int rows = 4 * h, columns = 4 * w, width = 8 * w;
+    const ptrdiff_t pitch = line_pitch(w);
+    memset(line, 0, sizeof(float) * (size_t)(rows + 2) * (size_t)pitch);
+    for (int c = 0; c < 3; c++) {
+        float *before = work, *now = work + columns, *column = work + 2 * columns;
+        for (int y = 0; y < rows; y++) {
+            for (int k = 0; k < 4; k++) {
+                int row = 2 * y - 1 + k;
+                row = row < 0 ? 0 : row < 8 * h ? row : 8 * h - 1;
+                const uint8_t *from = cells + (ptrdiff_t)(row / 8) * w * DETAIL + row % 8 * 24 + c;
+                for (int x = 0; x < width; x++) {
+                    const float byte = from[x / 8 * DETAIL + x % 8 * 3];
+                    column[x] = k ? column[x] + byte : byte;
+                }
+            }
+            float *out = line + (y + 1) * pitch + 1;
+            for (int x = 0; x < columns; x++) {
+                const float left = column[x ? 2 * x - 1 : 0], right = column[2 * x + 2 < width ? 2 * x + 2 : width - 1];
+                now[x] = left + column[2 * x] + column[2 * x + 1] + right;
+                float across = x ? now[x] - now[x - 1] : 0.0f, down = y ? now[x] - before[x] : 0.0f;
+                across = across < 0.0f ? -across : across;
+                down = down < 0.0f ? -down : down;
+                const float parts = ((across > down ? across : down) * (1.0f / (16.0f * 255.0f)) - 0.05f) * 8.0f;
+                if (parts > out[x]) out[x] = parts < 1.0f ? parts : 1.0f;
+            }
+            float *other = before;
+            before = now;
+            now = other;
+        }
+    }
+}
+
+/* Of every point of a field of lines the line as wide as the style draws it, and as it shines. */
+static void trace_lines(const float *line, int h, int w, float width, float *traced, float *shining)
+{
+    const ptrdiff_t pitch = line_pitch(w);
+    for (int y = 0; y < 4 * h; y++) {
+        const float *here = line + (y + 1) * pitch + 1;
         float *wide = mark_row(traced, w, y), *bright = mark_row(shining, w, y);
-        for (int x = 0; x < columns; x++) {
+        for (int x = 0; x < 4 * w; x++) {
             float sides = here[x - 1] > here[x + 1] ? here[x - 1] : here[x + 1];
             float ends = here[x - pitch] > here[x + pitch] ? here[x - pitch] : here[x + pitch];
             float beside = sides > ends ? sides : ends;
@@ -296,6 +348,17 @@ static void trace_lines(const float *planes, int stride, int h, int w, float wid
     }
     repeat_ends(traced, h, w);
     repeat_ends(shining, h, w);
+}
+
+/* How much of the lines of a field is drawn in a cell: all that is certain, else as much as the words say there is. */
+static float believed(const struct marks *marks, const float *field, int y, int x, float said)
+{
+    if (!marks->doubted) return 1.0f;
+    float there = 0.0f;
+    for (int i = 0; i < POINTS; i++) there += field[(4 * y + 1 + i / 4) * mark_pitch(marks->w) + 4 * x + 1 + i % 4];
+    there /= POINTS;
+    const float part = said / (there > SPARSE ? there : SPARSE);
+    return part < 1.0f ? part : 1.0f;
 }
 
 /* Floats that `sum_noise` works in. */
@@ -355,9 +418,10 @@ static void spread(const float *field, int w, int y, int x, float *out)
     }
 }
 
-/* Add the marks to a cell's detail; `seen` is its colour, `shown` how much of it is not kept. */
+/* Add the marks to a cell's detail; `seen` is its colour, `shown` how much of it is not kept, `said` how much of it the
+ * words take for lines, and for shining edges. */
 static void draw_marks(const struct style *p, const struct marks *marks, ptrdiff_t cell, const float seen[3],
-                       float shown, float *detail)
+                       float shown, const float said[2], float *detail)
 {
     float made[3][PIXELS], grain[PIXELS], pigment[PIXELS], stroke[PIXELS], line[PIXELS], shine[PIXELS];
     const int y = (int)(cell / marks->w), x = (int)(cell % marks->w);
@@ -366,9 +430,12 @@ static void draw_marks(const struct style *p, const struct marks *marks, ptrdiff
     const int stroked = marks->strokes && dark > 0.02f;
     if (marks->pooled) spread(marks->pooled, marks->w, y, x, pigment);
     if (stroked) spread(marks->strokes, marks->w, y, x, stroke);
+    float drawn_line = 0.0f, drawn_shine = 0.0f;
     if (marks->traced) {
         spread(marks->traced, marks->w, y, x, line);
         spread(marks->shining, marks->w, y, x, shine);
+        drawn_line = believed(marks, marks->traced, y, x, said[0]);
+        drawn_shine = believed(marks, marks->shining, y, x, said[1]) * p->glow;
     }
     for (int row = 0; row < 8; row++) {
         /* Grain is of 2x2 pixels, in the truth as well. Two rows of the noise are eight values. */
@@ -392,7 +459,8 @@ static void draw_marks(const struct style *p, const struct marks *marks, ptrdiff
         if (marks->traced) {
             /* Steeper than it was spread: a line stays dark in its middle, and white beside. */
             const vec steep = clamp(load(line + i) * (4.0f / 3.0f) - 1.0f / 6.0f, 0.0f, 1.0f);
-            const vec amount = clamp(steep * (p->ink * 1.1f), 0.0f, 1.0f), glow = load(shine + i) * p->glow;
+            const vec amount = clamp(steep * drawn_line * (p->ink * 1.1f), 0.0f, 1.0f);
+            const vec glow = load(shine + i) * drawn_shine;
             for (int c = 0; c < 3; c++) {
                 drawn[c] += amount * (p->ink_colour[c] - seen[c] - drawn[c]);
                 drawn[c] += glow * p->glow_colour[c];
@@ -417,39 +485,46 @@ static void draw_marks(const struct style *p, const struct marks *marks, ptrdiff
 }
 
 /* `shade` of `count` cells from number `first` on: `words` are rows of at least WORDS numbers, `stride` apart,
- * padded to full vectors of rows; the changes of v are added to `matrices`, the marks to `detail`. */
+ * padded to full vectors of rows; the changes of v are added to `matrices`, the marks to `detail`; `anchors` are written. */
 static void shade(const struct shading *s, const struct marks *marks, const float *words, ptrdiff_t stride,
-                  ptrdiff_t first, int count, float *matrices, float *detail)
+                  ptrdiff_t first, int count, float *matrices, float *detail, float *anchors)
 {
     const int marked = draws(s->p, marks);
     for (int i = 0; i < count; i += LANES) {
         const int some = count - i < LANES ? count - i : LANES;
         const float *said = words + i * stride;
-        vec share[BINS], most, total = {0}, seen[3] = {{0}, {0}, {0}}, kept = {0};
+        vec share[BINS], most, total = {0}, seen[3] = {{0}, {0}, {0}}, kept = {0}, line = {0}, shine = {0};
         for (int b = 0; b < BINS; b++)
             for (int l = 0; l < LANES; l++) share[b][l] = said[l * stride + BINS * SURFACE + b];
         most = greater(greater(share[0], share[1]), greater(share[2], share[3]));
         for (int b = 0; b < BINS; b++) total += share[b] = exponential(share[b] - most);
+        for (int b = 0; b < BINS; b++) share[b] = share[b] / total;
         for (int b = 0; b < BINS; b++) {
             /* Numbers first, cells last. */
             float across[SURFACE][LANES];
-            vec x[SURFACE], change[3][4], unmarked[3], keep;
+            vec x[SURFACE], change[3][4];
+            struct painted made;
             for (int l = 0; l < LANES; l++)
                 for (int k = 0; k < SURFACE; k++) across[k][l] = said[l * stride + b * SURFACE + k];
             for (int k = 0; k < SURFACE; k++) x[k] = load(across[k]);
-            shade_reading(s, x, change, unmarked, &keep);
-            for (int o = 0; o < 3; o++) seen[o] += unmarked[o] * (share[b] / total);
-            kept += keep * (share[b] / total);
-            float back[TRANSFORM][LANES];
+            shade_reading(s, x, change, &made);
+            for (int o = 0; o < 3; o++) seen[o] += made.unmarked[o] * share[b];
+            kept += made.kept * share[b];
+            line += made.line * share[b];
+            shine += made.shine * share[b];
+            float back[TRANSFORM + 4][LANES];
             for (int k = 0; k < TRANSFORM; k++) store(back[k], change[k / 4][k % 4]);
-            for (int l = 0; l < some; l++)
-                for (int k = 0; k < TRANSFORM; k++)
-                    matrices[(first + i + l) * COEFFICIENTS + b * TRANSFORM + k] += back[k][l];
+            for (int k = 0; k < 4; k++) store(back[TRANSFORM + k], k < 3 ? made.anchor[k] : share[b]);
+            for (int l = 0; l < some; l++) {
+                float *to = matrices + (first + i + l) * COEFFICIENTS + b * TRANSFORM;
+                for (int k = 0; k < TRANSFORM; k++) to[k] += back[k][l];
+                for (int k = 0; k < 4; k++) anchors[(first + i + l) * ANCHORS + 4 * b + k] = back[TRANSFORM + k][l];
+            }
         }
         if (marked)
             for (int l = 0; l < some; l++) {
-                const float colour[3] = {seen[0][l], seen[1][l], seen[2][l]};
-                draw_marks(s->p, marks, first + i + l, colour, 1.0f - kept[l], detail + (first + i + l) * DETAIL);
+                const float colour[3] = {seen[0][l], seen[1][l], seen[2][l]}, said[2] = {line[l], shine[l]};
+                draw_marks(s->p, marks, first + i + l, colour, 1.0f - kept[l], said, detail + (first + i + l) * DETAIL);
             }
     }
 }

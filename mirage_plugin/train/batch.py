@@ -17,7 +17,7 @@ from mirage_plugin.train.worlds.program import Look, as_shown, draw_source, edge
 from mirage_plugin.train.worlds.styles import random_style, style_tensor
 from mirage_plugin.train.worlds.textures import choice
 
-__all__ = ["Batch", "clip_noise", "draw_batch", "engine_planes", "render_pair"]
+__all__ = ["Batch", "clip_noise", "draw_batch", "engine_planes", "kept", "render_pair"]
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,12 @@ class Batch:
     def planes(self, t: int) -> Planes:
         """The planes of frame t, all present; withheld ones are blanked on the cell grid by the caller."""
         return Planes(self.depth[t], self.motion[t], self.mask[t])
+
+
+def kept(batch: Batch, t: int, answer: Tensor) -> Tensor:
+    """Frame t's answers v [N, 3, H, W] as a game is shown them: where its mask says overlay, its own pixels stand."""
+    overlay = batch.mask[t][:, :1] * batch.has_mask[:, None, None, None]
+    return torch.where(overlay > 0.5, batch.source[t], answer)
 
 
 def engine_planes(g: GBuffer) -> tuple[Tensor, Tensor, Tensor]:

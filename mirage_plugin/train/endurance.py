@@ -32,9 +32,9 @@ from mirage_plugin.model.network import MirageNet
 from mirage_plugin.model.noise import advect_noise, fresh_noise
 from mirage_plugin.model.sampling import ParallelSampler, predict
 from mirage_plugin.styles.parameters import PARAMETERS, Style
-from mirage_plugin.train.batch import Batch, clip_noise, render_pair
-from mirage_plugin.train.evaluation import answer_clip, draw_frame, empty_state, pair_batch, rgb_alone
-from mirage_plugin.train.metrics import gradient_energy, oracle_lut, psnr, warp_back, warping_error
+from mirage_plugin.train.batch import Batch, clip_noise, kept, render_pair
+from mirage_plugin.train.evaluation import answer_clip, draw_frame, empty_state, graded_clip, pair_batch, rgb_alone
+from mirage_plugin.train.metrics import gradient_energy, psnr, warp_back, warping_error
 from mirage_plugin.train.objective import Ablation, given_planes
 from mirage_plugin.train.pool import EVALUATION_SEED
 from mirage_plugin.train.report import Bar, Row
@@ -202,8 +202,7 @@ def _warping(answers: Tensor, batch: Batch) -> float:
 def _memory_rows(net: MirageNet, batch: Batch, tier: str) -> list[Row]:
     closed, alone = _lap(net, batch), _lap(net, batch, memory=False)
     unwarped = _lap(net, _without_motion(batch))
-    lut = torch.stack([oracle_lut(s, t) for s, t in zip(batch.source, batch.truth, strict=True)])
-    everyone = {"identity": batch.source, "oracle_lut": lut, "per_frame": alone}
+    everyone = {"identity": batch.source, "oracle_lut": graded_clip(batch), "per_frame": alone}
     score = {name: float(_per_frame(psnr, a, batch.truth).mean()) for name, a in everyone.items()}
     ours, base = float(_per_frame(psnr, closed, batch.truth).mean()), score["per_frame"]
     big = tier == "base"
@@ -622,7 +621,7 @@ class _AblatedPlay(Play):
         answer, edit, state, *_ = predict(
             self.net, v, noised, planes, memory, style, torch.ones_like(trust), trust, self.noise
         )
-        answer = answer.clamp(-1, 1)
+        answer = kept(batch, t, answer.clamp(-1, 1))
         shown = batch.truth[t] if self.told else answer
         state = self.ablation.write(self.net, (v, noised, planes, memory, style, trust, self.noise), shown, state)
         return answer, quantise(state), mean_squares(edit, state, memory)
@@ -692,7 +691,8 @@ def answer_in_parallel(net: MirageNet, batch: Batch, steps: int) -> Tensor:
         stored = quantise(state)
         if done is not None:
             answers.append(done[0])
-    return torch.stack([*answers, *(answer for answer, _ in sampler.flush())])
+    answers += [answer for answer, _ in sampler.flush()]
+    return torch.stack([kept(batch, t, answer) for t, answer in enumerate(answers)])
 
 
 def _steps_rows(net: MirageNet, batch: Batch, tier: str) -> list[Row]:

@@ -30,7 +30,7 @@ from mirage_plugin.model.network import MirageNet, planes_to_cells
 from mirage_plugin.model.reference import ReferenceEncoder, load_reference, style_of
 from mirage_plugin.model.sampling import sample
 from mirage_plugin.styles.parameters import Style, load_style
-from mirage_plugin.train.batch import Batch, clip_noise, engine_planes, render_pair
+from mirage_plugin.train.batch import Batch, clip_noise, engine_planes, kept, render_pair
 from mirage_plugin.train.metrics import gradient_energy, grid_energy, oracle_lut, psnr, ssim
 from mirage_plugin.train.pool import EVALUATION_SEED, draw_clip
 from mirage_plugin.train.report import Bar, Row, contact_sheet, print_rows, write_rows
@@ -46,6 +46,7 @@ __all__ = [
     "draw_frame",
     "empty_state",
     "evaluate",
+    "graded_clip",
     "load_judged",
     "pair_batch",
     "rgb_alone",
@@ -98,7 +99,7 @@ def draw_frame(
     moved: MemoryState = warp_state(dequantise(stored), batch.motion[t][..., 8::16, 8::16], seen)
     trust = torch.ones(n, device=v.device)
     answer, edit, state = sample(net, v, noise, planes, moved, net.style(batch.parameters[t]), trust, steps)
-    return answer, quantise(state), mean_squares(edit, state, moved)
+    return kept(batch, t, answer), quantise(state), mean_squares(edit, state, moved)
 
 
 @torch.inference_mode()
@@ -218,12 +219,17 @@ class Case:
         return self.psnr[who] - self.psnr["oracle_lut"]
 
 
+def graded_clip(batch: Batch) -> Tensor:
+    """What the oracle LUT makes of a batch of clips, their overlays kept as the network's answers keep them."""
+    pairs = enumerate(zip(batch.source, batch.truth, strict=True))
+    return torch.stack([kept(batch, t, oracle_lut(source, truth)) for t, (source, truth) in pairs])
+
+
 def _answers(net: MirageNet, batch: Batch) -> dict[str, Tensor]:
     """Everything that is compared, v [T, N, 3, H, W] each."""
-    lut = torch.stack([oracle_lut(s, t) for s, t in zip(batch.source, batch.truth, strict=True)])
     return {
         "identity": batch.source,
-        "oracle_lut": lut,
+        "oracle_lut": graded_clip(batch),
         "model": answer_clip(net, batch),
         "per_frame": answer_clip(net, batch, memory=False),
         "rgb": answer_clip(net, rgb_alone(batch)),
@@ -366,10 +372,9 @@ def _game_cases(
     for number, (source, g) in enumerate(clips):
         styles = _unseen_styles(rng, scale)
         batch = _game_batch(source, g, [s for s, _ in styles], rng, device)
-        lut = torch.stack([oracle_lut(s, t) for s, t in zip(batch.source, batch.truth, strict=True)])
         answers = {
             "identity": batch.source,
-            "oracle_lut": lut,
+            "oracle_lut": graded_clip(batch),
             "model": answer_clip(net, batch),
             "per_frame": answer_clip(net, batch, memory=False),
         }

@@ -14,11 +14,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from mirage_kernels.compose import SIMILAR
 from mirage_kernels.shade import BINS, KINDS, SURFACE
 from mirage_plugin.model.memory import MemoryState, warp_state
 from mirage_plugin.model.network import CELL, SIGMA, MirageNet, planes_to_cells
 from mirage_plugin.model.sampling import lift_noise, predict, to_8_bits
-from mirage_plugin.train.batch import Batch
+from mirage_plugin.train.batch import Batch, kept
 
 __all__ = ["ABLATED", "FULL", "Ablation", "clip_loss", "given_planes", "reconstruction_loss", "surface_loss"]
 
@@ -107,49 +108,58 @@ def reconstruction_loss(answer: Tensor, truth: Tensor) -> Tensor:
     return (value + 0.3 * gradient + coarse).log().mean()
 
 
-def surface_loss(words: Tensor, weights: Tensor, v: Tensor, surface: Tensor) -> Tensor:
+def surface_loss(words: Tensor, anchors: Tensor, v: Tensor, surface: Tensor) -> Tensor:
     """How far the words about surfaces are from what is there, for networks that train on worlds.
 
-    `words` [N, h, w, WORDS], `weights` [N, BINS, H, W] of the guide, `v` [N, 3, H, W], `surface`
-    [N, SURFACE_PLANES, H/2, W/2]. Material, lines and overlay are compared pixel by pixel, by likelihood, readings
-    interpolated and blended by the guide as the picture's transforms are: so the guide learns to tell surfaces apart
-    where they part. Colour, light and place of each reading are compared with the mean over what the guide gives it, by
-    distance; what only the sky or only solid things have counts only there.
+    `words` [N, h, w, WORDS], `anchors` [N, h, w, BINS * 4] of the edit, `v` [N, 3, H, W], `surface`
+    [N, SURFACE_PLANES, H/2, W/2]. A cell's readings share its pixels as a mixture does: by their shares and by how like
+    a pixel their colours are. Material, lines and overlay are compared pixel by pixel, by likelihood: so the readings
+    learn to part where surfaces part. Colour, light and place of each reading are compared with the mean over what it
+    was given, by distance; what only the sky or only solid things have counts only there.
     """
     n, h, w, _ = words.shape
     words = words.float()
     x = words[..., : BINS * SURFACE].view(n, h, w, BINS, SURFACE)
-    chosen = weights[..., ::2, ::2].float()
+    half = CELL // 2
+
+    def by_cell(planes: Tensor) -> Tensor:
+        """Planes [N, C, H/2, W/2] as [N, h, w, C, 16], a cell's pixels together."""
+        c = planes.shape[1]
+        return planes.view(n, c, h, half, w, half).permute(0, 2, 4, 1, 3, 5).reshape(n, h, w, c, half * half)
+
+    seen = by_cell(v[..., ::2, ::2].float())
+    anchor = anchors.float().view(n, h, w, BINS, 4)
+    away = torch.stack([(seen[..., None, c, :] - anchor[..., c, None]).square() for c in range(3)]).sum(0)
+    count = anchor[..., 3:] / (1 + away / SIMILAR).square()
+    chosen = count / count.sum(-2, keepdim=True)
 
     at_pixels = torch.cat([x[..., 3 : 3 + KINDS].softmax(-1), x[..., 22:26].sigmoid()], -1)
-    grid = at_pixels.flatten(3).permute(0, 3, 1, 2)
-    fine = functional.interpolate(grid, scale_factor=CELL // 2, mode="bilinear", align_corners=False)
-    fine = (fine.view(n, BINS, KINDS + 4, *fine.shape[2:]) * chosen[:, :, None]).sum(1).clamp(1e-4, 1 - 1e-4)
-    material = surface[:, :1].long()
-    total = -0.15 * fine.gather(1, material).log().mean()
-    lines = fine[:, KINDS:]
-    total = total + 0.4 * functional.binary_cross_entropy(lines, surface[:, 11:15].clamp(0, 1)) * lines.shape[1]
+    fine = (at_pixels.transpose(-1, -2) @ chosen).clamp(1e-4, 1 - 1e-4)
+    there = by_cell(surface)
+    material = there[..., :1, :].long()
+    total = -0.15 * fine.gather(-2, material).log().mean()
+    lines = fine[..., KINDS:, :]
+    total = total + 0.4 * functional.binary_cross_entropy(lines, there[..., 11:15, :].clamp(0, 1)) * lines.shape[-2]
 
     sky = (material == 0).float()
-    colour = (v[..., ::2, ::2].float() + 1) / 2
-    solid, air = surface[:, 1:8] * (1 - sky), surface[:, 9:11] * sky
-    solid = torch.cat([solid[:, :5], (solid[:, 5:6] + (1 - sky)) / 2, solid[:, 6:]], 1)
-    planes = torch.cat([sky, colour, solid, air, surface[:, 8:9]], 1)
+    colour = (seen + 1) / 2
+    solid, air = there[..., 1:8, :] * (1 - sky), there[..., 9:11, :] * sky
+    solid = torch.cat([solid[..., :5, :], (solid[..., 5:6, :] + (1 - sky)) / 2, solid[..., 6:, :]], -2)
+    planes = torch.cat([sky, colour, solid, air, there[..., 8:9, :]], -2)
     chosen = chosen.detach()
-    share = functional.avg_pool2d(chosen, CELL // 2).permute(0, 2, 3, 1)
+    share = chosen.mean(-1)
     total = total - 0.1 * (share * words[..., BINS * SURFACE :].log_softmax(-1)).sum(-1).mean()
-    for b in range(BINS):
-        pooled = functional.avg_pool2d(planes * chosen[:, b : b + 1], CELL // 2).permute(0, 2, 3, 1)
-        y, mass, in_air = x[..., b, :], share[..., b : b + 1], pooled[..., :1]
-        # In the order of `planes`: (where it stands among the words, how many, what it counts, its scale, where).
-        at = 1
-        for first, count, worth, scale, where in (
-            (0, 3, 2.0, 1.0, mass), (12, 2, 2.0, 1.0, mass - in_air), (14, 3, 1.2, 1.5, mass - in_air),
-            (17, 2, 0.6, 1.0, mass - in_air), (20, 2, 0.4, 1.0, in_air), (19, 1, 2.0, 1.0, mass),
-        ):  # fmt: skip
-            said = y[..., first : first + count].sigmoid() * (scale * where)
-            total = total + worth * (said - pooled[..., at : at + count]).abs().sum(-1).mean()
-            at += count
+    pooled = chosen @ planes.transpose(-1, -2) / half**2
+    mass, in_air = share[..., None], pooled[..., :1]
+    # In the order of `planes`: (where it stands among the words, how many, what it counts, its scale, where).
+    at = 1
+    for first, number, worth, scale, where in (
+        (0, 3, 2.0, 1.0, mass), (12, 2, 2.0, 1.0, mass - in_air), (14, 3, 1.2, 1.5, mass - in_air),
+        (17, 2, 0.6, 1.0, mass - in_air), (20, 2, 0.4, 1.0, in_air), (19, 1, 2.0, 1.0, mass),
+    ):  # fmt: skip
+        said = x[..., first : first + number].sigmoid() * (scale * where)
+        total = total + worth * (said - pooled[..., at : at + number]).abs().sum((-1, -2)).mean()
+        at += number
     return total
 
 
@@ -240,10 +250,10 @@ def clip_loss(
         style = net.style(batch.parameters[t])
         noised = ablation.start(v, noise)
         found = predict(net, v, noised, planes, memory, style, torch.ones(n, device=device), trust, noise)
-        answer, written = found.answer, found.state
+        answer, written = kept(batch, t, found.answer), found.state
         losses.append(reconstruction_loss(answer, truth))
         if batch.surface is not None:
-            losses[-1] = losses[-1] + SURFACE_SHARE * surface_loss(found.words, found.weights, v, batch.surface[t])
+            losses[-1] = losses[-1] + SURFACE_SHARE * surface_loss(found.words, found.edit.anchors, v, batch.surface[t])
         if float(torch.rand((), generator=rng)) < second_pass:
             k = torch.randint(1, 4, (n,), generator=rng).float().to(device) / 4
             own = to_8_bits(answer.detach())
@@ -251,7 +261,7 @@ def clip_loss(
                 own = functional.avg_pool2d(own, 3, 1, 1, count_include_pad=False)
             mix = k[:, None, None, None]
             refined = predict(net, v, (1 - mix) * own + mix * noised, planes, memory, style, k, trust, noise)
-            losses.append(reconstruction_loss(refined.answer, truth))
+            losses.append(reconstruction_loss(kept(batch, t, refined.answer), truth))
         written = ablation.write(net, (v, noised, planes, memory, style, trust, noise), truth, written)
         # Quantised as it is stored between frames; the gradient passes straight through.
         state = written + ((written * 127).round() / 127 - written).detach()

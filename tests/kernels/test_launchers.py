@@ -131,27 +131,25 @@ def test_what_pixels_and_compose_refuse_of_a_frame(frames: Tensor, message: str)
     with pytest.raises(KernelError, match=message):
         kernels.pixels(frames, BGRA, weights.stem(BGRA, 0.25))
     with pytest.raises(KernelError, match=message):
-        kernels.cell_colours(frames, BGRA)
-    edit, colours = torch.zeros(1, 4, 4, 240), torch.zeros(1, 4, 4, 3)
+        kernels.colour_lines(frames, BGRA)
     with pytest.raises(KernelError, match=message):
-        kernels.compose(frames, BGRA, edit, colours, weights.guide, torch.zeros(1, 8), torch.ones(1))
+        kernels.compose(frames, BGRA, torch.zeros(1, 4, 4, kernels.EDIT_CHANNELS), torch.ones(1))
 
 
 def test_what_else_is_refused() -> None:
     weights = network()
     stem = weights.stem(BGRA, 0.25)
-    edit, bias, one = torch.zeros(1, 4, 4, 240), torch.zeros(1, 8), torch.ones(1)
-    colours = torch.zeros(1, 4, 4, 3)
+    edit, one = torch.zeros(1, 4, 4, kernels.EDIT_CHANNELS), torch.ones(1)
     with pytest.raises(KernelError, match="answer and k come together"):
         kernels.pixels(FRAMES, BGRA, stem, k=one)
     with pytest.raises(KernelError, match=r"noise has shape \[1, 1, 8, 12\]; it must be \[1, 1, 16, 16\]"):
         kernels.pixels(FRAMES, BGRA, stem, noise=torch.zeros(1, 1, 8, 12))
     with pytest.raises(KernelError, match="motion and visible come together"):
-        kernels.compose(FRAMES, BGRA, edit, colours, weights.guide, bias, one, motion=torch.zeros(1, 2, 4, 4))
+        kernels.compose(FRAMES, BGRA, edit, one, motion=torch.zeros(1, 2, 4, 4))
     with pytest.raises(KernelError, match="edit has shape"):
-        kernels.compose(FRAMES, BGRA, edit[..., :192].contiguous(), colours, weights.guide, bias, one)
-    with pytest.raises(KernelError, match=r"colours has shape \[1, 3, 4, 4\]; it must be \[1, 4, 4, 3\]"):
-        kernels.compose(FRAMES, BGRA, edit, torch.zeros(1, 3, 4, 4), weights.guide, bias, one)
+        kernels.compose(FRAMES, BGRA, edit[..., :192].contiguous(), one)
+    with pytest.raises(KernelError, match=r"strength has shape \[2\]; it must be \[1\]"):
+        kernels.compose(FRAMES, BGRA, edit, torch.ones(2))
     x = torch.zeros(1, 3, 4, 64)
     with pytest.raises(KernelError, match="cannot be halved"):
         kernels.linear(x, kernels.pack_linear(torch.zeros(96, 256), torch.zeros(96), torch.float32), "down")
@@ -179,7 +177,7 @@ def test_what_else_is_refused() -> None:
     with pytest.raises(KernelError, match=r"no 'down1\.weight'"):
         kernels.prepare(broken, torch.float32)
     head, noise, style = torch.zeros(1, 4, 4, 348), torch.zeros(1, 1, 16, 16), torch.zeros(1, kernels.STYLE_NUMBERS)
-    with pytest.raises(KernelError, match=r"head has shape \[1, 4, 4, 240\]; it must be \[\*, \*, \*, 348\]"):
+    with pytest.raises(KernelError, match=r"head has shape \[1, 4, 4, 256\]; it must be \[\*, \*, \*, 348\]"):
         kernels.shade(edit, noise, noise, style)
     with pytest.raises(KernelError, match=r"noise has shape \[1, 1, 4, 4\]; it must be \[1, 1, 16, 16\]"):
         kernels.shade(head, noise[..., :4, :4].contiguous(), noise, style)
@@ -206,7 +204,6 @@ def calls() -> dict[str, Callable[[], Any]]:
     noise, moved, seen = torch.randn(1, 1, 16, 16), torch.zeros(1, 2, 16, 16), torch.ones(1, 1, 16, 16).bool()
     cells, state = torch.randn(1, 4, 4, 192), torch.zeros(1, 4, 4, 48)
     features, valid = torch.randn(1, 4, 4, 96), torch.ones(1, 4, 4, 1)
-    guide = list(weights.guide[:3])
     # What tracing adds, `test_forward_can_be_exported` shows once and not for each.
     tests = ("test_schema", "test_autograd_registration", "test_faketensor")
     opcheck = functools.partial(torch.library.opcheck, test_utils=tests)
@@ -226,19 +223,16 @@ def calls() -> dict[str, Callable[[], Any]]:
         "shade": lambda: opcheck(
             ops.shade.default, (torch.randn(1, 4, 4, 348), noise, noise.abs(), torch.ones(1, kernels.STYLE_NUMBERS))
         ),
+        "colour_lines": lambda: opcheck(ops.colour_lines.default, (FRAMES, *shape)),
         "depth_lines": lambda: opcheck(ops.depth_lines.default, (noise.sigmoid(), torch.ones(1))),
         "drift_statistics": lambda: opcheck(ops.drift_statistics.default, (x, 4, 1.0)),
-        "cell_colours": lambda: opcheck(ops.cell_colours.default, (FRAMES, *shape)),
         "compose": lambda: opcheck(
             ops.compose.default,
             (
                 FRAMES.clone(),
                 FRAMES,
                 *shape,
-                torch.zeros(1, 4, 4, 240),
-                torch.zeros(1, 4, 4, 3),
-                guide,
-                torch.zeros(1, 8),
+                torch.zeros(1, 4, 4, kernels.EDIT_CHANNELS),
                 torch.ones(1),
                 *none[1:],
             ),

@@ -7,8 +7,6 @@ import torch
 from torch import Tensor
 
 import mirage_kernels as kernels
-from mirage_kernels.compose import guide_weights
-from mirage_kernels.pixels import area_matrix
 from mirage_plugin.model import noise as model_noise
 from mirage_plugin.model.memory import Memory, MemoryState, dequantise, quantise, warp_state
 from mirage_plugin.model.network import (
@@ -16,17 +14,16 @@ from mirage_plugin.model.network import (
     SIGMA,
     TIERS,
     Edit,
-    Guide,
     MirageNet,
     Planes,
     compose,
+    frame_lines,
     noise_to_cells,
     pixels_to_cells,
-    plane_lines,
     planes_to_cells,
 )
 from mirage_plugin.styles.parameters import PARAMETERS, VECTOR_SIZE
-from tests.kernels.measure import assert_close, layout_of, random_frame
+from tests.kernels.measure import assert_close, layout_of, random_edit, random_frame
 
 EXACT = 2e-6
 
@@ -146,9 +143,8 @@ def test_forward_is_the_network(net: MirageNet, draw: torch.Generator) -> None:
     expected, words, expected_state = net.from_stem(stem, MemoryState(state, valid), conditioned, noise, lines)
     assert words.std() > 0.1
     edit, written = kernels.forward(weights, stem, state, valid, film, natural, noise, lines, packed_state=False)
-    matrices, detail = kernels.split_edit(edit)
-    assert_close(matrices, expected.matrices, EXACT, "matrices")
-    assert_close(detail, expected.detail, EXACT, "detail")
+    for name, part in zip(expected._fields, kernels.split_edit(edit), strict=True):
+        assert_close(part, getattr(expected, name), EXACT, name)
     assert_close(written, expected_state, EXACT, "state")
     _, stored = kernels.forward(weights, stem, state, valid, film, natural, noise, lines)
     # A value on the border of two steps may fall to either side.
@@ -158,81 +154,46 @@ def test_forward_is_the_network(net: MirageNet, draw: torch.Generator) -> None:
 @pytest.mark.parametrize("size", [(32, 64), (48, 96), (16, 32), (33, 65)])
 def test_compose_is_the_model_s(size: tuple[int, int], draw: torch.Generator) -> None:
     n, (height, width) = 2, size
-    guide = Guide(32).requires_grad_(False)
-    packed = kernels.pack_guide(
-        guide.look.weight,
-        guide.look.bias,
-        guide.bias.weight,
-        guide.bias.bias,
-        guide.weigh.weight,
-        guide.weigh.bias,
-    )
-    condition = torch.randn(n, 32, generator=draw)
-    bias = torch.nn.functional.linear(condition, packed.bias_weight, packed.bias_bias)
-    edit = Edit(torch.randn(n, 4, 8, 48, generator=draw) * 0.3, torch.randn(n, 4, 8, 192, generator=draw) * 0.2)
+    edit = Edit(*kernels.split_edit(random_edit(draw, n, 4, 8)))
     layout = kernels.FrameLayout("rgba16f", height, width, width * 8)
     frames = torch.rand(n, height * width * 4, generator=draw).half().view(torch.uint8)
     v = kernels.unpack_frame(frames, layout)[..., :3].permute(0, 3, 1, 2) * 2 - 1
-    weights = guide(v, condition)
-    ours = guide_weights(v.permute(0, 2, 3, 1), bias, packed[:3]).permute(0, 3, 1, 2)
-    assert_close(ours.contiguous(), weights, EXACT, "guide")
-    colours = torch.rand(n, 3, 4, 8, generator=draw) * 2 - 1
-    expected = ((compose(v, edit, weights, colours).clamp(-1, 1) + 1) / 2).half()
-    seen = colours.permute(0, 2, 3, 1).contiguous()
-    args = (frames, layout, kernels.pack_edit(*edit), seen, packed, bias, torch.ones(n))
+    expected = ((compose(v, edit).clamp(-1, 1) + 1) / 2).half()
+    args = (frames, layout, kernels.pack_edit(*edit), torch.ones(n))
     found = kernels.compose(*args, rows=32, columns=64)
     found = kernels.unpack_frame(found, layout)[..., :3].permute(0, 3, 1, 2).half()
     # A half float's own step.
     assert (found - expected).abs().max() <= 2**-10
 
 
-@pytest.mark.parametrize("working", [(32, 64), (16, 32), (30, 45)])
-def test_colours_are_the_cells_means(working: tuple[int, int], draw: torch.Generator) -> None:
-    rows, columns = working
-    layout = layout_of("rgb10a2", 32, 64, flipped=True)
-    frames = random_frame(layout, 2, draw)
-    h, w = kernels.grid_size(rows, columns)
-    v = kernels.unit_rgb(kernels.unpack_frame(frames, layout), layout).permute(0, 3, 1, 2) * 2 - 1
-    # By torch's own area average where one is the other's multiple, else by the matrix that `pixels` is held to.
-    if 32 % rows == 0 and 64 % columns == 0:
-        small = torch.nn.functional.interpolate(v, (rows, columns), mode="area")
-    else:
-        small = area_matrix(rows, 32) @ v @ area_matrix(columns, 64).t()
-    small = torch.nn.functional.pad(small, (0, 8 * w - columns, 0, 8 * h - rows), mode="replicate")
-    expected = torch.nn.functional.avg_pool2d(small, 8).permute(0, 2, 3, 1)
-    assert_close(kernels.cell_colours(frames, layout, rows=rows, columns=columns), expected, EXACT, "colours")
-
-
-def test_colours_stay_on_their_side_of_an_edge(draw: torch.Generator) -> None:
-    # Black beside white, the border in the middle of two cells: each keeps, all but a little, its own cells' edit.
+def test_what_is_painted_on_a_colour_stays_on_it() -> None:
+    # Black beside white, the border inside of cells: of two readings, one is of either, and one of them is painted.
     layout = kernels.FrameLayout("rgba8", 32, 32, 128)
     image = torch.zeros(1, 32, 32, 4, dtype=torch.uint8)
-    image[:, :, 12:] = 255
-    frames = image.view(1, -1)
-    guide = kernels.prepare(kernels.random_parameters(kernels.SIZES["nano"]), torch.float32).guide
-    edit = torch.zeros(1, 4, 4, 240)
-    edit[:, :, :1, 3:48:4] = 0.5  # the left cells add half to whatever is there
-    colours = kernels.cell_colours(frames, layout)
-    assert torch.equal(colours[0, 0, :, 0].sign(), torch.tensor([-1.0, 0.0, 1.0, 1.0]))
-    args = (guide, torch.zeros(1, 8), torch.ones(1))
-    kept = kernels.compose(frames, layout, edit, colours, *args).view(32, 32, 4)
-    run = kernels.compose(frames, layout, edit, torch.zeros_like(colours), *args).view(32, 32, 4)
-    # (1 - 7/16) / ((1 - 7/16) + 7/16 / 151): beside the border the dark pixels' edit is nearly whole.
-    share = (9 / 16) / (9 / 16 + 7 / 16 / 151)
-    assert int(kept[16, 7, 0]) == round(0.25 * 255 * share)
-    assert int(run[16, 7, 0]) == round(0.25 * 255 * 9 / 16)
+    image[:, :, 13:] = 255
+    matrices, anchors = torch.zeros(1, 4, 4, 4, 12), torch.zeros(1, 4, 4, 4, 4)
+    matrices[..., 0, 3::4] = 0.5  # what is black becomes lighter
+    anchors[..., 0, :3], anchors[..., 1, :3] = -1.0, 1.0
+    anchors[..., :2, 3] = 0.5
+    edit = kernels.pack_edit(matrices.flatten(-2), torch.zeros(1, 4, 4, 192), anchors.flatten(-2))
+    found = kernels.compose(image.view(1, -1), layout, edit, torch.ones(1)).view(32, 32, 4)[..., :3]
+    # |v - a|^2 = 12 counts 1 / (1 + 12 / SIMILAR)^2 of what 0 counts.
+    leak = 1 / (1 + 12 / kernels.SIMILAR) ** 2
+    assert found[:, :13].unique().tolist() == [round(0.25 * 255 / (1 + leak))]
+    assert found[:, 13:].unique().tolist() == [255]
+    # A colour between the two has some of both.
+    image[:] = 128
+    between = kernels.compose(image.view(1, -1), layout, edit, torch.ones(1)).view(32, 32, 4)[..., :3]
+    assert abs(int(between.unique().item()) - (128 + 32)) <= 1
 
 
 @pytest.mark.parametrize("value", [torch.nan, torch.inf])
-def test_a_broken_colour_spoils_no_more_than_its_cell(value: float, draw: torch.Generator) -> None:
+def test_a_broken_anchor_spoils_no_more_than_its_cell(value: float, draw: torch.Generator) -> None:
     layout = kernels.FrameLayout("rgba8", 32, 64, 256)
-    frames = random_frame(layout, 1, draw)
-    guide = kernels.prepare(kernels.random_parameters(kernels.SIZES["nano"]), torch.float32).guide
-    edit, colours = torch.randn(1, 4, 8, 240, generator=draw) * 0.1, kernels.cell_colours(frames, layout)
-    args = (guide, torch.zeros(1, 8), torch.ones(1))
-    sound = kernels.compose(frames, layout, edit, colours, *args).view(32, 64, 4)
-    colours[0, 0, 0, 1] = value
-    found = kernels.compose(frames, layout, edit, colours, *args).view(32, 64, 4)
+    frames, edit = random_frame(layout, 1, draw), random_edit(draw, 1, 4, 8)
+    sound = kernels.compose(frames, layout, edit, torch.ones(1)).view(32, 64, 4)
+    edit[0, 0, 0, 241] = value
+    found = kernels.compose(frames, layout, edit, torch.ones(1)).view(32, 64, 4)
     assert torch.equal(found[12:], sound[12:])
     assert torch.equal(found[:, 12:], sound[:, 12:])
     if value != value:
@@ -240,7 +201,7 @@ def test_a_broken_colour_spoils_no_more_than_its_cell(value: float, draw: torch.
 
 
 def test_an_edit_and_its_parts(draw: torch.Generator) -> None:
-    parts = torch.randn(1, 3, 5, 48, generator=draw), torch.randn(1, 3, 5, 192, generator=draw)
+    parts = [torch.randn(1, 3, 5, size, generator=draw) for size in (48, 192, 16)]
     for ours, theirs in zip(kernels.split_edit(kernels.pack_edit(*parts)), parts, strict=True):
         assert torch.equal(ours, theirs)
 
@@ -273,9 +234,35 @@ def test_depth_lines_are_the_model_s(draw: torch.Generator) -> None:
     cells[1] = 0.0  # a frame without depth beside one that has it
     near = torch.nan_to_num(1.0 / (1.0 + depth[..., ::2, ::2] * 0.25), nan=0.0)
     ours = kernels.depth_lines(near, torch.tensor([1.0, 0.0]))
-    assert torch.equal(ours, plane_lines(cells))
     assert (ours[0] >= 0).all()
     assert (ours[1] == -1).all()
+    v = torch.rand(2, 3, 64, 32, generator=draw) * 2 - 1
+    lines = frame_lines(pixels_to_cells(v), cells)
+    assert torch.equal(lines[0], ours[0])
+    assert torch.equal(lines[1:], kernels.colour_lines_of((v[1:] + 1) / 2))
+
+
+@pytest.mark.parametrize("working", [(32, 64), (16, 32), (30, 45)])
+def test_colours_part_where_the_working_frame_s_do(working: tuple[int, int], draw: torch.Generator) -> None:
+    layout = layout_of("rgb10a2", 32, 64, flipped=True)
+    frames = random_frame(layout, 2, draw)
+    (rows, columns), (h, w) = working, kernels.grid_size(*working)
+    unit = kernels.unit_rgb(kernels.unpack_frame(frames, layout), layout).permute(0, 3, 1, 2)
+    small = torch.nn.functional.interpolate(unit, working, mode="nearest-exact")
+    small = torch.nn.functional.pad(small, (0, 8 * w - columns, 0, 8 * h - rows), mode="replicate")
+    found = kernels.colour_lines(frames, layout, rows=rows, columns=columns)
+    assert torch.equal(found, kernels.colour_lines_of(small))
+    assert found.max() <= -1
+    assert found.min() >= -2
+
+
+def test_colours_part_at_edges_and_not_in_fine_noise(draw: torch.Generator) -> None:
+    picture = 0.4 + 0.03 * torch.randn(1, 3, 64, 64, generator=draw)
+    assert (kernels.colour_lines_of(picture) == -1).float().mean() > 0.95
+    picture[..., 32:] += 0.3
+    found = -1 - kernels.colour_lines_of(picture)
+    assert (found[..., 16] > 0.7).all()
+    assert found[..., 18:].mean() < 0.02
 
 
 def test_a_style_has_the_numbers_that_shade_reads() -> None:
@@ -344,11 +331,10 @@ def test_an_edit_of_zero_or_nan_gives_back_the_bytes(
 ) -> None:
     layout = layout_of(name, 9, 17, linear=linear, flipped=True)
     frames = random_frame(layout, 1, draw)
-    guide = kernels.prepare(kernels.random_parameters(kernels.SIZES["nano"]), torch.float32).guide
     for value in (0.0, torch.nan):
-        edit = torch.full((1, 4, 4, 240), value)
-        seed, colours = torch.tensor([5]), kernels.cell_colours(frames, layout)
-        out = kernels.compose(frames, layout, edit, colours, guide, torch.zeros(1, 8), torch.ones(1), dither=seed)
+        edit = random_edit(draw, 1, 4, 4)
+        edit[..., :240] = value
+        out = kernels.compose(frames, layout, edit, torch.ones(1), dither=torch.tensor([5]))
         raw = kernels.unpack_frame(frames, layout)
         raw[..., :3] = torch.nan_to_num(raw[..., :3], nan=0.0, posinf=torch.inf, neginf=-torch.inf)
         assert torch.equal(
@@ -359,10 +345,9 @@ def test_an_edit_of_zero_or_nan_gives_back_the_bytes(
 def test_dither_keeps_the_mean(draw: torch.Generator) -> None:
     layout = kernels.FrameLayout("rgba8", 64, 64, 256)
     frames = torch.full((1, layout.size_bytes), 100, dtype=torch.uint8)
-    guide = kernels.prepare(kernels.random_parameters(kernels.SIZES["nano"]), torch.float32).guide
-    edit = torch.zeros(1, 8, 8, 240)
-    edit[..., 48:] = 0.3 / 127.5
-    args = (frames, layout, edit, kernels.cell_colours(frames, layout), guide, torch.zeros(1, 8), torch.ones(1))
+    edit = random_edit(draw, 1, 8, 8)
+    edit[..., :48], edit[..., 48:240] = 0.0, 0.3 / 127.5
+    args = (frames, layout, edit, torch.ones(1))
     plain = kernels.compose(*args)
     assert torch.equal(plain, frames)
     dithered = kernels.compose(*args, dither=torch.tensor([1]))
@@ -374,10 +359,9 @@ def test_dither_keeps_the_mean(draw: torch.Generator) -> None:
 def test_the_late_answer_takes_the_edit_from_where_it_was(draw: torch.Generator) -> None:
     layout = kernels.FrameLayout("rgba16f", 64, 64, 512)
     frames = torch.full((1, layout.size_bytes // 2), 0.5).half().view(torch.uint8)
-    guide = kernels.prepare(kernels.random_parameters(kernels.SIZES["nano"]), torch.float32).guide
-    edit = torch.zeros(1, 8, 8, 240)
-    edit[..., 48:] = torch.rand(1, 8, 8, 192, generator=draw) * 0.5
-    args = (frames, layout, edit, kernels.cell_colours(frames, layout), guide, torch.zeros(1, 8), torch.ones(1))
+    edit = random_edit(draw, 1, 8, 8)
+    edit[..., :48], edit[..., 48:240] = 0.0, torch.rand(1, 8, 8, 192, generator=draw) * 0.5
+    args = (frames, layout, edit, torch.ones(1))
     now = kernels.unpack_frame(kernels.compose(*args), layout)
     motion, visible = torch.zeros(1, 2, 8, 8), torch.ones(1, 1, 8, 8)
     motion[:, 0] = 3.0

@@ -19,10 +19,10 @@ from mirage_plugin.model.network import (
     compose,
     pixels_to_cells,
     planes_to_cells,
-    slice_matrices,
+    slice_readings,
 )
 from mirage_plugin.model.sampling import levels, sample
-from mirage_plugin.model.slicing import SliceMatrices
+from mirage_plugin.model.slicing import SliceReadings
 from mirage_plugin.styles.parameters import VECTOR_SIZE, load_style, parameter_range
 
 
@@ -65,9 +65,8 @@ def test_a_network_that_begins_to_train_paints(v: Tensor) -> None:
 
 
 def test_an_edit_of_zero_returns_the_source_at_any_resolution(v: Tensor) -> None:
-    zero = Edit(torch.zeros(1, 4, 6, 48), torch.zeros(1, 4, 6, 192))
-    weights = torch.full((1, 4, 64, 96), 0.25)
-    assert torch.equal(compose(v, zero, weights), v)
+    zero = Edit(torch.zeros(1, 4, 6, 48), torch.zeros(1, 4, 6, 192), torch.full((1, 4, 6, 16), 0.25))
+    assert torch.equal(compose(v, zero), v)
 
 
 def test_the_same_question_has_the_same_answer(net: MirageNet, v: Tensor) -> None:
@@ -119,22 +118,18 @@ def test_cells_and_pixels_are_one_another() -> None:
 def test_the_fast_slicing_is_the_plain_one(height: int, width: int) -> None:
     rng = torch.Generator().manual_seed(5)
     v = torch.randn(2, 3, height, width, generator=rng)
-    grid = torch.randn(2, 4, 8, 48, generator=rng, requires_grad=True)
-    weights = torch.rand(2, 4, height, width, generator=rng).requires_grad_()
+    matrices = torch.randn(2, 4, 8, 48, generator=rng, requires_grad=True)
+    colours, shares = torch.randn(2, 4, 8, 4, 3, generator=rng), torch.rand(2, 4, 8, 4, 1, generator=rng) + 0.05
+    anchors = torch.cat([colours * 0.3, shares], -1).flatten(-2).requires_grad_()
     slope = torch.randn(2, 3, height, width, generator=rng)
-    colours = torch.randn(2, 3, 4, 8, generator=rng) * 0.3
-    fast: Tensor = SliceMatrices.apply(v, grid, weights, colours)
-    fast.backward(slope)
-    assert grid.grad is not None
-    assert weights.grad is not None
-    found = (fast.detach(), grid.grad.clone(), weights.grad.clone())
-    grid.grad = weights.grad = None
-    plain = slice_matrices(v, grid, weights, colours)
-    plain.backward(slope)
-    for name, a, b in zip(("value", "grid", "weights"), found, (plain, grid.grad, weights.grad), strict=True):
+    fast: Tensor = SliceReadings.apply(v, matrices, anchors)
+    found = (fast, *torch.autograd.grad(fast, (matrices, anchors), slope))
+    plain = slice_readings(v, matrices, anchors)
+    expected = (plain, *torch.autograd.grad(plain, (matrices, anchors), slope))
+    for name, a, b in zip(("value", "matrices", "anchors"), found, expected, strict=True):
         error = float((a - b).detach().abs().max())
-        # Sums of 48 float32 products in another order.
-        assert error < 2e-5 * max(1.0, float(b.detach().abs().max())), f"{name}: {error}"
+        # Sums of hundreds of float32 products in another order.
+        assert error < 5e-5 * max(1.0, float(b.detach().abs().max())), f"{name}: {error}"
 
 
 def test_steps_go_down_and_never_to_zero() -> None:

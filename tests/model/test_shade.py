@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from mirage_kernels.lines import depth_lines_reference
 from mirage_kernels.shade import (
     BINS,
     KINDS,
@@ -15,7 +16,6 @@ from mirage_kernels.shade import (
     PLAIN_SUN,
     STYLE_LAYOUT,
     SURFACE,
-    depth_lines_reference,
     shade_reference,
 )
 from mirage_plugin.styles.parameters import PARAMETERS, parameter_slice
@@ -76,7 +76,7 @@ def _painted(
     """
     blank = torch.zeros(COUNT, 1, 1, 192)
     lines = torch.full_like(noise, -1.0) if lines is None else lines
-    matrices, detail = shade_reference(words, blank, blank[..., :48], noise, lines, natural)
+    matrices, detail, _ = shade_reference(words, blank, blank[..., :48], noise, lines, natural)
     first = matrices[:, 0, 0, :12].view(COUNT, 3, 4)
     v = source[:, :, 0, 0] * 2 - 1
     return ((first @ torch.cat([v, torch.ones(COUNT, 1)], 1)[..., None])[..., 0] + v + 1) / 2, detail
@@ -183,10 +183,8 @@ def test_with_depth_ink_and_shine_are_marks_along_its_lines() -> None:
     lines = torch.zeros(COUNT, 1, 4, 4)
     lines[:, :, :, 1] = 1.0
     ink = natural[:, parameter_slice("ink_colour")]
-    drawn, _ = _painted(loud, source, natural, noise)
-    assert torch.allclose(drawn, ink, atol=1e-4), "without depth the readings say where lines run"
-    quiet, detail = _painted(loud, source, natural, noise, lines)
-    assert torch.allclose(quiet, plain, atol=1e-4), "with depth they do not"
+    painted, detail = _painted(loud, source, natural, noise, lines)
+    assert torch.allclose(painted, plain, atol=1e-4), "the readings themselves have none"
     marks = detail.view(COUNT, 8, 8, 3)[:, 4] / 2
     assert torch.allclose(marks[:, 2:4], (ink - plain)[:, None].expand(-1, 2, -1), atol=1e-4)
     beside = torch.tensor([0.5, 2 / 3, 2 / 3, 1 / 3])[:, None] * 1.1
@@ -199,3 +197,25 @@ def test_with_depth_ink_and_shine_are_marks_along_its_lines() -> None:
     glow = 0.4 * natural[:, parameter_slice("glow_colour")]
     assert torch.allclose(marks[:, 2], 0.875 * glow, atol=1e-4)
     assert torch.allclose(marks[:, 1], 0.625 * glow, atol=1e-4)
+
+
+def test_without_depth_as_much_of_what_colours_show_is_drawn_as_the_words_say() -> None:
+    rng = torch.Generator().manual_seed(3)
+    g, source = _surfaces(rng)
+    natural = style_tensor([random_style(rng) for _ in range(COUNT)])[0]
+    for name in ("hatch", "wash", "grain", "ink_detail", "ink_width", "glow"):
+        natural[:, parameter_slice(name)] = 0
+    natural[:, parameter_slice("ink")] = 1
+    words, noise = _words(g, source), torch.zeros(COUNT, 1, 4, 4)
+    lines = torch.full((COUNT, 1, 4, 4), -1.0)
+    lines[:, :, :, 1] = -2.0  # a quarter of the cell
+    _, certain = _painted(words, source, natural, noise, -1 - lines)
+    assert certain.abs().amax() > 0.1
+    for said, drawn in ((0.0, 0.0), (0.05, 0.2), (0.2, 0.8), (0.25, 1.0), (0.9, 1.0)):
+        told = words.clone()
+        told[..., : BINS * SURFACE].view(COUNT, BINS, SURFACE)[..., -4] = torch.tensor(said).logit().clamp(-30, 30)
+        _, detail = _painted(told, source, natural, noise, lines)
+        middle = (detail.view(COUNT, 8, 8, 3)[:, 4, 2], certain.view(COUNT, 8, 8, 3)[:, 4, 2])
+        assert torch.allclose(middle[0], drawn * middle[1], atol=2e-3), said
+    _, detail = _painted(words, source, natural, noise)
+    assert not detail.any(), "where no colours part there is no line"

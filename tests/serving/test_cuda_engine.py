@@ -28,7 +28,14 @@ from mirage_plugin.errors import DeviceError
 from mirage_plugin.frames import FrameEngine, FrameKind, FramePlanes
 from mirage_plugin.model.drift import Bounds, Watch, statistics_of
 from mirage_plugin.model.memory import MemoryState
-from mirage_plugin.model.network import TIERS, MirageNet, Planes, plane_lines, planes_to_cells
+from mirage_plugin.model.network import (
+    TIERS,
+    MirageNet,
+    Planes,
+    frame_lines,
+    pixels_to_cells,
+    planes_to_cells,
+)
 from mirage_plugin.model.noise import fresh_noise
 from mirage_plugin.model.sampling import sample
 from mirage_plugin.profiler import Recorder
@@ -185,19 +192,27 @@ def offered(pixel_format: str, orientation: str, color_space: str, pitch: int = 
 
 @pytest.mark.parametrize("height", [64, 61])
 def test_lines_are_of_the_depth_that_the_network_reads(height: int) -> None:
-    """Every second pixel, the frame's last row and column going on beyond it; -1 where a game gives no depth."""
+    """Every second pixel, the frame's last row and column going on beyond it; of its colours without depth."""
     kind = FrameKind("RGBA8", height, 95, depth=True)
     engine, planes = make(kind), FramePlanes(planes_of(kind, 3).depth)
     canvas = engine.open(kind, 1)
     answer(engine, canvas, noise_frame(kind, 1), planes)
     with torch.inference_mode():
         lines = canvas.work._lines()
-        assert (engine.open(SMALL, 1).work._lines() == -1).all()
+        bare = engine.open(SMALL, 1)
+        picture = noise_frame(SMALL, 1)
+        answer(engine, bare, picture)
+        colours = bare.work._lines()
     y, x = torch.arange(64).clamp_max(height - 1), torch.arange(96).clamp_max(94)
     depth = torch.from_numpy(planes.depth)[y][:, x][None, None]
     cells = planes_to_cells(Planes(depth), 1, 8, 12, depth)
-    assert torch.equal(lines, plane_lines(cells))
+    source = pixels_to_cells(torch.zeros(1, 3, 64, 96))
+    assert torch.equal(lines, frame_lines(source, cells))
     assert 0.1 < float((lines > 0).float().mean()) < 0.9
+    rgb = torch.from_numpy(picture[..., :3].copy()).permute(2, 0, 1)[None] / 255
+    expected = frame_lines(pixels_to_cells(rgb * 2 - 1), torch.zeros(1, SMALL.height // 8, SMALL.width // 8, 24))
+    assert torch.allclose(colours, expected, atol=1e-4)
+    assert colours.min() < -1.05
 
 
 @pytest.mark.parametrize("orientation", ["top_down", "bottom_up"])
@@ -332,7 +347,7 @@ def test_a_frame_out_of_bounds_begins_the_next_one_anew(engine: CudaEngine) -> N
     assert all(square > 0 for square in found[:4])
     kept = calm.work.stored.float() / 127
     assert found[2] == pytest.approx(float(kept.square().mean()), rel=1e-4)
-    matrices, detail = kernels.split_edit(calm.work.edit.float())
+    matrices, detail, _ = kernels.split_edit(calm.work.edit.float())
     assert found[0] == pytest.approx(float(matrices.square().mean()), rel=1e-4)
     assert found[1] == pytest.approx(float(detail.square().mean()), rel=1e-4)
     assert found[4] == 0

@@ -10,12 +10,11 @@ import torch
 
 from mirage_plugin.model import native
 from mirage_plugin.model.core import Core, CoreInput
-from mirage_plugin.model.cpu_pixels import cells_from_pixels, move_noise, plane_cells, warp_edit
+from mirage_plugin.model.cpu_pixels import carry_motion, cells_from_pixels, move_noise, plane_cells, warp_edit
 from mirage_plugin.model.memory import dequantise, quantise, warp_state
 from mirage_plugin.model.network import (
     CODE_SIZE,
     SIGMA,
-    STYLE_SIZE,
     TIERS,
     Edit,
     MirageNet,
@@ -98,13 +97,6 @@ def test_noise_is_carried_as_defined() -> None:
     np.testing.assert_allclose(moved, expected[0, 0].numpy(), atol=2e-5)
 
 
-def guide_arrays(net: MirageNet, condition: torch.Tensor) -> tuple[np.ndarray, ...]:
-    guide = net.guide
-    look = guide.look.weight.detach().permute(0, 2, 3, 1).reshape(6, 27).contiguous().numpy()
-    bias = (guide.look.bias + guide.bias(condition)[0]).detach().numpy()
-    return look, bias, guide.weigh.weight.detach().reshape(4, 6).numpy(), guide.weigh.bias.detach().numpy()
-
-
 @pytest.mark.parametrize("channels", [3, 4])
 @pytest.mark.parametrize("scale", [1, 2])
 @pytest.mark.parametrize("compiled", [True, False])
@@ -115,14 +107,13 @@ def test_composed_bytes_are_those_of_the_definition(
         monkeypatch.setattr(native, "_load", lambda: (None, "not asked for"))
     elif native.why_not_native():
         pytest.skip(native.why_not_native())
-    net = random_net()
     h, w = 8, 12
     height, width = h * 8 * scale, w * 8 * scale
     pixels = rng(5).integers(0, 256, (height, width, channels), np.uint8)
     matrices = rng(6).normal(0, 0.2, (h, w, 48)).astype(np.float32)
     detail = rng(7).normal(0, 0.1, (h, w, 192)).astype(np.float32)
-    colours = rng(8).uniform(-1, 1, (h, w, 3)).astype(np.float32)
-    condition = net.condition(torch.randn(1, STYLE_SIZE), torch.ones(1), torch.ones(1))
+    anchors = rng(8).uniform(-1, 1, (h, w, 16)).astype(np.float32)
+    anchors[..., 3::4] = rng(9).dirichlet(np.ones(4), (h, w))
     mask = np.ones((height, width), np.uint8)
     mask[:10, :10] = 0
     # Rows further apart than their pixels, as slots of shared memory have them.
@@ -133,18 +124,14 @@ def test_composed_bytes_are_those_of_the_definition(
         np.array([0, 1, 2]),
         matrices,
         detail,
-        colours,
-        *guide_arrays(net, condition),
+        anchors,
         mask,
         0.7,
         (h * 8, w * 8),
     )
     v = torch.from_numpy(pixels[..., :3].copy()).permute(2, 0, 1)[None].float() * (2 / 255) - 1
     with torch.inference_mode():
-        full = compose(
-            v, Edit(torch.from_numpy(matrices)[None], torch.from_numpy(detail)[None]), net.guide(v, condition),
-            torch.from_numpy(colours).permute(2, 0, 1)[None],
-        )  # fmt: skip
+        full = compose(v, Edit(*(torch.from_numpy(part)[None] for part in (matrices, detail, anchors))))
     answer = (v + 0.7 * (full - v)).clamp(-1, 1)[0].permute(1, 2, 0).numpy() * 127.5 + 127.5
     expected = np.where(mask[..., None] == 0, pixels[..., :3], answer)
     # Half a step of rounding, and one of floating point.
@@ -156,16 +143,48 @@ def test_an_edit_carried_by_no_motion_stays() -> None:
     matrices = rng(8).normal(size=(4, 8, 48)).astype(np.float32)
     detail = rng(9).normal(size=(4, 8, 192)).astype(np.float32)
     still = np.zeros((16, 32, 2), np.float32)
-    colours = rng(10).normal(size=(4, 8, 3)).astype(np.float32)
-    moved, drawn, told = map(np.empty_like, (matrices, detail, colours))
-    warp_edit(matrices, detail, colours, still, True, moved, drawn, told)
-    np.testing.assert_allclose(moved, matrices, atol=1e-6)
+    anchors = rng(10).normal(size=(4, 8, 16)).astype(np.float32)
+    moved, drawn, told = map(np.empty_like, (matrices, detail, anchors))
+    warp_edit(matrices, detail, anchors, still, moved, drawn, told)
+    np.testing.assert_array_equal(moved, matrices)
     np.testing.assert_array_equal(drawn, detail)
-    np.testing.assert_allclose(told, colours, atol=1e-6)
+    np.testing.assert_array_equal(told, anchors)
     still[...] = np.nan
-    warp_edit(matrices, detail, colours, still, True, moved, drawn, told)
-    assert np.isfinite(moved).all()
+    warp_edit(matrices, detail, anchors, still, moved, drawn, told)
+    np.testing.assert_array_equal(moved, matrices)
     assert not drawn.any()
+
+
+def test_an_edit_follows_what_moves_slowly() -> None:
+    # 0.6 pixels to the right a frame: each is less than a pixel, and eight of them are five.
+    matrices, anchors = np.zeros((4, 8, 48), np.float32), np.zeros((4, 8, 16), np.float32)
+    detail = rng(9).normal(size=(4, 8, 192)).astype(np.float32)
+    since, motion = np.zeros((16, 32, 2), np.float32), np.zeros((16, 32, 2), np.float32)
+    motion[..., 0] = -0.6
+    for _ in range(8):
+        after = np.empty_like(since)
+        carry_motion(since, motion, True, after)
+        since = after
+    drawn = np.empty_like(detail)
+    warp_edit(matrices, detail, anchors, since, np.empty_like(matrices), drawn, np.empty_like(anchors))
+
+    def image(cells: np.ndarray) -> np.ndarray:
+        return cells.reshape(4, 8, 8, 8, 3).transpose(0, 2, 1, 3, 4).reshape(32, 64, 3)
+
+    np.testing.assert_array_equal(image(drawn)[:, 5:], image(detail)[:, :-5])
+    assert not image(drawn)[:, :4].any()
+
+
+def test_motion_that_leads_nowhere_is_unknown() -> None:
+    since, after = np.zeros((16, 32, 2), np.float32), np.empty((16, 32, 2), np.float32)
+    motion = np.zeros((16, 32, 2), np.float32)
+    motion[0, 0], motion[1, 1, 0], motion[2, 2, 1], motion[3, 3, 0] = np.nan, np.inf, 1e30, 200
+    carry_motion(since, motion, True, after)
+    unknown = np.isnan(after[..., 0])
+    assert sorted(zip(*map(np.ndarray.tolist, np.nonzero(unknown)), strict=True)) == [(0, 0), (1, 1), (2, 2), (3, 3)]
+    since[...] = np.nan
+    carry_motion(since, motion, False, after)
+    assert np.isnan(after).all()
 
 
 def test_the_folded_core_is_the_network() -> None:
@@ -182,7 +201,7 @@ def test_the_folded_core_is_the_network() -> None:
         style = net.style(torch.rand(1, VECTOR_SIZE) * 2 - 1)
         for steps in ("bands", "posterize"):  # at the edges of whose steps the last bit decides
             style[:, CODE_SIZE:][:, parameter_slice(steps)] = 0
-        film, _ = core.film(style, 1.0, 1.0)
+        film = core.film(style, 1.0, 1.0)
         given = CoreInput(torch.from_numpy(cells), noise_to_cells(noise), planes, stored, motion, seen, film)
         out = core(given)
         condition = net.condition(style, torch.ones(1), torch.ones(1))
@@ -192,6 +211,7 @@ def test_the_folded_core_is_the_network() -> None:
         edit, state = net(v_cells, noisy, planes, memory, film_of(condition), noise)
         torch.testing.assert_close(out.edit.matrices, edit.matrices, atol=2e-4, rtol=1e-4)
         torch.testing.assert_close(out.edit.detail, edit.detail, atol=2e-4, rtol=1e-4)
+        torch.testing.assert_close(out.edit.anchors, edit.anchors, atol=2e-4, rtol=1e-4)
         assert (out.stored.int() - quantise(state).int()).abs().max() <= 1
         answer = torch.from_numpy(rng(11).integers(0, 256, (1, h, w, 192), np.uint8))
         refined = core.refine(given, answer, torch.tensor(0.5))

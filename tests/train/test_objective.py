@@ -140,7 +140,7 @@ def test_the_loss_prefers_sharp_to_blurred() -> None:
 
 
 def spoken(batch: Batch, t: int) -> tuple[Tensor, Tensor]:
-    """The words that say what is there, alike in every reading, and a guide that gives every reading as much."""
+    """The words that say what is there, alike in every reading, and anchors that are all of one colour."""
     surface, v = batch.surface, (batch.source[t] + 1) / 2
     assert surface is not None
     known = surface[t]
@@ -161,14 +161,13 @@ def spoken(batch: Batch, t: int) -> tuple[Tensor, Tensor]:
     squashed = torch.cat(numbers, -1).clamp(1e-4, 1 - 1e-4).logit()
     reading = torch.cat([squashed[..., :3], cells(kinds, 4).clamp_min(1e-4).log(), squashed[..., 3:]], -1)
     words = torch.cat([reading.repeat(1, 1, 1, BINS), torch.zeros(*reading.shape[:3], BINS)], -1)
-    n, _, height, width = v.shape
-    return words, torch.full((n, BINS, height, width), 1 / BINS)
+    return words, torch.tensor([0.0, 0.0, 0.0, 1 / BINS]).repeat(BINS).expand(*reading.shape[:3], -1)
 
 
 def test_words_that_say_what_is_there_cost_least(batch: Batch) -> None:
     assert batch.surface is not None
-    words, weights = spoken(batch, 1)
-    known = (weights, batch.source[1], batch.surface[1])
+    words, anchors = spoken(batch, 1)
+    known = (anchors, batch.source[1], batch.surface[1])
     least = surface_loss(words, *known)
     for first in range(SURFACE):
         if first in range(3, 3 + KINDS):

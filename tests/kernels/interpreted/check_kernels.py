@@ -15,7 +15,7 @@ from torch import Tensor
 
 import mirage_kernels as kernels
 from mirage_kernels.linear import Mode
-from tests.kernels.measure import TOLERANCE, assert_close, error, layout_of, poisoned, random_frame, side
+from tests.kernels.measure import TOLERANCE, assert_close, error, layout_of, poisoned, random_edit, random_frame, side
 
 # A sigmoid far out on its tail overflows in exp and is 0, which is right; numpy says so, a GPU does not.
 pytestmark = pytest.mark.filterwarnings("ignore:overflow encountered in exp:RuntimeWarning")
@@ -244,14 +244,14 @@ def test_shade(n: int, h: int, w: int, dtype: torch.dtype, draw: torch.Generator
     noise = torch.randn(n, 1, 4 * h, 4 * w, generator=draw)
     drawn = some_lines(n, h, w, draw)
     mixed, none = drawn.clone(), torch.full_like(drawn, -1.0)
-    mixed[0] = -1.0
+    mixed[0] = -1.0 - mixed[0]
     # Everything that a style can be at once; what hides nothing, so that each stage shows; no marks but grain; and each
     # of the two that are drawn along lines without the other.
     clear = {"posterize": 0.0, "pixels": 0.0, "bands": 0.0, "fog": 0.0, "tone": 0.0}
     for fixed, lines in (
         ({}, none), ({}, drawn), (clear, mixed), ({"hatch": 0.0, "wash": 0.0}, drawn),
         ({"hatch": 0.0, "wash": 0.0, "ink": 0.0, "glow": 0.0}, drawn), (clear | {"ink": 0.0}, drawn),
-        (clear | {"glow": 0.0, "band_count": 0.0}, drawn),
+        (clear | {"glow": 0.0, "band_count": 0.0}, drawn), ({}, -1.0 - drawn),
     ):  # fmt: skip
         style = styles(n, draw, **fixed)
         actual, expected = both(lambda s=style, t=lines: kernels.shade(head, noise, t, s))
@@ -272,7 +272,24 @@ def test_shade_of_extremes(draw: torch.Generator) -> None:
         assert_shaded(actual, expected, torch.float32, "shade of extremes")
         odd = actual.isnan()
         assert odd[0, 2, 3].all()
-        assert odd.sum() == 240
+        assert odd.sum() == kernels.EDIT_CHANNELS
+
+
+@pytest.mark.parametrize(
+    ("name", "linear", "size", "working"),
+    [
+        ("bgra8", False, (35, 37), (35, 37)), ("rgb8", False, (16, 24), (8, 8)), ("rgb10a2", True, (9, 40), (6, 31)),
+        ("rgba16f", True, (3, 31), (3, 31)),
+    ],
+)  # fmt: skip
+def test_colour_lines(
+    name: kernels.PixelFormat, linear: bool, size: tuple[int, int], working: tuple[int, int], draw: torch.Generator
+) -> None:
+    layout = layout_of(name, *size, linear=linear, flipped=linear)
+    frames, (rows, columns) = random_frame(layout, 2, draw), working
+    actual, expected = both(lambda: kernels.colour_lines(frames, layout, rows=rows, columns=columns))
+    # Differences count eightfold.
+    assert_close(actual, expected, 10 * TOLERANCE[torch.float32], f"colours of {name}")
 
 
 @pytest.mark.parametrize(("n", "height", "width"), [(1, 16, 16), (3, 7, 45), (2, 1, 9), (1, 33, 1)])
@@ -395,10 +412,8 @@ def test_compose(name: kernels.PixelFormat, linear: bool, what: str, draw: torch
     frames = random_frame(layout, n, draw)
     rows, columns = (3, 31) if what == "plain" else (2, 19)
     h, w = kernels.grid_size(rows, columns)
-    guide = kernels.prepare(kernels.random_parameters(kernels.SIZES["nano"]), torch.float32).guide
-    edit = torch.randn(n, h, w, 240, generator=draw) * 0.3
+    edit = random_edit(draw, n, h, w)
     edit[0, 0, 0, :48] = torch.nan
-    colours = torch.rand(n, h, w, 3, generator=draw) * 2 - 1
     optional: dict[str, Tensor] = {}
     if what == "all":
         optional["mask"] = torch.rand(n, 1, 3, 31, generator=draw)
@@ -407,13 +422,11 @@ def test_compose(name: kernels.PixelFormat, linear: bool, what: str, draw: torch
         optional["motion"] = torch.randn(n, 2, 3, 7, generator=draw) * 9
         optional["motion"][0, 0, 0, 0] = torch.nan
         optional["visible"] = torch.rand(n, 1, 3, 7, generator=draw)
-    bias, strength = torch.randn(n, 8, generator=draw), torch.rand(n, generator=draw)
+    strength = torch.rand(n, generator=draw)
 
     def run() -> Tensor:
         out = torch.full((n, layout.size_bytes), 201, dtype=torch.uint8)
-        return kernels.compose(
-            frames, layout, edit, colours, guide, bias, strength, rows=rows, columns=columns, out=out, **optional
-        )
+        return kernels.compose(frames, layout, edit, strength, rows=rows, columns=columns, out=out, **optional)
 
     actual, expected = both(run)
     ours, theirs = kernels.unpack_frame(actual, layout), kernels.unpack_frame(expected, layout)
@@ -429,31 +442,10 @@ def test_compose(name: kernels.PixelFormat, linear: bool, what: str, draw: torch
     assert (rows_of[:, :, span:] == 201).all()
 
 
-@pytest.mark.parametrize(
-    ("name", "linear", "size", "working"),
-    [
-        ("bgra8", False, (35, 37), (35, 37)),
-        ("rgb8", False, (16, 24), (8, 8)),
-        ("rgb10a2", True, (9, 40), (6, 31)),
-        ("rgba16f", True, (3, 31), (3, 31)),
-    ],
-)
-def test_colours_for_compose(
-    name: kernels.PixelFormat, linear: bool, size: tuple[int, int], working: tuple[int, int], draw: torch.Generator
-) -> None:
-    layout = layout_of(name, *size, linear=linear, flipped=linear)
-    frames, (rows, columns) = random_frame(layout, 2, draw), working
-    actual, expected = both(lambda: kernels.cell_colours(frames, layout, rows=rows, columns=columns))
-    assert_close(actual, expected, TOLERANCE[torch.float32], f"colours of {name}")
-
-
 def test_compose_in_halves(draw: torch.Generator) -> None:
     layout = layout_of("rgba8", 4, 32)
     frames = random_frame(layout, 1, draw)
-    guide = kernels.prepare(kernels.random_parameters(kernels.SIZES["nano"]), torch.float32).guide
-    edit = (torch.randn(1, 4, 4, 240, generator=draw) * 0.3).half()
-    colours = torch.rand(1, 4, 4, 3, generator=draw) * 2 - 1
-    args = (frames, layout, edit, colours, guide, torch.zeros(1, 8), torch.ones(1))
+    args = (frames, layout, random_edit(draw, 1, 4, 4).half(), torch.ones(1))
     actual, expected = both(lambda: kernels.compose(*args))
     span = (actual.int() - expected.int()).abs().as_strided((1, 4, 128), (0, layout.pitch_bytes, 1))
     assert span.max() <= 1
