@@ -114,7 +114,7 @@ class Canvas:
         self.shown: tuple[Floats, Floats, Floats] | None = None
         """The same where things are in the present frame."""
         self.since: Floats = np.zeros((h * 4, w * 4, 2), np.float32)
-        """Working pixels to where everything was when the edit was made; NaN where that is unknown."""
+        """Working pixels to where everything was when a reused edit was made; NaN where that is unknown."""
         self.edit_age = 0
         self.given: CoreInput | None = None
         """What the first step of the present frame was given; the further ones go on from there."""
@@ -438,7 +438,6 @@ class Engine:
         watch.accept(now, remembers)
         canvas.stored = out.stored.cpu().numpy()
         canvas.edit = canvas.shown = _arrays(out.edit)
-        canvas.since.fill(0.0)
         canvas.edit_age = 0
         canvas.fresh = False
         return True
@@ -472,6 +471,8 @@ class Engine:
             return False
         if not canvas.has_motion and not self._estimate_motion(canvas):
             return False
+        if not canvas.edit_age:
+            canvas.since.fill(0.0)
         since = np.empty_like(canvas.since)
         carry_motion(canvas.since, canvas.half_motion, canvas.has_motion, since)
         canvas.since = since

@@ -31,7 +31,8 @@ static inline struct corners corners_of(const float *matrices, const float *anch
     return out;
 }
 
-/* Where pixel x of `length` falls between the centres of `cells`, of which it covers `content` pixels of eight. */
+/* Where pixel x falls between the centres of `cells`, `scale` working pixels to each of the display's: the cell before it,
+ * and how far behind that, in cells. */
 static inline float between(int x, float scale, int cells, int *left)
 {
     float at = (x + 0.5f) * scale / 8.0f - 0.5f;
