@@ -174,7 +174,7 @@ def test_empty_batches(draw: torch.Generator) -> None:
     actual, _ = both(lambda: kernels.depth_lines(field, torch.empty(0)))
     assert actual.shape == (0, 1, 16, 16)
     actual, _ = both(lambda: kernels.shade(*nothing))
-    assert actual.shape == (0, 4, 4, 240)
+    assert actual.shape == (0, 4, 4, kernels.EDIT_CHANNELS)
     actual, _ = both(lambda: kernels.drift_statistics(torch.empty(0, 4, 8), 2))
     assert actual.shape == (0, 2, 6)
 
