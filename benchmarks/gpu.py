@@ -325,6 +325,7 @@ def part_1(bench: Bench) -> dict[str, Any]:
     import torch
 
     from mirage_plugin.model.memory import MemoryState
+    from mirage_plugin.model.network import frame_lines
     from mirage_plugin.model.noise import fresh_noise
     from mirage_plugin.model.sampling import sample
 
@@ -339,7 +340,8 @@ def part_1(bench: Bench) -> dict[str, Any]:
             none = MemoryState(torch.zeros(1, h // 2, w // 2, c), torch.zeros(1, h // 2, w // 2, 1))
             noise = fresh_noise(torch.tensor([3]), torch.tensor([0]), 4 * h, 4 * w)
             planes, trust = torch.zeros(1, h, w, 24), torch.ones(1)
-            expected, _, _ = sample(net, v, noise, planes, none, style_vector(net), trust)
+            lines = frame_lines(v, None, None, style_vector(net))
+            expected, _, _ = sample(net, v, noise, planes, none, style_vector(net), trust, lines)
         right = ((expected[0].permute(1, 2, 0) + 1) * 127.5 + 0.5).floor().clamp(0, 255).numpy()
         for dtype in ("fp32", "bf16", "fp8") if bench.cuda else ("fp32",):
             engine, kind = bench.engine(tier, size, dtype=dtype)
@@ -366,9 +368,10 @@ def torch_frame(net: Any, size: tuple[int, int], device: Any, dtype: Any, nchw: 
     from torch.nn import functional
 
     import mirage_kernels as kernels
+    from mirage_kernels.lines import spread_lines
     from mirage_plugin.cuda_path import WorkingSize
     from mirage_plugin.model.memory import dequantise, quantise, warp_state
-    from mirage_plugin.model.network import SIGMA, compose, pixels_to_cells
+    from mirage_plugin.model.network import SIGMA, compose, frame_lines, pixels_to_cells
     from mirage_plugin.model.sampling import lift_noise
 
     style = style_vector(net).to(device)
@@ -397,7 +400,8 @@ def torch_frame(net: Any, size: tuple[int, int], device: Any, dtype: Any, nchw: 
         noisy = small + SIGMA * lift_noise(noise).to(dtype)
         memory = warp_state(dequantise(stored, dtype), motion, seen)
         edit, state = net(pixels_to_cells(small), pixels_to_cells(noisy), planes, memory, film, noise)
-        answer = compose(v, edit)[..., :height, :width]
+        lines = spread_lines(frame_lines(small, None, None, style), *v.shape[-2:])
+        answer = compose(v, edit, lines)[..., :height, :width]
         bytes_ = ((answer.float().clamp(-1, 1) + 1) * 127.5 + 0.5).to(torch.uint8).permute(0, 2, 3, 1)
         return torch.cat([bytes_, frame[..., 3:]], -1), quantise(state)
 
@@ -571,7 +575,7 @@ def sampler_runs(bench: Bench, net: Any, size: tuple[int, int], steps: int) -> d
     import torch
 
     from mirage_plugin.model.memory import MemoryState
-    from mirage_plugin.model.network import PLANE_CHANNELS
+    from mirage_plugin.model.network import PLANE_CHANNELS, frame_lines
     from mirage_plugin.model.sampling import ParallelSampler, sample
 
     h, w = (8 * -(-side // 64) for side in size)
@@ -583,7 +587,7 @@ def sampler_runs(bench: Bench, net: Any, size: tuple[int, int], steps: int) -> d
     planes = torch.zeros(1, h, w, PLANE_CHANNELS, device=bench.device)
     state = torch.rand(1, h // 2, w // 2, net.tier.state, generator=random).to(bench.device) * 2 - 1
     memory = MemoryState(state, torch.ones(1, h // 2, w // 2, 1, device=bench.device))
-    given = (v, noise, planes, memory, style, torch.ones(1, device=bench.device))
+    given = (v, noise, planes, memory, style, torch.ones(1, device=bench.device), frame_lines(v, None, None, style))
     sampler = ParallelSampler(net, steps)
 
     def bf16() -> Any:

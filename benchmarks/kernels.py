@@ -206,24 +206,32 @@ def cases(size: tuple[int, int], device: torch.device) -> Iterator[Case]:
         names = [name for name, size in kernels.STYLE_LAYOUT for _ in range(size)]
         style[:, [names.index("bands"), names.index("posterize")]] = 0.0
         head = normal(1, h, w, kernels.HEAD_CHANNELS, dtype=DTYPES[dtype])
-        return head, normal(1, 1, 4 * h, 4 * w), normal(1, 1, 4 * h, 4 * w).clamp(0, 1), style
+        return head, normal(1, 1, 4 * h, 4 * w), normal(1, h, w, 2).clamp(-1, 1), style
 
     yield Case(
         "shade", lambda i: kernels.shade(*i), shade_inputs, ("bf16", "fp16", "fp32"),
         copied_bytes=cells * (2.0 * (kernels.HEAD_CHANNELS + kernels.EDIT_CHANNELS) + 128),
-        vector_flops=cells * (4 * 700.0 + 192 * 20 + 16 * 40),
+        vector_flops=cells * (4 * 700.0 + 192 * 15 + 16 * 30),
     )  # fmt: skip
 
-    def near_inputs(_: str, seed: int) -> Any:
+    def depth_inputs(_: str, seed: int) -> Any:
         # Surfaces that tilt, turn and part: of depths without order every value would be a line.
-        normal = draw(seed)
-        steps = normal(1, 1, 4 * h, 4 * w)
+        steps = draw(seed)(1, 1, layout.height, layout.width)
         metres = 20.0 + 0.02 * steps.cumsum(-1) + 15.0 * (steps > 2.5).cumsum(-1).remainder(2)
-        return 1.0 / (1.0 + metres.clamp_min(0.1) * 0.25), torch.ones(1, device=device)
+        return (metres.clamp_min(0.1),)
 
     yield Case(
-        "depth_lines", lambda i: kernels.depth_lines(*i), near_inputs, ("fp32",),
-        copied_bytes=8.0 * 16 * cells, vector_flops=40.0 * 16 * cells,
+        "depth_lines", lambda i: kernels.depth_lines(*i), depth_inputs, ("fp32",),
+        copied_bytes=8.0 * pixels, vector_flops=25.0 * pixels,
+    )  # fmt: skip
+
+    def line_inputs(_: str, seed: int) -> Any:
+        lines = (draw(seed)(1, 1, layout.height, layout.width) - 1.5).clamp(0, 1)
+        return lines, torch.full((1,), 0.5, device=device)
+
+    yield Case(
+        "trace_lines", lambda i: kernels.trace_lines(*i), line_inputs, ("fp32",),
+        copied_bytes=8.0 * pixels, vector_flops=60.0 * pixels,
     )  # fmt: skip
 
     yield Case(
@@ -283,7 +291,7 @@ def cases(size: tuple[int, int], device: torch.device) -> Iterator[Case]:
         copied_bytes=cells * (6.0 * 192 + 64), vector_flops=5.0 * 192 * cells,
     )  # fmt: skip
     yield Case(
-        "drift_statistics", lambda i: kernels.drift_statistics(i[0], 16),
+        "drift_statistics", lambda i: kernels.drift_statistics(i[0], 33),
         lambda dtype, seed: (draw(seed)(1, h, w, kernels.EDIT_CHANNELS, dtype=DTYPES[dtype]),), floats,
         copied_bytes=2.0 * kernels.EDIT_CHANNELS * cells, vector_flops=12.0 * kernels.EDIT_CHANNELS * cells,
     )  # fmt: skip
@@ -291,21 +299,23 @@ def cases(size: tuple[int, int], device: torch.device) -> Iterator[Case]:
     def compose_inputs(dtype: str, seed: int) -> Any:
         normal = draw(seed)
         anchors = torch.cat([normal(1, h, w, 12).tanh(), normal(1, h, w, 4).softmax(-1)], -1)
-        edit = torch.cat([normal(1, h, w, 240, scale=0.1), anchors], -1).to(DTYPES[dtype])
+        pens = normal(1, h, w, 8).sigmoid()
+        edit = torch.cat([normal(1, h, w, 240, scale=0.1), anchors, pens], -1).to(DTYPES[dtype])
         seed_tensor = torch.tensor([seed], device=device)
         moved = normal(1, 2, h, w, scale=5.0), normal(1, 1, h, w).sigmoid()
-        return frame(seed), edit, torch.ones(1, device=device), seed_tensor, *moved
+        lines = normal(1, 2, layout.height, layout.width).clamp(0, 1).half()
+        return frame(seed), edit, torch.ones(1, device=device), seed_tensor, *moved, lines
 
     def run_compose(i: Any) -> Tensor:
-        return kernels.compose(i[0], layout, i[1], i[2], dither=i[3])
+        return kernels.compose(i[0], layout, i[1], i[2], dither=i[3], lines=i[6])
 
     def run_late(i: Any) -> Tensor:
-        return kernels.compose(i[0], layout, i[1], i[2], dither=i[3], motion=i[4], visible=i[5])
+        return kernels.compose(i[0], layout, i[1], i[2], dither=i[3], motion=i[4], visible=i[5], lines=i[6])
 
     for name, run, more in (("compose", run_compose, 0), ("compose, late answer", run_late, 60)):
         yield Case(
-            name, run, compose_inputs, floats, copied_bytes=8.0 * pixels + 512 * cells,
-            vector_flops=(2 * (192 + 12) + 16 * 14 + 60.0 + more) * pixels, whole_numbers=True,
+            name, run, compose_inputs, floats, copied_bytes=12.0 * pixels + 528 * cells,
+            vector_flops=(2 * (192 + 12) + 16 * 14 + 100.0 + more) * pixels, whole_numbers=True,
         )  # fmt: skip
 
 
@@ -438,9 +448,9 @@ def _speed(
     return Speed(case.name, size, dtype, ours, eager, squeezed, floor, share)
 
 
-def _shade_parts(head: Tensor, noise: Tensor, lines: Tensor, style: Tensor) -> tuple[Tensor, ...]:
+def _shade_parts(head: Tensor, noise: Tensor, there: Tensor, style: Tensor) -> tuple[Tensor, ...]:
     matrices, detail, words = kernels.split_head(head)
-    return words, detail, matrices, noise, lines, style
+    return words, detail, matrices, noise, there, style
 
 
 _REFERENCES = {
@@ -451,10 +461,11 @@ _REFERENCES = {
     "warp_state": lambda i: kernels.warp_state_reference(*i)[0],
     "shade": lambda i: kernels.shade_reference(*_shade_parts(*i)),
     "depth_lines": lambda i: kernels.depth_lines_reference(*i),
+    "trace_lines": lambda i: kernels.trace_lines_reference(*i),
     "memory_read": lambda i: kernels.memory_read_reference(*i),
     "memory_write": lambda i: kernels.memory_write_reference(*i, False),
     "solver_step": lambda i: kernels.solver_step_reference(*i),
-    "drift_statistics": lambda i: kernels.drift_statistics_reference(i[0], 16, 1.0),
+    "drift_statistics": lambda i: kernels.drift_statistics_reference(i[0], 33, 1.0),
 }
 """What `torch.compile` is given: the reference itself, since an op of ours is opaque to it."""
 

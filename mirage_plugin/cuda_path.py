@@ -31,6 +31,9 @@ GRIDS: tuple[tuple[int, int], ...] = ((136, 240), (92, 160), (68, 120), (48, 80)
 smaller than one costs no more than its own cells."""
 
 
+INK_WIDTH = kernels.style_offset("ink_width")
+
+
 class WorkingSize(NamedTuple):
     """Which of `GRIDS` a frame is worked on in, and the (height, width) in pixels that it has there."""
 
@@ -83,10 +86,15 @@ class Work:
         # Half the working frame's entries, its edge repeated up to the grid's.
         self.half_y = (torch.arange(4 * h, device=device) * 2).clamp_max((self.rows - 1) // 2 * 2)
         self.half_x = (torch.arange(4 * w, device=device) * 2).clamp_max((self.columns - 1) // 2 * 2)
-        # And depth's, at the very pixels where `pixels` reads it.
-        self.depth_y = (torch.arange(4 * h, device=device) * 2).clamp_max(self.rows - 1)[:, None]
-        self.depth_x = (torch.arange(4 * w, device=device) * 2).clamp_max(self.columns - 1)
-        self.given = torch.ones(1, device=device)
+        # Lines: where they come from depth, at the display's resolution or a whole part of it; else at half the working
+        # frame's.
+        layout = path.kind.layout
+        points = kernels.line_points(layout.height, layout.width) if path.kind.depth else (4 * h, 4 * w)
+        self.lines = torch.zeros(1, 2, *points, dtype=torch.float16, device=device)
+        self.lines_shown = tuple(map(float, points)) if path.kind.depth else (self.rows / 2, self.columns / 2)
+        self.lines_y = kernels.middles(points[0], layout.height).to(device)[:, None]
+        self.lines_x = kernels.middles(points[1], layout.width).to(device)
+        self.there = torch.full((1, h, w, 2), -1.0, device=device)
         self.net, self.compose, self.carry, self.late = self._net, self._compose, self._carry, self._late
         self._planes: dict[str, Tensor | None] = {"depth": None, "motion": None, "mask": None}
 
@@ -112,12 +120,7 @@ class Work:
         self.seen2.copy_(remembered.expand_as(self.seen2))
         self.seen16.copy_(path.remembered.expand_as(self.seen16))
         if path.depth is not None:
-            depth = self._working(path.depth)
-            if kind.depth_range is not None:
-                near, far = kind.depth_range
-                least = 0.0 if math.isinf(far) else near / far
-                depth = near / (depth.clamp(0, 1) * (1 - least) + max(least, 1e-7))
-            self._planes["depth"] = depth.contiguous()[None, None]
+            self._planes["depth"] = self._metres(self._working(path.depth)).contiguous()[None, None]
         if path.mask is not None:
             ids = self._working(path.mask)
             self._planes["mask"] = torch.stack([ids == 0, ids == 2, ids == 3]).half()[None]
@@ -138,26 +141,36 @@ class Work:
             self.motion16.copy_(self.motion2[:, :, 4::8, 4::8])
         self.noise.copy_(kernels.advect_noise(self.noise, self.motion2, self.seen2, path.seed, path.number))
 
-    def _lines(self) -> Tensor:
-        """Where depth has shapes end and turn; where colours part without it."""
-        depth = self._planes["depth"]
-        if depth is None:
-            return kernels.colour_lines(
-                self.path.frame, self.path.kind.layout, rows=self.rows, columns=self.columns
-            )
-        metres = depth[:, :, self.depth_y, self.depth_x]
-        near = torch.nan_to_num(1.0 / (1.0 + metres.clamp_min(0) * 0.25), nan=0.0)
-        return kernels.depth_lines(near, self.given)
+    def _lines(self) -> None:
+        """Where depth has shapes end and turn, or where colours part without it, as the style draws that."""
+        path, layout = self.path, self.path.kind.layout
+        width = path.style[:, INK_WIDTH].contiguous()
+        if path.depth is not None:
+            depth = self._metres(path.depth.flip(0) if layout.flipped else path.depth)
+            found = kernels.depth_lines(depth[self.lines_y, self.lines_x][None, None].contiguous())
+            self.lines.copy_(kernels.trace_lines(found, width))
+            return
+        found = kernels.colour_lines(path.frame, layout, rows=self.rows, columns=self.columns)
+        self.lines.copy_(kernels.trace_lines(found, width))
+        self.there.copy_(kernels.line_shares(self.lines.float()))
+
+    def _metres(self, depth: Tensor) -> Tensor:
+        """Depth as the game sends it, in metres."""
+        if self.path.kind.depth_range is None:
+            return depth
+        near, far = self.path.kind.depth_range
+        least = 0.0 if math.isinf(far) else near / far
+        return near / (depth.clamp(0, 1) * (1 - least) + max(least, 1e-7))
 
     def _net(self) -> None:
         path, weights = self.path, self.path.weights
         self._place()
-        lines = self._lines()
+        self._lines()
         layout, stem_weights = path.kind.layout, weights.stem(path.kind.layout)
         given: dict[str, Any] = {"rows": self.rows, "columns": self.columns, "noise": self.noise, **self._planes}
         stem = kernels.pixels(path.frame, layout, stem_weights, **given)
         state, valid = kernels.warp_state(self.stored, self.motion16, self.seen16, stem.dtype)
-        marks = path.style, self.noise, lines
+        marks = path.style, self.noise, self.there
         edit, stored = kernels.forward(weights.network, stem, state, valid, path.film[:1], *marks)
         first = edit
         for step in range(1, len(weights.levels)):
@@ -168,12 +181,12 @@ class Work:
         self.edit = edit
         self.stored.copy_(stored)
         self.since.zero_()
-        # Bounds were learned of first steps. Of 16 groups of channels 3 are matrices, 12 detail, 1 anchors.
-        found, of_state = kernels.drift_statistics(first, 16)[0], kernels.drift_statistics(stored, 8, scale=1 / 127)[0]
-        broken = (found if edit is first else kernels.drift_statistics(edit, 16)[0])[:, 4:].sum()
+        # Bounds were learned of first steps. Of 33 groups of channels 6 are matrices, 24 detail, 3 anchors and pens.
+        found, of_state = kernels.drift_statistics(first, 33)[0], kernels.drift_statistics(stored, 8, scale=1 / 127)[0]
+        broken = (found if edit is first else kernels.drift_statistics(edit, 33)[0])[:, 4:].sum()
         change = ((stored.float() * (1 / 127) - state.float()) * valid.float()).square().sum()
         change = change / (valid.float().square().sum() * stored.shape[-1]).clamp_min(1.0)
-        squares = [found[:3, 1].mean(), found[3:15, 1].mean(), of_state[:, 1].mean(), change, broken]
+        squares = [found[:6, 1].mean(), found[6:30, 1].mean(), of_state[:, 1].mean(), change, broken]
         path.health.copy_(torch.stack(squares))
 
     def _answer(self, edit: Tensor) -> Tensor:
@@ -186,13 +199,17 @@ class Work:
         unit = functional.pad(unit, (0, 8 * w - self.columns, 0, 8 * h - self.rows), mode="replicate")
         image = (functional.pad(unit.permute(0, 2, 3, 1), (0, 1)) * 255 + 0.5).to(torch.uint8).reshape(1, -1)
         square = FrameLayout("rgba8", 8 * h, 8 * w, 32 * w)
-        answer = kernels.compose(image, square, edit, torch.ones_like(path.strength))
+        shown = (self.lines_shown[0] * 8 * h / self.rows, self.lines_shown[1] * 8 * w / self.columns)
+        answer = kernels.compose(
+            image, square, edit, torch.ones_like(path.strength), lines=self.lines, lines_shown=shown
+        )
         cells = answer.view(h, 8, w, 8, 4)[..., :3].transpose(1, 2).reshape(1, h, w, 192)
         return (cells.float() * (2 / 255) - 1).to(edit.dtype)
 
     def _carry(self) -> None:
-        """How far everything has moved since the edit was made; the memory moves along."""
+        """How far everything has moved since the edit was made; the memory moves along, lines are the new frame's."""
         self._place()
+        self._lines()
         half = self.motion2 * 0.5
         y = (torch.arange(4 * self.h, device=half.device).view(1, -1, 1) + half[:, 1]).round()
         x = (torch.arange(4 * self.w, device=half.device).view(1, 1, -1) + half[:, 0]).round()
@@ -205,7 +222,7 @@ class Work:
 
     def _compose(self, late: bool = False) -> None:
         path = self.path
-        more: dict[str, Any] = {"mask": path.keep}
+        more: dict[str, Any] = {"mask": path.keep, "lines": self.lines, "lines_shown": self.lines_shown}
         if late:
             height, width = self.known.shape[2:]
             more |= {"motion": self.since[:, :, :height, :width].contiguous(), "visible": self.known}

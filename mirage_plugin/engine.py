@@ -26,13 +26,14 @@ from mirage_plugin.frames import FrameEngine, FrameKind, FramePlanes
 from mirage_plugin.model.ahead import Build, Forward, load_compiled
 from mirage_plugin.model.checkpoint import load_bounds, load_network
 from mirage_plugin.model.core import Core, CoreInput, best_dtype
+from mirage_plugin.model.cpu_lines import colour_lines, depth_lines
 from mirage_plugin.model.cpu_pixels import carry_motion, cells_from_pixels, move_noise, plane_cells, warp_edit
 from mirage_plugin.model.drift import SAVED as WATCH_NUMBERS
 from mirage_plugin.model.drift import Bounds, Watch, statistics_of
 from mirage_plugin.model.memory import dequantise, quantise, warp_state
 from mirage_plugin.model.native import compose_pixels, why_not_native
 from mirage_plugin.model.native_core import NativeCore
-from mirage_plugin.model.network import PLANE_CHANNELS, Edit
+from mirage_plugin.model.network import PLANE_CHANNELS, Edit, style_number
 from mirage_plugin.model.sampling import levels
 from mirage_plugin.motion import MotionEstimator
 from mirage_plugin.styles.parameters import Style
@@ -44,8 +45,10 @@ Floats = NDArray[np.float32]
 
 GRIDS: tuple[tuple[int, int], ...] = ((48, 80), (36, 64), (28, 48), (24, 40))
 """Grids of cells (rows, columns) that the network works on, largest first: 640x384, 512x288, 384x224, 320x192."""
-SAVE_VERSION = 3
+SAVE_VERSION = 4
 """Changes whenever the meaning of what `Canvas.save` gives changes; other versions are refused."""
+EDIT_PARTS = {"matrices": 48, "detail": 192, "anchors": 16, "pens": 8}
+"""Of an edit, and how many numbers of a cell each has."""
 _RGB = np.array([0, 1, 2])
 
 
@@ -78,6 +81,8 @@ class Canvas:
         self.state_channels = state_channels
         self.frame = 0
         self.films: list[Tensor] = []
+        self.ink_width: float | None = None
+        """How wide the style draws lines; None where it draws none."""
         self.resets = 0
         """How often the memory began anew: cuts, other working sizes, edits that were not finite, errors."""
         self.watch = Watch(bounds)
@@ -109,9 +114,14 @@ class Canvas:
         self._columns = np.minimum(
             ((np.arange(0, content_w, 2) + 0.5) * self.width / content_w).astype(int), self.width - 1
         )
-        self.edit: tuple[Floats, Floats, Floats] | None = None
-        """Colour transforms, detail and anchors, as the network made them."""
-        self.shown: tuple[Floats, Floats, Floats] | None = None
+        self.there: Floats = np.full((h, w, 2), -1.0, np.float32)
+        self.lines: Bytes | None = None
+        """The present frame's lines, if the style draws any."""
+        self.shown_lines = (0.0, 0.0)
+        """How many (rows, columns) of their points cover the frame."""
+        self.edit: tuple[Floats, ...] | None = None
+        """Colour transforms, detail, anchors and pens, as the network made them."""
+        self.shown: tuple[Floats, ...] | None = None
         """The same where things are in the present frame."""
         self.since: Floats = np.zeros((h * 4, w * 4, 2), np.float32)
         """Working pixels to where everything was when a reused edit was made; NaN where that is unknown."""
@@ -140,7 +150,7 @@ class Canvas:
 
     def save(self) -> dict[str, NDArray[Any]]:
         """All that the next frame depends on, but the style, as copies: plain arrays, for `np.savez` if need be."""
-        edit = self.edit or tuple(np.zeros((0, 0, many), np.float32) for many in (48, 192, 16))
+        edit = self.edit or tuple(np.zeros((0, 0, many), np.float32) for many in EDIT_PARTS.values())
         numbers = (
             SAVE_VERSION, self.height, self.width, self.fit.grid, self.seed, self.frame, self.resets, self.fresh,
             self.edit_age,
@@ -148,8 +158,7 @@ class Canvas:
         return {
             "numbers": np.array(numbers, np.int64), "watch": np.array(self.watch.save(), np.float64),
             "cells": self.cells.copy(), "noise": self.noise[0].copy(), "stored": self.stored.copy(),
-            "matrices": edit[0].copy(), "detail": edit[1].copy(), "anchors": edit[2].copy(),
-            "since": self.since.copy(),
+            **{name: part.copy() for name, part in zip(EDIT_PARTS, edit, strict=True)}, "since": self.since.copy(),
         }  # fmt: skip
 
     def restore(self, saved: Mapping[str, NDArray[Any]]) -> None:
@@ -174,8 +183,8 @@ class Canvas:
         arrays = _checked(saved, shapes | {
             "cells": (np.uint8, (h, w, 192)), "noise": (np.float32, (h * 4, w * 4)),
             "stored": (np.int8, (1, h // 2, w // 2, self.state_channels)),
-            "matrices": (np.float32, (*size, 48)), "detail": (np.float32, (*size, 192)),
-            "anchors": (np.float32, (*size, 16)), "since": (np.float32, (h * 4, w * 4, 2)),
+            **{name: (np.float32, (*size, many)) for name, many in EDIT_PARTS.items()},
+            "since": (np.float32, (h * 4, w * 4, 2)),
         })  # fmt: skip
         if more := sorted(map(str, set(saved) - set(arrays))):
             raise DataError(f"the saved session is damaged: it holds {more} as well")
@@ -191,8 +200,8 @@ class Canvas:
         self.seed, self.frame, self.resets, self.fresh = seed, frame, resets, bool(fresh)
         self.edit_age = age
         self.cells, self.noise[0], self.stored = (arrays[name].copy() for name in ("cells", "noise", "stored"))
-        matrices, detail, anchors, self.since = (arrays[n].copy() for n in ("matrices", "detail", "anchors", "since"))
-        self.edit = self.shown = (matrices, detail, anchors) if edited else None
+        self.since = arrays["since"].copy()
+        self.edit = self.shown = tuple(arrays[name].copy() for name in EDIT_PARTS) if edited else None
 
     def half(self, plane: NDArray[Any]) -> NDArray[Any]:
         """A display plane at one entry per 2x2 working pixels."""
@@ -334,6 +343,9 @@ class Engine:
         vector = self._style_encoder(torch.from_numpy(style.vector().astype(np.float32))[None])
         # One for each step of the sampler: the network is told the noise level.
         canvas.films = [self._core.film(vector.to(self.device), k, 1.0) for k in levels(self.steps)]
+        ink, glow, width = (float(style_number(vector, name)[0]) for name in ("ink", "glow", "ink_width"))
+        canvas.ink_width = width if ink > 0 or glow > 0 else None
+        canvas.lines = None
         canvas.watch.forget()
 
     def read(
@@ -383,7 +395,23 @@ class Engine:
         )
         canvas.noise = [after, before]
         self._place_memory(canvas)
+        self._find_lines(canvas, planes.depth)
         canvas.frame += 1
+
+    def _find_lines(self, canvas: Canvas, depth: NDArray[Any] | None) -> None:
+        """What lines the frame that was read has, if the style draws any: at the display's resolution from depth, at
+        half of the working frame's from colours."""
+        canvas.lines = None
+        canvas.there.fill(-1.0)
+        if canvas.ink_width is None:
+            return
+        if depth is not None:
+            canvas.lines = depth_lines(depth.astype(np.float32, copy=False), canvas.ink_width)
+            rows, columns = canvas.lines.shape[1:]
+            canvas.shown_lines = float(rows), float(columns)
+        else:
+            canvas.lines, canvas.there = colour_lines(canvas.cells, canvas.ink_width)
+            canvas.shown_lines = canvas.fit.content[0] / 2, canvas.fit.content[1] / 2
 
     def _place_memory(self, canvas: Canvas) -> None:
         """Where each entry of the memory was, and whether it was to be seen."""
@@ -410,7 +438,7 @@ class Engine:
             canvas.stored,
             canvas.motion,
         )
-        tensors = [torch.from_numpy(array).to(self.device) for array in (*arrays, canvas.seen)]
+        tensors = [torch.from_numpy(array).to(self.device) for array in (*arrays, canvas.seen, canvas.there[None])]
         return CoreInput._make((*tensors, canvas.film))
 
     @torch.inference_mode()
@@ -476,9 +504,9 @@ class Engine:
         since = np.empty_like(canvas.since)
         carry_motion(canvas.since, canvas.half_motion, canvas.has_motion, since)
         canvas.since = since
-        matrices, detail, anchors = map(np.empty_like, canvas.edit)
-        warp_edit(*canvas.edit, since, matrices, detail, anchors)
-        canvas.shown = (matrices, detail, anchors)
+        canvas.shown = tuple(np.empty_like(part) for part in canvas.edit)
+        parts: Any = (*canvas.edit, since, *canvas.shown)
+        warp_edit(*parts)
         canvas.edit_age += 1
         if canvas.has_motion:
             # The memory has to follow as well, or it would lie where the picture was.
@@ -510,7 +538,7 @@ class Engine:
         mask: Bytes | None,
         strength: float,
     ) -> None:
-        """Apply the canvas' edit to the full-resolution frame; `mask` 0 keeps the source."""
+        """Apply the canvas' edit to the full-resolution frame that was read; `mask` 0 keeps the source."""
         self._compose(canvas, pixels, out, order, mask, strength, canvas.fit.content)
 
     def _compose(
@@ -518,13 +546,15 @@ class Engine:
         strength: float, content: tuple[int, int],
     ) -> None:  # fmt: skip
         assert canvas.shown is not None
-        compose_pixels(pixels, out, order, *canvas.shown, mask, strength, content)
+        # Of the whole working frame more than the display is drawn: as much further do its lines' points reach.
+        lines = (canvas.shown_lines[0] * content[0] / canvas.fit.content[0],
+                 canvas.shown_lines[1] * content[1] / canvas.fit.content[1])  # fmt: skip
+        compose_pixels(pixels, out, order, canvas.shown, mask, strength, content, canvas.lines, lines)
 
 
-def _arrays(edit: Edit) -> tuple[Floats, Floats, Floats]:
-    """An edit of one frame as arrays on the processor: transforms, detail, anchors."""
-    matrices, detail, anchors = (part[0].cpu().numpy() for part in edit)
-    return matrices, detail, anchors
+def _arrays(edit: Edit) -> tuple[Floats, ...]:
+    """An edit of one frame as arrays on the processor, in the order of `EDIT_PARTS`."""
+    return tuple(part[0].cpu().numpy() for part in edit)
 
 
 def load_engine(config: ServeConfig, tell: Callable[[str], None] = lambda _: None) -> FrameEngine:

@@ -26,10 +26,11 @@ from rich.progress import Progress
 from torch import Tensor
 from torch.nn import functional
 
+from mirage_kernels.lines import spread_lines
 from mirage_plugin.config import MAX_SIDE_PX
 from mirage_plugin.errors import ConfigError, DataError, DeviceError, MissingDependencyError, OutputError
 from mirage_plugin.model.memory import MemoryState, dequantise, quantise, warp_state
-from mirage_plugin.model.network import MirageNet, Planes, compose, planes_to_cells
+from mirage_plugin.model.network import MirageNet, Planes, compose, frame_lines, planes_to_cells
 from mirage_plugin.model.noise import advect_noise, fresh_noise
 from mirage_plugin.model.sampling import sample
 from mirage_plugin.style_input import PICTURES, read_style
@@ -129,9 +130,10 @@ class Redrawer:
         trust = torch.ones(1, device=device)
         code = self.net.style(torch.from_numpy(self.style.vector()).to(device)[None])
         cells = planes_to_cells(planes, 1, h // 8, w // 8, working)
-        answer, edit, state = sample(self.net, working, self._noise, cells, memory, code, trust)
+        lines = frame_lines(working, None, None, code)
+        answer, edit, state = sample(self.net, working, self._noise, cells, memory, code, trust, lines)
         if divisor > 1:
-            answer = compose(full, edit).clamp(-1, 1)
+            answer = compose(full, edit, spread_lines(lines, *full.shape[-2:])).clamp(-1, 1)
         self._stored = quantise(state)
         self._before, self._frame = pixels, self._frame + 1
         mixed = torch.lerp(full, answer, self.strength)[0, :, :height, :width]

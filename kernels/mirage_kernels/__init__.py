@@ -9,8 +9,9 @@ imported here: what the network is, `mirage_plugin.model` says, and a test holds
 `block`           depthwise 5x5, RMSNorm, FiLM, expand, SiLU, project, gated residual
 `linear`          products with what stands around them: down, up with skip, head; bf16, fp16, fp8
 `shade`           what the head says of surfaces, painted in the style: the edit
-`depth_lines`     where shapes end and turn: the lines that `shade` draws
+`depth_lines`     where shapes end and turn: the lines that `compose` draws
 `colour_lines`    where colours part: those that it may draw in a frame without depth
+`trace_lines`     either as wide as a style draws it, and as far as it shines
 `warp_state`      motion warp and unpacking of the memory
 `memory_read`     the trust gate
 `memory_write`    the gated update and packing
@@ -41,6 +42,11 @@ from mirage_kernels.lines import (
     colour_lines_reference,
     depth_lines,
     depth_lines_reference,
+    line_points,
+    line_shares,
+    middles,
+    trace_lines,
+    trace_lines_reference,
 )
 from mirage_kernels.memory import (
     MemoryWeights,
@@ -81,6 +87,7 @@ from mirage_kernels.shade import (
     shade,
     shade_reference,
     split_head,
+    style_offset,
 )
 from mirage_kernels.statistics import STATISTICS, drift_statistics, drift_statistics_reference
 
@@ -127,12 +134,15 @@ __all__ = [
     "fresh_noise_reference",
     "grid_size",
     "interpreting",
+    "line_points",
+    "line_shares",
     "linear",
     "linear_reference",
     "memory_read",
     "memory_read_reference",
     "memory_write",
     "memory_write_reference",
+    "middles",
     "pack_block",
     "pack_edit",
     "pack_frame",
@@ -151,6 +161,9 @@ __all__ = [
     "solver_step_reference",
     "split_edit",
     "split_head",
+    "style_offset",
+    "trace_lines",
+    "trace_lines_reference",
     "unit_rgb",
     "unpack_frame",
     "unpack_state",

@@ -13,6 +13,12 @@ well (a joint bilateral upsampling, Kopf et al. 2007, of a mixture in each cell;
 that a colour nobody reckoned with still has its nearest reading). The detail is bilinear. A cell that is NaN or
 infinite spoils no more than the edit of the pixels beside it.
 
+Over that come `lines`, how dark and how bright the lines of `trace_lines` get, at a resolution of their own:
+
+    answer += ink (pen - answer) + shine,    ink = min(1, line * dark),  shine = line' * bright * light
+
+where a cell's pens are how dark and how bright it draws, and the colours of ink and light are the frame's.
+
 `detail` is resampled where the display is larger or smaller than the working frame. The answer is clamped,
 dithered by a hash of (seed, y, x) and packed; alpha passes by, and so does what a half float holds outside
 [0, 1]. Only the *difference* is added to the raw value, so that an edit of zero gives back the very bytes,
@@ -21,11 +27,11 @@ and an edit that is NaN is an edit of zero: a failing network shows the source.
 With `motion`, the edit is the *last* frame's: every pixel takes it from where it was, and where that was hidden,
 outside or is unknown only the colour transforms stay. That is the answer when the network is late.
 
-An edit is [N, h, w, 256] per cell: 48 numbers as (colour out, bin, r g b 1), so that one product needs 16 neighbours in
-memory, then 192 of detail as (row, column, colour), then 16 of anchors as (r g b share, bin). `pack_edit` and
-`split_edit` translate.
+An edit is [N, h, w, 264] per cell: 48 numbers as (colour out, bin, r g b 1), so that one product needs 16 neighbours in
+memory, then 192 of detail as (row, column, colour), then 16 of anchors as (r g b share, bin), then 8 of pens as (dark,
+bright, ink's r g b in v, what light adds to r g b of v). `pack_edit` and `split_edit` translate.
 
-Floor: the frame in and out, `2 * H*W*bytes_per_pixel`, and the edit, `h*w*512` in bf16. Per pixel 192 multiply-adds for
+Floor: the frame in and out, `2 * H*W*bytes_per_pixel`, and the edit, `h*w*528` in bf16. Per pixel 192 multiply-adds for
 the transforms, 12 for the product and about 14 operations for what each of 16 readings counts, outside the tensor
 cores: at fp32's rate (67 TFLOP/s on an H200) those 0.65 kFLOP weigh more than the bytes.
 """
@@ -64,26 +70,26 @@ __all__ = [
     "split_edit",
 ]
 
-EDIT_CHANNELS = 48 + 192 + 16
+EDIT_CHANNELS = 48 + 192 + 16 + 8
 """Numbers in a cell's edit."""
 SIMILAR = 0.04
 """The squared distance of colours, in v, at which a reading counts a quarter of what it counts for its own colour."""
 
 
-def pack_edit(matrices: Tensor, detail: Tensor, anchors: Tensor) -> Tensor:
-    """Join matrices [N, h, w, 48] as (bin, colour out, r g b 1), detail [N, h, w, 192] and anchors [N, h, w, 16] as
-    (bin, r g b share) into an edit."""
+def pack_edit(matrices: Tensor, detail: Tensor, anchors: Tensor, pens: Tensor) -> Tensor:
+    """Join matrices [N, h, w, 48] as (bin, colour out, r g b 1), detail [N, h, w, 192], anchors [N, h, w, 16] as
+    (bin, r g b share) and pens [N, h, w, 8] into an edit."""
     n, h, w, _ = matrices.shape
     turned = matrices.view(n, h, w, 4, 3, 4).transpose(3, 4).reshape(n, h, w, 48)
-    return torch.cat([turned, detail, anchors.view(n, h, w, 4, 4).transpose(3, 4).reshape(n, h, w, 16)], -1)
+    return torch.cat([turned, detail, anchors.view(n, h, w, 4, 4).transpose(3, 4).reshape(n, h, w, 16), pens], -1)
 
 
-def split_edit(edit: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def split_edit(edit: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Undo `pack_edit`."""
     n, h, w, _ = edit.shape
     matrices = edit[..., :48].reshape(n, h, w, 3, 4, 4).transpose(3, 4).reshape(n, h, w, 48)
-    anchors = edit[..., 240:].reshape(n, h, w, 4, 4).transpose(3, 4).reshape(n, h, w, 16)
-    return matrices, edit[..., 48:240], anchors
+    anchors = edit[..., 240:256].reshape(n, h, w, 4, 4).transpose(3, 4).reshape(n, h, w, 16)
+    return matrices, edit[..., 48:240], anchors, edit[..., 256:]
 
 
 def hash_bytes(seed: Tensor, height: int, width: int) -> Tensor:
@@ -121,9 +127,9 @@ def _bilinear(grid: Tensor, y: Tensor, x: Tensor, last_y: int, last_x: int) -> T
 
 
 def _slice(edit: Tensor, v: Tensor, y: Tensor, x: Tensor) -> Tensor:
-    """What the readings around positions y, x [N, H, W] on the grid of edit [N, h, w, 256] make of v [N, H, W, 3]."""
+    """What the readings around positions y, x [N, H, W] on the grid of edit [N, h, w, 264] make of v [N, H, W, 3]."""
     frame = torch.arange(edit.shape[0], device=edit.device).view(-1, 1, 1)
-    matrices, _, anchors = split_edit(edit)
+    matrices, _, anchors, _ = split_edit(edit)
     change, total = torch.zeros_like(v), torch.zeros_like(v[..., :1])
     for row, column, near in _corners(y, x, edit.shape[1] - 1, edit.shape[2] - 1):
         every, seen = matrices[frame, row, column], anchors[frame, row, column]
@@ -134,6 +140,22 @@ def _slice(edit: Tensor, v: Tensor, y: Tensor, x: Tensor) -> Tensor:
             change = change + count * ((matrix[..., :3] * v[..., None, :]).sum(-1) + matrix[..., 3])
             total = total + count
     return change / total
+
+
+def _lines_at(lines: Tensor, layout: FrameLayout, rows: float, columns: float) -> Tensor:
+    """Lines [N, 2, h, w], of which the first `rows` x `columns` points cover the display, at its pixels: [N, H, W, 2].
+
+    Between points they are steeper than that spreads them: a line stays dark in its middle, and white beside.
+    """
+    n, _, h, w = lines.shape
+    height, width = layout.height, layout.width
+    if (h, w) == (height, width):
+        return wide(lines).permute(0, 2, 3, 1)
+    y = ((torch.arange(height, device=lines.device) + 0.5) * (rows / height) - 0.5).view(1, -1, 1)
+    x = ((torch.arange(width, device=lines.device) + 0.5) * (columns / width) - 0.5).view(1, 1, -1)
+    size = (n, height, width)
+    spread = _bilinear(wide(lines).permute(0, 2, 3, 1), y.expand(size), x.expand(size), h - 1, w - 1)
+    return (spread * (4 / 3) - 1 / 6).clamp(0, 1)
 
 
 def compose_reference(
@@ -148,6 +170,9 @@ def compose_reference(
     dither: Tensor | None,
     motion: Tensor | None,
     visible: Tensor | None,
+    lines: Tensor | None,
+    lines_rows: float,
+    lines_columns: float,
 ) -> None:
     """The definition of `compose`; writes into `out`."""
     n, height, width = frames.shape[0], layout.height, layout.width
@@ -177,7 +202,17 @@ def compose_reference(
     amount = strength.view(-1, 1, 1, 1)
     if mask is not None:
         amount = amount * mask.float()[:, 0, :, :, None]
-    delta = torch.nan_to_num(amount * (change + detail * share[..., None]), nan=0.0)
+    change = change + detail * share[..., None]
+    if lines is not None:
+        answer = v + change
+        pens = wide(edit[..., 256:])
+        amounts = _bilinear(pens[..., :2], y / 8 - 0.5, x / 8 - 0.5, h - 1, w - 1)
+        amounts = amounts * _lines_at(lines, layout, lines_rows, lines_columns)
+        frame = torch.arange(n, device=device).view(-1, 1, 1)
+        row, column, _ = _corners(y / 8 - 0.5, x / 8 - 0.5, h - 1, w - 1)[0]
+        ink, shine = pens[frame, row, column, 2:5], pens[frame, row, column, 5:]
+        change = change + amounts[..., :1].clamp(0, 1) * (ink - answer) + amounts[..., 1:] * shine
+    delta = torch.nan_to_num(amount * change, nan=0.0)
     edited = (unit + delta * 0.5).clamp(0, 1)
     step = srgb_decode(edited) - srgb_decode(unit) if layout.linear else edited - unit
     answer = torch.nan_to_num(raw[..., :3], nan=0.0, posinf=torch.inf, neginf=-torch.inf) + step * layout.scale
@@ -215,15 +250,31 @@ def _detail(pixel_ptr, y, x, w, keep, C: tl.constexpr):
 
 
 @jit
+def _between(field_ptr, y0, x0, fy, fx, height, width, keep):
+    """A field of lines between four of its points, steeper than that spreads it."""
+    iy = y0.to(tl.int32)
+    ix = x0.to(tl.int32)
+    below = tl.minimum(iy + 1, height - 1)
+    right = tl.minimum(ix + 1, width - 1)
+    a = tl.load(field_ptr + iy * width + ix, mask=keep, other=0.0).to(tl.float32)
+    b = tl.load(field_ptr + iy * width + right, mask=keep, other=0.0).to(tl.float32)
+    c = tl.load(field_ptr + below * width + ix, mask=keep, other=0.0).to(tl.float32)
+    d = tl.load(field_ptr + below * width + right, mask=keep, other=0.0).to(tl.float32)
+    spread = (1.0 - fy) * ((1.0 - fx) * a + fx * b) + fy * ((1.0 - fx) * c + fx * d)
+    return tl.minimum(tl.maximum(spread * (4.0 / 3.0) - 1.0 / 6.0, 0.0), 1.0)
+
+
+@jit
 def _compose_kernel(
     frame_ptr,  # elements of [N, size_bytes]
     out_ptr,  # as frame_ptr
-    edit_ptr,  # [N, h, w, 256]
+    edit_ptr,  # [N, h, w, 264]
     strength_ptr,  # [N] fp32
     mask_ptr,  # [N, 1, H, W]
     dither_ptr,  # [N] int64
     motion_ptr,  # [N, 2, mh, mw] fp32
     visible_ptr,  # [N, 1, mh, mw] fp32
+    lines_ptr,  # [N, 2, lh, lw]
     frame_stride,
     out_stride,
     first,
@@ -236,6 +287,10 @@ def _compose_kernel(
     w,
     motion_height,
     motion_width,
+    lines_height,
+    lines_width,
+    lines_rows,
+    lines_columns,
     KIND: tl.constexpr,
     BGR: tl.constexpr,
     LINEAR: tl.constexpr,
@@ -244,12 +299,14 @@ def _compose_kernel(
     HAS_MASK: tl.constexpr,
     DITHER: tl.constexpr,
     WARP: tl.constexpr,
+    LINES: tl.constexpr,
+    LINES_DIRECT: tl.constexpr,
     UNLIKE: tl.constexpr,
     TY: tl.constexpr,
     TX: tl.constexpr,
 ):
     P: tl.constexpr = TY * TX
-    C: tl.constexpr = 256
+    C: tl.constexpr = 264
     frame = tl.program_id(1)
     across = tl.cdiv(width, TX)
     p = tl.arange(0, P)
@@ -297,12 +354,16 @@ def _compose_kernel(
     ix = x0.to(tl.int32)
     next_y = tl.minimum(iy + 1, h - 1)
     next_x = tl.minimum(ix + 1, w - 1)
+    # Colours of ink and light are the frame's: a cell near by has them.
+    pen = edit_ptr + (iy * w + ix) * C + 256
     q = tl.arange(0, 16)
     bins = tl.arange(0, 4)
     sum_r = tl.zeros([P, 16], tl.float32)
     sum_g = tl.zeros([P, 16], tl.float32)
     sum_b = tl.zeros([P, 16], tl.float32)
     counted = tl.zeros([P], tl.float32)
+    dark = tl.zeros([P], tl.float32)
+    bright = tl.zeros([P], tl.float32)
     for corner in tl.static_range(4):
         cy = next_y if corner // 2 == 1 else iy
         cx = next_x if corner % 2 == 1 else ix
@@ -317,6 +378,10 @@ def _compose_kernel(
         holds = tl.load(anchor + 12, mask=keep[:, None], other=1.0).to(tl.float32)
         count = (by * bx)[:, None] * holds * like * like
         counted += tl.sum(count, 1)
+        if LINES:
+            amounts = edit_ptr + (cy * w + cx) * C + 256
+            dark += by * bx * tl.load(amounts, mask=keep, other=0.0).to(tl.float32)
+            bright += by * bx * tl.load(amounts + 1, mask=keep, other=0.0).to(tl.float32)
         part = tl.reshape(tl.broadcast_to(count[:, :, None], [P, 4, 4]), [P, 16])
         at += q[None, :]
         sum_r += part * tl.load(at, mask=keep[:, None], other=0.0).to(tl.float32)
@@ -357,6 +422,34 @@ def _compose_kernel(
             detail_g += by * bx * g
             detail_b += by * bx * b
 
+    change_r += detail_r * share
+    change_g += detail_g * share
+    change_b += detail_b * share
+    if LINES:
+        plane = lines_height * lines_width
+        lines_ptr += frame.to(tl.int64) * 2 * plane
+        if LINES_DIRECT:
+            at = y * width + x
+            line = tl.load(lines_ptr + at, mask=keep, other=0.0).to(tl.float32)
+            shine = tl.load(lines_ptr + plane + at, mask=keep, other=0.0).to(tl.float32)
+        else:
+            ly = (y.to(tl.float32) + 0.5) * (lines_rows / height) - 0.5
+            lx = (x.to(tl.float32) + 0.5) * (lines_columns / width) - 0.5
+            ly = tl.minimum(tl.maximum(ly, 0.0), (lines_height - 1).to(tl.float32))
+            lx = tl.minimum(tl.maximum(lx, 0.0), (lines_width - 1).to(tl.float32))
+            y0 = tl.floor(ly)
+            x0 = tl.floor(lx)
+            line = _between(lines_ptr, y0, x0, ly - y0, lx - x0, lines_height, lines_width, keep)
+            shine = _between(lines_ptr + plane, y0, x0, ly - y0, lx - x0, lines_height, lines_width, keep)
+        line = tl.minimum(tl.maximum(line * dark, 0.0), 1.0)
+        shine *= bright
+        change_r += line * (tl.load(pen + 2, mask=keep, other=0.0).to(tl.float32) - (v_r + change_r))
+        change_g += line * (tl.load(pen + 3, mask=keep, other=0.0).to(tl.float32) - (v_g + change_g))
+        change_b += line * (tl.load(pen + 4, mask=keep, other=0.0).to(tl.float32) - (v_b + change_b))
+        change_r += shine * tl.load(pen + 5, mask=keep, other=0.0).to(tl.float32)
+        change_g += shine * tl.load(pen + 6, mask=keep, other=0.0).to(tl.float32)
+        change_b += shine * tl.load(pen + 7, mask=keep, other=0.0).to(tl.float32)
+
     amount = tl.load(strength_ptr + frame) + tl.zeros([P], tl.float32)
     if HAS_MASK:
         at_mask = mask_ptr + frame.to(tl.int64) * height * width + y * width + x
@@ -370,9 +463,9 @@ def _compose_kernel(
         t_r = _threshold(bits, 0)
         t_g = _threshold(bits, 8)
         t_b = _threshold(bits, 16)
-    new_r = _finish(raw_r, unit_r, amount * (change_r + detail_r * share), t_r, KIND, LINEAR, SCALE)
-    new_g = _finish(raw_g, unit_g, amount * (change_g + detail_g * share), t_g, KIND, LINEAR, SCALE)
-    new_b = _finish(raw_b, unit_b, amount * (change_b + detail_b * share), t_b, KIND, LINEAR, SCALE)
+    new_r = _finish(raw_r, unit_r, amount * change_r, t_r, KIND, LINEAR, SCALE)
+    new_g = _finish(raw_g, unit_g, amount * change_g, t_g, KIND, LINEAR, SCALE)
+    new_b = _finish(raw_b, unit_b, amount * change_b, t_b, KIND, LINEAR, SCALE)
 
     out_row = out_ptr + frame.to(tl.int64) * out_stride + first + y * pitch
     if KIND == 0:
@@ -411,6 +504,9 @@ def compose_triton(
     dither: Tensor | None,
     motion: Tensor | None,
     visible: Tensor | None,
+    lines: Tensor | None,
+    lines_rows: float,
+    lines_columns: float,
 ) -> None:
     """Launch the kernel of `compose` on checked arguments."""
     n, (h, w) = frames.shape[0], edit.shape[1:3]
@@ -426,6 +522,7 @@ def compose_triton(
         "dither_ptr": strength if dither is None else dither,
         "motion_ptr": strength if motion is None else motion,
         "visible_ptr": strength if visible is None else visible,
+        "lines_ptr": strength if lines is None else lines,
         "frame_stride": stride,
         "out_stride": out_stride,
         "first": first,
@@ -438,6 +535,10 @@ def compose_triton(
         "w": w,
         "motion_height": 1 if motion is None else motion.shape[2],
         "motion_width": 1 if motion is None else motion.shape[3],
+        "lines_height": 1 if lines is None else lines.shape[2],
+        "lines_width": 1 if lines is None else lines.shape[3],
+        "lines_rows": float(lines_rows),
+        "lines_columns": float(lines_columns),
     }
     constants = {
         "KIND": layout.kind,
@@ -448,6 +549,8 @@ def compose_triton(
         "HAS_MASK": mask is not None,
         "DITHER": dither is not None and layout.kind != 3,
         "WARP": motion is not None,
+        "LINES": lines is not None,
+        "LINES_DIRECT": lines is not None and tuple(lines.shape[2:]) == (layout.height, layout.width),
         "UNLIKE": 1 / SIMILAR,
     }
     sizes = _CONFIG.sizes
@@ -467,6 +570,9 @@ def _checked(
     dither: Tensor | None,
     motion: Tensor | None,
     visible: Tensor | None,
+    lines: Tensor | None,
+    lines_rows: float,
+    lines_columns: float,
 ) -> None:
     frame_of(frames, layout)
     frame_of(out, layout)
@@ -485,12 +591,16 @@ def _checked(
     if motion is not None and visible is not None:
         check("motion", motion, (n, 2, None, None), torch.float32, like=frames)
         check("visible", visible, (n, 1, *motion.shape[2:]), torch.float32, like=frames)
+    if lines is not None:
+        check("lines", lines, (n, 2, None, None), (torch.float32, torch.float16), like=frames)
+        require(lines_rows > 0 and lines_columns > 0, f"{lines_rows} x {lines_columns} points of lines for a frame")
 
 
 _SCHEMA = (
     "(Tensor(a!) out, Tensor frames, str format, int height, int width, int pitch_bytes, bool flipped, "
     "bool linear, int rows, int columns, Tensor edit, Tensor strength, "
-    "Tensor? mask, Tensor? dither, Tensor? motion, Tensor? visible) -> ()"
+    "Tensor? mask, Tensor? dither, Tensor? motion, Tensor? visible, Tensor? lines, float lines_rows, "
+    "float lines_columns) -> ()"
 )
 
 
@@ -531,9 +641,11 @@ def compose(
     dither: Tensor | None = None,
     motion: Tensor | None = None,
     visible: Tensor | None = None,
+    lines: Tensor | None = None,
+    lines_shown: tuple[float, float] | None = None,
     out: Tensor | None = None,
 ) -> Tensor:
-    """Apply `edit` [N, h, w, 256] to `frames` uint8 [N, size_bytes] and return frames in the same layout.
+    """Apply `edit` [N, h, w, 264] to `frames` uint8 [N, size_bytes] and return frames in the same layout.
 
     `strength` fp32 [N] scales the edit, `mask` [N, 1, H, W] (fp32 or fp16, 1: edit, 0: keep the source) does so per
     pixel. `dither` int64 [N] seeds the
@@ -543,17 +655,22 @@ def compose(
     The fallback: `motion` fp32 [N, 2, mh, mw] in pixels of the working frame to where each place was when the
     edit was made (NaN: unknown), and `visible` fp32 [N, 1, mh, mw] in [0, 1]; any resolution.
 
+    `lines` fp16 or fp32 [N, 2, lh, lw] of `trace_lines`, of which the first `lines_shown` (rows, columns) points cover
+    the frame (all of them where left out), are drawn over it.
+
     Raises `KernelError` for what a kernel could not take.
     """
     rows, columns = layout.height if rows is None else rows, layout.width if columns is None else columns
+    if lines_shown is None:
+        lines_shown = (1.0, 1.0) if lines is None else (float(lines.shape[2]), float(lines.shape[3]))
     if out is None:
         out = torch.empty(frames.shape[0], layout.size_bytes, dtype=torch.uint8, device=frames.device)
     if recording():
-        optional = (mask, dither, motion, visible)
+        optional = (mask, dither, motion, visible, lines, *lines_shown)
         compose_triton(out, frames, layout, rows, columns, edit, strength, *optional)
         return out
     shape = (layout.format, layout.height, layout.width, layout.pitch_bytes, layout.flipped, layout.linear)
     torch.ops.mirage.compose(
-        out, frames, *shape, rows, columns, edit, strength, mask, dither, motion, visible
+        out, frames, *shape, rows, columns, edit, strength, mask, dither, motion, visible, lines, *lines_shown
     )
     return out

@@ -1,11 +1,13 @@
 # mypy: disable-error-code="no-untyped-def"
-"""depth_lines, colour_lines: where shapes end and turn, for `shade` to draw ink and shining edges along.
+"""depth_lines, colour_lines, trace_lines: where shapes end and turn, for `compose` to draw ink and shining edges along.
 
-Both are fields with one value for 2x2 working pixels. From depth lines are certain: fp32 in [0, 1]. A frame without
-depth shows colours alone, and where they part there may be a line, or a texture, a shadow, a stain: `-1 - e`, with e in
-[0, 1] how much they part. How much of that is drawn, `shade` takes from the network's words.
+`depth_lines` are at the resolution that they are drawn at, and certain. A frame without depth shows colours alone, and
+where they part (`colour_lines`, half the working frame's resolution) there may be a line, or a texture, a shadow, a
+stain: how much of that is drawn, `shade` takes from the network's words and from how much of a cell it is
+(`line_shares`). `trace_lines` makes either as wide as a style draws it, and as far as it shines.
 
-Floors: `depth_lines` 4 + 4 bytes a value and about 40 operations; `colour_lines` the frame once and 4 bytes a value.
+Floors: `depth_lines` 4 + 4 bytes a point and about 25 operations; `colour_lines` the frame once and 4 bytes a point;
+`trace_lines` 4 + 4 bytes a point and about 60 operations.
 """
 
 from __future__ import annotations
@@ -20,6 +22,15 @@ from mirage_kernels.frames import FrameLayout, frame_of, load_rgb, raw_to_unit, 
 from mirage_kernels.launch import Config, check, jit, launch, on_triton, recording, require, tl, wide
 from mirage_kernels.pixels import grid_size
 
+NEAREST, SKY = 1e-3, 900.0
+"""Metres. Nearer is as near; what is as far as the sky, or is not a number, has no lines."""
+
+TURN = 0.125
+"""How much of a line the second difference of 1/z is, in parts of 1/z and of a frame one pixel high."""
+
+FINEST_ROWS = 720
+"""A line is a pixel wide where the display has up to so many rows, else two or more: it is to be seen."""
+
 __all__ = [
     "colour_lines",
     "colour_lines_of",
@@ -28,28 +39,64 @@ __all__ = [
     "depth_lines",
     "depth_lines_reference",
     "depth_lines_triton",
+    "line_points",
+    "line_shares",
+    "middles",
+    "spread_lines",
+    "trace_lines",
+    "trace_lines_reference",
+    "trace_lines_triton",
 ]
 
 
-def depth_lines_reference(near: Tensor, given: Tensor) -> Tensor:
-    """The definition of `depth_lines`: fp32 [N, 1, H, W] in [0, 1], and -1 in frames that have no depth.
+def depth_lines_reference(depth: Tensor) -> Tensor:
+    """The definition of `depth_lines`: fp32 [N, 1, H, W] in [0, 1] of `depth` [N, 1, H, W] in metres.
 
-    `near` [N, 1, H, W] is `1 / (1 + metres / 4)`, every second pixel; `given` [N] says which frames have depth. As the
-    program that draws the truths does, depth is compared through 1/z, which is affine on the screen for a plane: its
-    second difference is zero on every flat surface and jumps where surfaces part. The line is the nearer one's.
+    As the program that draws the truths does, depth is compared through 1/z, which is affine on the screen for a plane:
+    its second difference is zero on every flat surface and jumps where surfaces part, on both sides. Nothing is drawn
+    on what is as far as the sky.
     """
-    near = wide(near).clamp(1e-4, 1 - 1e-4)
-    inverse = near / (1 - near)
+    depth = wide(depth)
+    depth = torch.where((depth > NEAREST) & (depth < SKY), depth, torch.where(depth <= NEAREST, NEAREST, SKY))
+    inverse = 1 / depth
     # At the field's edge nobody knows what is beside: no line.
     pad = functional.pad(inverse, (1, 1, 1, 1), mode="replicate")
-    across = (2 * inverse - pad[..., 1:-1, 2:] - pad[..., 1:-1, :-2]) / inverse
-    down = (2 * inverse - pad[..., 2:, 1:-1] - pad[..., :-2, 1:-1]) / inverse
+    across = (2 * inverse - pad[..., 1:-1, 2:] - pad[..., 1:-1, :-2]).abs()
+    down = (2 * inverse - pad[..., 2:, 1:-1] - pad[..., :-2, 1:-1]).abs()
     across[..., 0], across[..., -1], down[..., 0, :], down[..., -1, :] = 0.0, 0.0, 0.0, 0.0
-    ridge, valley = torch.maximum(across, down), torch.maximum(-across, -down)
-    # Behind what stands in front, depth falls into a valley as well, a deep one: no line of its own.
-    crease = torch.where(valley < 0.15, torch.maximum(ridge, valley), ridge)
-    line = ((crease - 0.02) * 40).clamp(0, 1)
-    return torch.where(given.view(-1, 1, 1, 1) > 0, line, -1.0)
+    # The same corner turns less from pixel to pixel where there are more of them.
+    line = (torch.maximum(across, down) * depth * (depth.shape[-2] * TURN) - 0.05).clamp(0, 1)
+    return torch.where(depth < SKY, line, 0.0)
+
+
+def trace_lines_reference(lines: Tensor, width: Tensor) -> Tensor:
+    """The definition of `trace_lines`: [N, 2, H, W] of `lines` [N, 1, H, W] and `width` [N], in their dtype."""
+    around = functional.max_pool2d(lines, 3, 1, 1)
+    drawn = lines + width.view(-1, 1, 1, 1) * (around - lines)
+    return torch.cat([drawn, torch.maximum(lines, functional.avg_pool2d(around, 3, 1, 1) * 0.7)], 1)
+
+
+def line_shares(traced: Tensor) -> Tensor:
+    """How much of each cell the lines of `colour_lines` cover: [N, 2, 4h, 4w] of `trace_lines` -> [N, h, w, 2]."""
+    return functional.avg_pool2d(traced, 4).permute(0, 2, 3, 1).contiguous()
+
+
+def line_points(height: int, width: int) -> tuple[int, int]:
+    """How many points (rows, columns) the lines of depth have on a display of `height` x `width` pixels."""
+    step = max(1, round(height / FINEST_ROWS))
+    return max(1, height // step), max(1, width // step)
+
+
+def middles(points: int, pixels: int) -> Tensor:
+    """Which of `pixels` lies in the middle of each of `points`: int64 [points]."""
+    return (2 * torch.arange(points) + 1) * pixels // (2 * points)
+
+
+def spread_lines(traced: Tensor, height: int, width: int) -> Tensor:
+    """Bring [N, 2, H, W] of `trace_lines` to another size: between its entries, and steeper than that spreads them, so
+    that a line stays dark in its middle, and white beside."""
+    spread = functional.interpolate(traced, (height, width), mode="bilinear", align_corners=False)
+    return (spread * (4 / 3) - 1 / 6).clamp(0, 1)
 
 
 def colour_lines_of(unit: Tensor) -> Tensor:
@@ -63,7 +110,7 @@ def colour_lines_of(unit: Tensor) -> Tensor:
     parts[..., 1:] = (smooth[..., 1:] - smooth[..., :-1]).abs().amax(1, keepdim=True)
     above = (smooth[..., 1:, :] - smooth[..., :-1, :]).abs().amax(1, keepdim=True)
     parts[..., 1:, :] = torch.maximum(parts[..., 1:, :], above)
-    return -1 - ((parts - 0.05) * 8).clamp(0, 1)
+    return ((parts - 0.05) * 8).clamp(0, 1)
 
 
 def colour_lines_reference(frames: Tensor, layout: FrameLayout, rows: int, columns: int) -> Tensor:
@@ -77,23 +124,16 @@ def colour_lines_reference(frames: Tensor, layout: FrameLayout, rows: int, colum
 
 
 @jit
-def _most(a, b):
-    """The greater one, or NaN where either is."""
-    return tl.maximum(a, b, propagate_nan=tl.PropagateNan.ALL)
-
-
-@jit
-def _inverse(near_ptr, i, mask):
-    """1/z, up to a constant, of an entry of the field."""
-    near = _most(tl.load(near_ptr + i, mask=mask, other=0.5), 1e-4)
-    near = tl.minimum(near, 1 - 1e-4, propagate_nan=tl.PropagateNan.ALL)
-    return near / (1.0 - near)
+def _inverse(depth_ptr, i, mask):
+    """1/z of an entry of the field, not less than the sky's."""
+    depth = tl.load(depth_ptr + i, mask=mask, other=1.0)
+    # What is not a number is as far as the sky.
+    return 1.0 / tl.where(depth < 900.0, tl.maximum(depth, 1e-3), 900.0)  # NEAREST, SKY
 
 
 @jit
 def _depth_lines_kernel(
-    near_ptr,  # [N, 1, height, width] fp32
-    given_ptr,  # [N] fp32
+    depth_ptr,  # [N, 1, height, width] fp32
     out_ptr,  # [N, 1, height, width] fp32
     height,
     width,
@@ -102,25 +142,86 @@ def _depth_lines_kernel(
     frame = tl.program_id(1)
     i = tl.program_id(0) * B + tl.arange(0, B)
     keep = i < height * width
+    depth_ptr += frame.to(tl.int64) * height * width
     out_ptr += frame.to(tl.int64) * height * width
-    if tl.load(given_ptr + frame) > 0.0:
-        near_ptr += frame.to(tl.int64) * height * width
-        y, x = i // width, i % width
-        # At the field's edge nobody knows what is beside: no line.
-        own = _inverse(near_ptr, i, keep)
-        inside_x, inside_y = (x > 0) & (x + 1 < width), (y > 0) & (y + 1 < height)
-        right = _inverse(near_ptr, tl.where(x + 1 < width, i + 1, i), keep)
-        left = _inverse(near_ptr, tl.where(x > 0, i - 1, i), keep)
-        below = _inverse(near_ptr, tl.where(y + 1 < height, i + width, i), keep)
-        above = _inverse(near_ptr, tl.where(y > 0, i - width, i), keep)
-        across = tl.where(inside_x, (2.0 * own - right - left) / own, 0.0)
-        down = tl.where(inside_y, (2.0 * own - below - above) / own, 0.0)
-        ridge, valley = _most(across, down), _most(-across, -down)
-        crease = tl.where(valley < 0.15, _most(ridge, valley), ridge)
-        line = tl.minimum(_most((crease - 0.02) * 40.0, 0.0), 1.0, propagate_nan=tl.PropagateNan.ALL)
-        tl.store(out_ptr + i, line, mask=keep)
-    else:
-        tl.store(out_ptr + i, tl.full([B], -1.0, tl.float32), mask=keep)
+    y, x = i // width, i % width
+    # At the field's edge nobody knows what is beside: no line.
+    own = _inverse(depth_ptr, i, keep)
+    inside_x, inside_y = (x > 0) & (x + 1 < width), (y > 0) & (y + 1 < height)
+    right = _inverse(depth_ptr, tl.where(x + 1 < width, i + 1, i), keep)
+    left = _inverse(depth_ptr, tl.where(x > 0, i - 1, i), keep)
+    below = _inverse(depth_ptr, tl.where(y + 1 < height, i + width, i), keep)
+    above = _inverse(depth_ptr, tl.where(y > 0, i - width, i), keep)
+    across = tl.where(inside_x, tl.abs(2.0 * own - right - left), 0.0)
+    down = tl.where(inside_y, tl.abs(2.0 * own - below - above), 0.0)
+    line = tl.maximum(across, down) / own * (height * 0.125) - 0.05  # TURN
+    line = tl.where(own > 1.0 / 900.0, tl.minimum(tl.maximum(line, 0.0), 1.0), 0.0)
+    tl.store(out_ptr + i, line, mask=keep)
+
+
+@jit
+def _trace_lines_kernel(
+    lines_ptr,  # [N, 1, height, width] fp32
+    width_ptr,  # [N] fp32
+    out_ptr,  # [N, 2, height, width] fp16
+    height,
+    width,
+    B: tl.constexpr,
+):
+    frame = tl.program_id(1)
+    i = tl.program_id(0) * B + tl.arange(0, B)
+    keep = i < height * width
+    lines_ptr += frame.to(tl.int64) * height * width
+    out_ptr += frame.to(tl.int64) * 2 * height * width
+    y, x = i // width, i % width
+    # Columns of five, then the greatest of three columns at a time: there are no lines outside the field.
+    zero = tl.zeros([B], tl.float32)
+    own = zero
+    around = zero
+    sum_up = zero
+    sum_here = zero
+    sum_down = zero
+    up_a = zero
+    up_b = zero
+    here_a = zero
+    here_b = zero
+    down_a = zero
+    down_b = zero
+    for step in tl.static_range(5):
+        column = x + (step - 2)
+        inside = keep & (column >= 0) & (column < width)
+        at = lines_ptr + i + (step - 2)
+        c0 = tl.load(at - 2 * width, mask=inside & (y > 1), other=0.0)
+        c1 = tl.load(at - width, mask=inside & (y > 0), other=0.0)
+        c2 = tl.load(at, mask=inside, other=0.0)
+        c3 = tl.load(at + width, mask=inside & (y + 1 < height), other=0.0)
+        c4 = tl.load(at + 2 * width, mask=inside & (y + 2 < height), other=0.0)
+        up = tl.maximum(tl.maximum(c0, c1), c2)
+        here = tl.maximum(tl.maximum(c1, c2), c3)
+        down = tl.maximum(tl.maximum(c2, c3), c4)
+        if step == 2:
+            own = c2
+        if step >= 2:
+            # Three columns make one entry of the greatest; means take none from outside the field.
+            middle = (x + (step - 3) >= 0) & (x + (step - 3) < width)
+            top = tl.maximum(tl.maximum(up_a, up_b), up)
+            centre = tl.maximum(tl.maximum(here_a, here_b), here)
+            bottom = tl.maximum(tl.maximum(down_a, down_b), down)
+            sum_up += tl.where(middle & (y > 0), top, 0.0)
+            sum_here += tl.where(middle, centre, 0.0)
+            sum_down += tl.where(middle & (y + 1 < height), bottom, 0.0)
+            if step == 3:
+                around = centre
+        up_a = up_b
+        up_b = up
+        here_a = here_b
+        here_b = here
+        down_a = down_b
+        down_b = down
+    drawn = own + tl.load(width_ptr + frame) * (around - own)
+    shining = tl.maximum(own, (sum_up + sum_here + sum_down) * (0.7 / 9.0))
+    tl.store(out_ptr + i, drawn.to(tl.float16), mask=keep)
+    tl.store(out_ptr + height * width + i, shining.to(tl.float16), mask=keep)
 
 
 @jit
@@ -177,7 +278,7 @@ def _colour_lines_kernel(
     r2, g2, b2 = _mean(frame_ptr, above, x, keep, first, pitch, height, width, rows, columns, KIND, BGR, LINEAR)
     parts = tl.maximum(parts, tl.where(y > 0, _apart(r, g, b, r2, g2, b2), 0.0))
     line = tl.minimum(tl.maximum((parts - 0.05) * 8.0, 0.0), 1.0)
-    tl.store(out_ptr + frame.to(tl.int64) * out_height * out_width + i, -1.0 - line, mask=keep)
+    tl.store(out_ptr + frame.to(tl.int64) * out_height * out_width + i, line, mask=keep)
 
 
 # Two values a thread.
@@ -186,12 +287,21 @@ _LINES = Config({"B": 256}, 4, 1)
 _COLOURS = Config({"B": 128}, 4, 1)
 
 
-def depth_lines_triton(near: Tensor, given: Tensor) -> Tensor:
+def depth_lines_triton(depth: Tensor) -> Tensor:
     """Launch the kernel of `depth_lines` on checked arguments."""
-    n, _, height, width = near.shape
-    out = torch.empty_like(near)
-    args = {"near_ptr": near, "given_ptr": given, "out_ptr": out, "height": height, "width": width}
+    n, _, height, width = depth.shape
+    out = torch.empty_like(depth)
+    args = {"depth_ptr": depth, "out_ptr": out, "height": height, "width": width}
     launch(_depth_lines_kernel, (-(-height * width // _LINES.sizes["B"]), n), args, {}, _LINES)
+    return out
+
+
+def trace_lines_triton(lines: Tensor, width: Tensor) -> Tensor:
+    """Launch the kernel of `trace_lines` on checked arguments."""
+    n, _, height, across = lines.shape
+    out = torch.empty(n, 2, height, across, dtype=torch.float16, device=lines.device)
+    args = {"lines_ptr": lines, "width_ptr": width, "out_ptr": out, "height": height, "width": across}
+    launch(_trace_lines_kernel, (-(-height * across // _LINES.sizes["B"]), n), args, {}, _LINES)
     return out
 
 
@@ -210,16 +320,28 @@ def colour_lines_triton(frames: Tensor, layout: FrameLayout, rows: int, columns:
     return out
 
 
-@torch.library.custom_op("mirage::depth_lines", mutates_args=(), schema="(Tensor near, Tensor given) -> Tensor")
-def _lines(near: Tensor, given: Tensor) -> Tensor:
-    check("near", near, (None, 1, None, None), (torch.float32, torch.float64))
-    check("given", given, (near.shape[0],), near.dtype, like=near)
-    return (depth_lines_triton if on_triton(near) else depth_lines_reference)(near, given)
+@torch.library.custom_op("mirage::depth_lines", mutates_args=(), schema="(Tensor depth) -> Tensor")
+def _lines(depth: Tensor) -> Tensor:
+    check("depth", depth, (None, 1, None, None), (torch.float32, torch.float64))
+    return (depth_lines_triton if on_triton(depth) else depth_lines_reference)(depth)
 
 
 @_lines.register_fake
-def _lines_fake(near: Tensor, given: Tensor) -> Tensor:
-    return torch.empty_like(near)
+def _lines_fake(depth: Tensor) -> Tensor:
+    return torch.empty_like(depth)
+
+
+@torch.library.custom_op("mirage::trace_lines", mutates_args=(), schema="(Tensor lines, Tensor width) -> Tensor")
+def _trace(lines: Tensor, width: Tensor) -> Tensor:
+    check("lines", lines, (None, 1, None, None), (torch.float32, torch.float64))
+    check("width", width, (lines.shape[0],), lines.dtype, like=lines)
+    return trace_lines_triton(lines, width) if on_triton(lines) else trace_lines_reference(lines, width).half()
+
+
+@_trace.register_fake
+def _trace_fake(lines: Tensor, width: Tensor) -> Tensor:
+    n, _, *size = lines.shape
+    return lines.new_empty(n, 2, *size, dtype=torch.float16)
 
 
 @torch.library.custom_op(
@@ -243,20 +365,31 @@ def _colours_fake(frames: Tensor, *shape: Any) -> Tensor:
     return frames.new_empty(frames.shape[0], 1, 4 * h, 4 * w, dtype=torch.float32)
 
 
-def depth_lines(near: Tensor, given: Tensor) -> Tensor:
-    """Return where shapes end and turn, from depth: fp32 [N, 1, H, W] in [0, 1], and -1 in frames without depth.
+def depth_lines(depth: Tensor) -> Tensor:
+    """Return where shapes end and turn, from `depth` fp32 [N, 1, H, W] in metres: fp32 [N, 1, H, W] in [0, 1].
 
-    `near` fp32 [N, 1, H, W] is `1 / (1 + metres / 4)`, every second pixel, as `pixels` reads it; `given` fp32 [N] is
-    above 0 in frames that have depth. Raises `KernelError` for what a kernel could not take.
+    At any resolution: that is the one they are drawn at. Raises `KernelError` for what a kernel could not take.
     """
     if recording():
-        return depth_lines_triton(near, given)
-    out: Tensor = torch.ops.mirage.depth_lines(near, given)
+        return depth_lines_triton(depth)
+    out: Tensor = torch.ops.mirage.depth_lines(depth)
+    return out
+
+
+def trace_lines(lines: Tensor, width: Tensor) -> Tensor:
+    """Return how dark and how bright `lines` fp32 [N, 1, H, W] get: fp16 [N, 2, H, W] in [0, 1].
+
+    `width` fp32 [N] in [0, 1] is how much wider than a point a style draws them; light reaches two points far. Raises
+    `KernelError` for what a kernel could not take.
+    """
+    if recording():
+        return trace_lines_triton(lines, width)
+    out: Tensor = torch.ops.mirage.trace_lines(lines, width)
     return out
 
 
 def colour_lines(frames: Tensor, layout: FrameLayout, *, rows: int | None = None, columns: int | None = None) -> Tensor:
-    """Return where colours part in `frames` uint8 [N, size_bytes] in `layout`: fp32 [N, 1, 4h, 4w] in [-2, -1].
+    """Return where colours part in `frames` uint8 [N, size_bytes] in `layout`: fp32 [N, 1, 4h, 4w] in [0, 1].
 
     For frames without depth. `rows` x `columns` is the working frame (the display's size where left out), h, w =
     `grid_size(rows, columns)`. Raises `KernelError` for what a kernel could not take.

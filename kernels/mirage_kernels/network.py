@@ -161,16 +161,16 @@ def forward(
     film: Tensor,
     style: Tensor,
     noise: Tensor,
-    lines: Tensor,
+    there: Tensor,
     *,
     packed_state: bool = True,
 ) -> tuple[Tensor, Tensor]:
-    """Everything behind the patch projection: (edit [N, h, w, 256], next state [N, h/2, w/2, S]).
+    """Everything behind the patch projection: (edit [N, h, w, 264], next state [N, h/2, w/2, S]).
 
     `stem` [N, h, w, C0] in the compute dtype, h and w multiples of 4; `state` and `valid` as `warp_state`
     made them, in the same dtype; `film` fp32 [N, F] from `film_of`; `style` fp32 [N, STYLE_NUMBERS], each frame's in
-    natural units; `noise` fp32 [N, 1, 4h, 4w], the noise field; `lines` fp32 [N, 1, 4h, 4w] of `depth_lines`, -1
-    without depth. The next state is int8 for storage, or in the compute dtype where not `packed_state`.
+    natural units; `noise` fp32 [N, 1, 4h, 4w], the noise field; `there` fp32 [N, h, w, 2] as `shade` takes it.
+    The next state is int8 for storage, or in the compute dtype where not `packed_state`.
     """
     require(
         stem.dim() == 4 and stem.shape[1] % 4 == 0 and stem.shape[2] % 4 == 0,
@@ -192,7 +192,7 @@ def forward(
     half = run(linear(deep, weights.up2, "up", skip=half), 3)
     written = memory_write(half, state, valid, weights.memory, packed=packed_state)
     full = run(linear(half, weights.up1, "up", skip=full), 4)
-    return shade(linear(full, weights.head, "head", film=film[:, offset:]), noise, lines, style), written
+    return shade(linear(full, weights.head, "head", film=film[:, offset:]), noise, there, style), written
 
 
 def random_parameters(sizes: NetworkSizes, device: torch.device | str = "cpu", seed: int = 0) -> dict[str, Tensor]:

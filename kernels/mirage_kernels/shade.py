@@ -10,11 +10,11 @@ a line runs there. Those words know nothing of the style. `shade` then paints th
 comes out is what `compose` takes: a change of v per cell and reading, to which the network's own correction is added.
 
 Marks that are finer than a cell are added to the detail: what a style draws from the noise field (grain, strokes,
-pooled pigment), and lines and shining edges along a field of `lines`. Both fields have one value for 2x2 pixels, and
-all but grain is spread between them. Lines from depth are drawn as they are; those that only colours show, as much of
-them as the words say there is in the cell.
+pooled pigment). The field has one value for 2x2 pixels, and all but grain is spread between them. Lines are finer
+still: `compose` draws them at full resolution, with the `pens` that a cell gets here. Those that depth shows are drawn
+as they are; those that only colours show, as much of them as the words say there is in the cell.
 
-Floor: `WORDS` numbers of a cell in, 16 a reading and 192 out; about 700 operations a reading.
+Floor: `WORDS` numbers of a cell in, 16 a reading, 192 and 8 out; about 700 operations a reading.
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ __all__ = [
     "shade_reference",
     "shade_triton",
     "split_head",
+    "style_offset",
 ]
 
 BINS = 4
@@ -68,6 +69,13 @@ STYLE_LAYOUT = (
 """A style's parameters in natural units, in the order of the model's style space; a test holds the two together."""
 STYLE_NUMBERS = sum(size for _, size in STYLE_LAYOUT)
 
+
+def style_offset(name: str) -> int:
+    """Where a parameter of a style begins among its numbers; `StopIteration` for one that is not in `STYLE_LAYOUT`."""
+    place = next(i for i, (other, _) in enumerate(STYLE_LAYOUT) if other == name)
+    return sum(size for _, size in STYLE_LAYOUT[:place])
+
+
 # The light of the plain style, by which a surface's own colour is told from what a game shows of it.
 PLAIN_SUN = (0.75, 0.7275, 0.675)
 PLAIN_AMBIENT = (0.36, 0.38, 0.40)
@@ -85,15 +93,19 @@ SPARSE = 0.2
 
 
 def shade_reference(
-    words: Tensor, detail: Tensor, matrices: Tensor, noise: Tensor, lines: Tensor, style: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    """The definition of `shade`: (matrices [N, h, w, BINS * 12], detail [N, h, w, 192], anchors [N, h, w, BINS * 4]).
+    words: Tensor, detail: Tensor, matrices: Tensor, noise: Tensor, there: Tensor, style: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The definition of `shade`: (matrices [N, h, w, BINS * 12], detail [N, h, w, 192], anchors [N, h, w, BINS * 4],
+    pens [N, h, w, 8]).
 
-    All fp32. The anchor of a reading is its colour in v = 2 rgb - 1, and the share of the cell that it holds for.
+    All fp32. The anchor of a reading is its colour in v = 2 rgb - 1, and the share of the cell that it holds for. Pens
+    are what `compose` draws lines with: how dark a line is and how bright it shines, then the ink's colour in v, and
+    what shining adds to v.
 
     `words` [N, h, w, WORDS], `detail` [N, h, w, 192] and `matrices` [N, h, w, BINS * 12] from the network's head, the
-    matrices per reading row-major 3x4; `noise` [N, 1, 4h, 4w]; `lines` [N, 1, 4h, 4w] of `depth_lines`, in frames
-    without depth of `colour_lines`; `style` [N, STYLE_NUMBERS] as `STYLE_LAYOUT`.
+    matrices per reading row-major 3x4; `noise` [N, 1, 4h, 4w]; `there` [N, h, w, 2] is -1 where lines are certain, in
+    frames without depth how much of the cell those cover that colours show, of either kind (`line_shares`); `style`
+    [N, STYLE_NUMBERS] as `STYLE_LAYOUT`.
     """
     n, h, w, _ = words.shape
     device = words.device
@@ -227,37 +239,27 @@ def shade_reference(
     field = wide(noise)
     stroke = sum((torch.roll(field, (k, -k), (2, 3)) for k in range(-2, 3)), torch.zeros_like(field)) / 5**0.5
     pooled = functional.avg_pool2d(functional.pad(field, (2, 2, 2, 2), mode="replicate"), 5, 1) * 5
-    hatch, wash, grain, ink, glow = (p[name][:, None, None] for name in ("hatch", "wash", "grain", "ink", "glow"))
+    hatch, wash, grain = (p[name][:, None, None] for name in ("hatch", "wash", "grain"))
     dark = (0.75 - (seen * torch.tensor(_LUMA, device=device)).sum(-1, keepdim=True)).clamp(0, 1)
     strokes = torch.sigmoid((spread(stroke) + 3.2 * dark - 1.7) * 5) * (dark > 0.02)
     ink_colour, glow_colour = (p[name].permute(1, 2, 0)[:, None] for name in ("ink_colour", "glow_colour"))
     # Where paper is white no pigment shows.
     marks = wash * 0.13 * spread(pooled) * seen * (4 - 4 * seen).clamp(0, 1)
     marks = marks + hatch * 0.75 * strokes * (ink_colour - seen - marks)
-    doubted = wide(lines)[:, :, :1, :1] < 0
-    edge = torch.where(doubted, -1 - wide(lines), wide(lines)).clamp(0, 1)
-    pad = functional.pad(edge, (1, 1, 1, 1))
-    beside = torch.maximum(
-        torch.maximum(pad[..., 1:-1, 2:], pad[..., 1:-1, :-2]), torch.maximum(pad[..., 2:, 1:-1], pad[..., :-2, 1:-1])
-    )
-
-    def believed(field: Tensor, said: Tensor) -> Tensor:
-        """How much of a field's lines is drawn in each cell [N, cells, 1, 1]: as much as the words say there is."""
-        there = functional.avg_pool2d(field, 4).view(n, h * w, 1).clamp_min(SPARSE)
-        part = ((said.view(n, h * w, BINS) * share[..., 0]).sum(-1, keepdim=True) / there).clamp(0, 1)
-        return torch.where(doubted[:, 0], part, 1.0)[..., None]
-
-    # Steeper than it was spread: a line stays dark in its middle, and white beside.
-    traced, shining = torch.maximum(edge, p["ink_width"][..., None, None] * beside), torch.maximum(edge, 0.5 * beside)
-    steep = (spread(traced) * (4 / 3) - 1 / 6).clamp(0, 1) * believed(traced, line)
-    marks = marks + (steep * ink * 1.1).clamp(0, 1) * (ink_colour - seen - marks)
-    marks = marks + spread(shining) * believed(shining, shine) * glow * glow_colour
     # Grain alone is of 2x2 pixels, in the truth as well.
     coarse = functional.interpolate(field, scale_factor=2, mode="nearest")
     marks = marks + grain * cells(coarse) * (0.11 * seen + 0.03)
     marks = marks * (2 * (1 - kept))
     anchors = torch.cat([(colour * 2 - 1).permute(1, 2, 0).reshape(n, h * w, BINS, 3), share], -1)
-    return shaded, wide(detail) + marks.reshape(n, h, w, 192), anchors.view(n, h, w, BINS * 4)
+
+    # Lines that only colours show are drawn as far as the words say that they are some.
+    covered_by = wide(there).view(n, h * w, 2)
+    said_lines = (torch.stack([line, shine], -1).view(n, h * w, BINS, 2) * share).sum(-2)
+    believed = torch.where(covered_by < 0, 1.0, (said_lines / covered_by.clamp_min(SPARSE)).clamp(0, 1))
+    amounts = believed * torch.stack([p["ink"] * 1.1, p["glow"]], -1) * (1 - kept[:, :, 0])
+    colours = torch.cat([ink_colour * 2 - 1, glow_colour * 2], -1)[:, 0].expand(n, h * w, 6)
+    pens = torch.cat([amounts, colours], -1).view(n, h, w, 8)
+    return shaded, wide(detail) + marks.reshape(n, h, w, 192), anchors.view(n, h, w, BINS * 4), pens
 
 
 def pack_head(matrices: Tensor, detail: Tensor, words: Tensor) -> Tensor:
@@ -267,24 +269,24 @@ def pack_head(matrices: Tensor, detail: Tensor, words: Tensor) -> Tensor:
     """
     lead = words.shape[:-1]
     cells = (1, 1, lead.numel())
-    nothing = words.new_zeros(*cells, 4 * BINS)
-    edit = pack_edit(matrices.reshape(*cells, 48), detail.reshape(*cells, 192), nothing)[..., :MADE].view(*lead, MADE)
+    nothing = words.new_zeros(*cells, 4 * BINS), words.new_zeros(*cells, 8)
+    edit = pack_edit(matrices.reshape(*cells, 48), detail.reshape(*cells, 192), *nothing)[..., :MADE].view(*lead, MADE)
     readings = words[..., : BINS * SURFACE].reshape(*lead, BINS, SURFACE).transpose(-1, -2)
     return torch.cat([edit, readings.reshape(*lead, BINS * SURFACE), words[..., BINS * SURFACE :]], -1)
 
 
 def split_head(head: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Undo `pack_head` for what was said of cells [N, h, w, HEAD_CHANNELS]: (matrices, detail, words)."""
-    matrices, detail, _ = split_edit(head[..., :EDIT_CHANNELS])
+    matrices, detail, *_ = split_edit(head[..., :EDIT_CHANNELS])
     said, share = head[..., MADE:-BINS], head[..., -BINS:]
     readings = said.reshape(*head.shape[:-1], SURFACE, BINS).transpose(-1, -2)
     return matrices, detail, torch.cat([readings.flatten(-2), share], -1)
 
 
-def _reference(head: Tensor, noise: Tensor, lines: Tensor, style: Tensor) -> Tensor:
+def _reference(head: Tensor, noise: Tensor, there: Tensor, style: Tensor) -> Tensor:
     """`shade_reference` on the head's output in its packed order, back in its dtype."""
     matrices, detail, words = split_head(head)
-    return pack_edit(*shade_reference(words, detail, matrices, noise, lines, style)).to(head.dtype)
+    return pack_edit(*shade_reference(words, detail, matrices, noise, there, style)).to(head.dtype)
 
 
 # In the kernel a reading's map is three tensors, one for each colour that comes out, [4, E] over the colours that go in
@@ -380,17 +382,10 @@ def _changed(head_ptr, out_ptr, x, own, last, kept, keep):
 
 
 @jit
-def _certain(line):
-    """How much of a line there is, whoever says so."""
-    return _clamp(tl.where(line < 0.0, -1.0 - line, line), 0.0, 1.0)
-
-
-@jit
 def _shade_taps_kernel(
     noise_ptr,  # [N, 1, height, width] fp32
-    lines_ptr,  # [N, 1, height, width] fp32
     style_ptr,  # [N, STYLE] fp32
-    taps_ptr,  # [N, 4, height, width] fp32: strokes, pooled pigment, lines, shine; what a frame lacks is not written
+    taps_ptr,  # [N, 2, height, width] fp32: strokes, pooled pigment; what a frame lacks is not written
     height,
     width,
     STYLE: tl.constexpr,
@@ -401,8 +396,7 @@ def _shade_taps_kernel(
     keep = i < height * width
     y, x = i // width, i % width
     noise_ptr += frame.to(tl.int64) * height * width
-    lines_ptr += frame.to(tl.int64) * height * width
-    taps_ptr += frame.to(tl.int64) * 4 * height * width
+    taps_ptr += frame.to(tl.int64) * 2 * height * width
     style_ptr += frame * STYLE
     if tl.load(style_ptr + 58) != 0.0:  # hatch
         total = tl.zeros([B], tl.float32)
@@ -423,19 +417,12 @@ def _shade_taps_kernel(
             column = tl.minimum(tl.maximum(x + (tap % 5 - 2), 0), width - 1)
             total += tl.load(noise_ptr + row * width + column, mask=keep, other=0.0)
         tl.store(taps_ptr + height * width + i, total * 0.2, mask=keep)
-    ink = tl.load(style_ptr + 52)
-    glow = tl.load(style_ptr + 61)
-    if (ink != 0.0) | (glow != 0.0):
-        # A line, and what is left of it beside; there are none outside the field.
-        edge = _certain(tl.load(lines_ptr + i, mask=keep, other=0.0))
-        right = _certain(tl.load(lines_ptr + i + 1, mask=keep & (x + 1 < width), other=0.0))
-        left = _certain(tl.load(lines_ptr + i - 1, mask=keep & (x > 0), other=0.0))
-        below = _certain(tl.load(lines_ptr + i + width, mask=keep & (y + 1 < height), other=0.0))
-        above = _certain(tl.load(lines_ptr + i - width, mask=keep & (y > 0), other=0.0))
-        beside = tl.maximum(tl.maximum(right, left), tl.maximum(below, above))
-        traced = tl.maximum(edge, tl.load(style_ptr + 53) * beside)
-        tl.store(taps_ptr + 2 * height * width + i, traced, mask=keep)
-        tl.store(taps_ptr + 3 * height * width + i, tl.maximum(edge, 0.5 * beside), mask=keep)
+
+
+@jit
+def _believed(there, said):
+    """How much of a cell's lines is drawn: all that is certain, else as much as the words say there is."""
+    return tl.where(there < 0.0, 1.0, _clamp(said / tl.maximum(there, 0.2), 0.0, 1.0))  # SPARSE
 
 
 @jit
@@ -450,8 +437,8 @@ def _spread(field_ptr, above, below, left, right):
 def _shade_kernel(
     head_ptr,  # [N, h, w, HEAD]
     noise_ptr,  # [N, 1, 4h, 4w] fp32
-    lines_ptr,  # [N, 1, 4h, 4w] fp32
-    taps_ptr,  # [N, 4, 4h, 4w] fp32
+    there_ptr,  # [N, h, w, 2] fp32
+    taps_ptr,  # [N, 2, 4h, 4w] fp32
     style_ptr,  # [N, STYLE] fp32, in the order of STYLE_LAYOUT
     out_ptr,  # [N, h, w, EDIT]
     h,
@@ -642,9 +629,7 @@ def _shade_kernel(
     seen_b = tl.sum(tl.reshape(tl.sum(b * colour, 0), [BM, 4]) * share, 1)
     marked = 2.0 * (1.0 - tl.sum(tl.reshape(kept, [BM, 4]) * share, 1))
 
-    # Lines of shapes are marks; those of textures stay with the readings.
-    p_glow = tl.load(s + 61)
-    doubted = tl.load(lines_ptr + frame.to(tl.int64) * 16 * cells) < 0.0
+    # Lines of shapes are left to the pens; those of textures stay with the readings.
     texture_line = tl.sigmoid(tl.load(word_ptr + 92).to(tl.float32)) * tl.load(s + 54)
     r, g, b = _covered(r, g, b, last, s + 55, 1.0, _clamp(texture_line * p_ink * 1.1, 0.0, 1.0))
     shine = tl.sigmoid(tl.load(word_ptr + 96).to(tl.float32))
@@ -666,6 +651,22 @@ def _shade_kernel(
     tl.store(anchor + 8, (blue * 2.0 - 1.0).to(dtype), mask=keep)
     tl.store(anchor + 12, tl.reshape(share, [E]).to(dtype), mask=keep)
 
+    # What `compose` draws the lines with.
+    mine = tl.minimum(first + tl.arange(0, BM), cells - 1)
+    there_ptr += frame.to(tl.int64) * 2 * cells
+    pen = out_ptr + mine * EDIT + MADE + 16
+    keep = first + tl.arange(0, BM) < cells
+    shown = 0.5 * marked
+    dark_pen = _believed(tl.load(there_ptr + 2 * mine), said_line) * (p_ink * 1.1) * shown
+    bright_pen = _believed(tl.load(there_ptr + 2 * mine + 1), said_shine) * tl.load(s + 61) * shown
+    tl.store(pen, dark_pen.to(dtype), mask=keep)
+    tl.store(pen + 1, bright_pen.to(dtype), mask=keep)
+    for rgb in tl.static_range(3):
+        colour_of = tl.load(s + 55 + rgb) * 2.0 - 1.0 + tl.zeros([BM], tl.float32)
+        tl.store(pen + 2 + rgb, colour_of.to(dtype), mask=keep)
+        colour_of = tl.load(s + 62 + rgb) * 2.0 + tl.zeros([BM], tl.float32)
+        tl.store(pen + 5 + rgb, colour_of.to(dtype), mask=keep)
+
     # The marks, a sixth of a cell's detail at a time: (row, column, colour), a value of noise for two rows and columns.
     hatch = tl.load(s + 58)
     grain = tl.load(s + 60)
@@ -673,18 +674,7 @@ def _shade_kernel(
     keep = (first + tl.arange(0, BM) < cells)[:, None]
     dark = _clamp(0.75 - _luma_of(seen_r, seen_g, seen_b), 0.0, 1.0)
     noise_ptr += frame.to(tl.int64) * 16 * cells
-    taps_ptr += frame.to(tl.int64) * 64 * cells
-    # Of the lines that colours alone show, as much is drawn in a cell as the words say there is.
-    point = tl.arange(0, 16)
-    at = ((cell // w * 4)[:, None] + (point // 4)[None, :]) * 4 * w + (cell % w * 4)[:, None] + (point % 4)[None, :]
-    drawn_line = tl.full([BM], 1.0, tl.float32)
-    drawn_shine = drawn_line
-    if doubted & (p_ink != 0.0):
-        there = tl.sum(tl.load(taps_ptr + 32 * cells + at), 1) * 0.0625
-        drawn_line = _clamp(said_line / tl.maximum(there, 0.2), 0.0, 1.0)  # SPARSE
-    if doubted & (p_glow != 0.0):
-        there = tl.sum(tl.load(taps_ptr + 48 * cells + at), 1) * 0.0625
-        drawn_shine = _clamp(said_shine / tl.maximum(there, 0.2), 0.0, 1.0)  # SPARSE
+    taps_ptr += frame.to(tl.int64) * 32 * cells
     for sixth in tl.static_range(6):
         j = sixth * 32 + tl.arange(0, 32)
         # Of each pixel the entry of the fields that it lies in, and the one on its side of that.
@@ -705,15 +695,6 @@ def _shade_kernel(
             stroke = tl.sigmoid((stroke + (3.2 * dark - 1.7)[:, None]) * 5.0)
             stroke = hatch * 0.75 * tl.where((dark > 0.02)[:, None], stroke, 0.0)
             marks += stroke * (tl.load(s + 55 + rgb) - seen - marks)
-        if p_ink != 0.0:
-            # Steeper than it was spread: a line stays dark in its middle, and white beside.
-            traced = _spread(taps_ptr + 32 * cells, above, below, column, right)
-            traced = _clamp(traced * (4.0 / 3.0) - 1.0 / 6.0, 0.0, 1.0) * drawn_line[:, None]
-            traced = _clamp(traced * p_ink * 1.1, 0.0, 1.0)
-            marks += traced * (tl.load(s + 55 + rgb) - seen - marks)
-        if p_glow != 0.0:
-            shining = _spread(taps_ptr + 48 * cells, above, below, column, right)
-            marks += shining * drawn_shine[:, None] * p_glow * tl.load(s + 62 + rgb)
         marks += grain * tl.load(noise_ptr + at) * (0.11 * seen + 0.03)
         said = tl.load(head_ptr + (cell * HEAD + 48)[:, None] + j[None, :]).to(tl.float32)
         value = (said + marks * marked[:, None]).to(out_ptr.dtype.element_ty)
@@ -726,46 +707,46 @@ _SHADE = Config({"BM": 32}, 4, 1)
 _TAPS = Config({"B": 256}, 4, 1)
 
 
-def shade_triton(head: Tensor, noise: Tensor, lines: Tensor, style: Tensor) -> Tensor:
+def shade_triton(head: Tensor, noise: Tensor, there: Tensor, style: Tensor) -> Tensor:
     """Launch the kernels of `shade` on checked arguments."""
     n, h, w, _ = head.shape
-    taps = torch.empty(n, 4, 4 * h, 4 * w, device=head.device)
+    taps = torch.empty(n, 2, 4 * h, 4 * w, device=head.device)
     out = torch.empty(n, h, w, EDIT_CHANNELS, dtype=head.dtype, device=head.device)
-    fields = {"noise_ptr": noise, "lines_ptr": lines, "taps_ptr": taps, "style_ptr": style}
+    fields = {"noise_ptr": noise, "taps_ptr": taps, "style_ptr": style}
     args = {**fields, "height": 4 * h, "width": 4 * w}
     launch(_shade_taps_kernel, (-(-16 * h * w // _TAPS.sizes["B"]), n), args, {"STYLE": STYLE_NUMBERS}, _TAPS)
-    args = {**fields, "head_ptr": head, "out_ptr": out, "h": h, "w": w}
+    args = {**fields, "there_ptr": there, "head_ptr": head, "out_ptr": out, "h": h, "w": w}
     constants = {"HEAD": HEAD_CHANNELS, "MADE": MADE, "EDIT": EDIT_CHANNELS, "STYLE": STYLE_NUMBERS}
     launch(_shade_kernel, (-(-h * w // _SHADE.sizes["BM"]), n), args, constants, _SHADE)
     return out
 
 
 @torch.library.custom_op(
-    "mirage::shade", mutates_args=(), schema="(Tensor head, Tensor noise, Tensor lines, Tensor style) -> Tensor"
+    "mirage::shade", mutates_args=(), schema="(Tensor head, Tensor noise, Tensor there, Tensor style) -> Tensor"
 )
-def _op(head: Tensor, noise: Tensor, lines: Tensor, style: Tensor) -> Tensor:
+def _op(head: Tensor, noise: Tensor, there: Tensor, style: Tensor) -> Tensor:
     check("head", head, (None, None, None, HEAD_CHANNELS), (*FLOATS, torch.float64))
     n, h, w, _ = head.shape
     full = torch.float64 if head.dtype == torch.float64 else torch.float32
     check("noise", noise, (n, 1, 4 * h, 4 * w), full, like=head)
-    check("lines", lines, (n, 1, 4 * h, 4 * w), full, like=head)
+    check("there", there, (n, h, w, 2), full, like=head)
     check("style", style, (n, STYLE_NUMBERS), full, like=head)
-    return (shade_triton if on_triton(head) else _reference)(head, noise, lines, style)
+    return (shade_triton if on_triton(head) else _reference)(head, noise, there, style)
 
 
 @_op.register_fake
-def _fake(head: Tensor, noise: Tensor, lines: Tensor, style: Tensor) -> Tensor:
+def _fake(head: Tensor, noise: Tensor, there: Tensor, style: Tensor) -> Tensor:
     return head.new_empty(*head.shape[:-1], EDIT_CHANNELS)
 
 
-def shade(head: Tensor, noise: Tensor, lines: Tensor, style: Tensor) -> Tensor:
-    """Return the edit [N, h, w, 256] of what the head says, [N, h, w, HEAD_CHANNELS] in its order, in its dtype.
+def shade(head: Tensor, noise: Tensor, there: Tensor, style: Tensor) -> Tensor:
+    """Return the edit [N, h, w, 264] of what the head says, [N, h, w, HEAD_CHANNELS] in its order, in its dtype.
 
-    `noise` fp32 [N, 1, 4h, 4w] is the noise field, `lines` fp32 [N, 1, 4h, 4w] that of `depth_lines`, or of
-    `colour_lines` in a frame without depth (its first value is below 0), `style` fp32 [N, STYLE_NUMBERS] each frame's
-    style in natural units (`STYLE_LAYOUT`). Raises `KernelError` for what a kernel could not take.
+    `noise` fp32 [N, 1, 4h, 4w] is the noise field; `there` fp32 [N, h, w, 2] how much of a cell lines of colours cover
+    (`line_shares`), -1 where lines are those of depth; `style` fp32 [N, STYLE_NUMBERS] each frame's style in natural
+    units (`STYLE_LAYOUT`). Raises `KernelError` for what a kernel could not take.
     """
     if recording():
-        return shade_triton(head, noise, lines, style)
-    out: Tensor = torch.ops.mirage.shade(head, noise, lines, style)
+        return shade_triton(head, noise, there, style)
+    out: Tensor = torch.ops.mirage.shade(head, noise, there, style)
     return out

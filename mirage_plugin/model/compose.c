@@ -1,4 +1,4 @@
-/* Apply an edit to a frame's bytes: slice, detail, strength and mask, one pass over the rows.
+/* Apply an edit to a frame's bytes: slice, detail, lines, strength and mask, one pass over the rows.
  *
  * The definition is `compose` in network.py; `compose_pixels` in cpu_pixels.py is the same for machines without a C
  * compiler; a test holds all three together. Written with the vector extensions of GCC and Clang, because neither they
@@ -10,7 +10,7 @@
 typedef uint32_t u8 __attribute__((vector_size(32), aligned(4)));
 typedef uint8_t b8 __attribute__((vector_size(8), aligned(1)));
 
-enum { PAD = 32, DETAIL = 192 };
+enum { PAD = 32, DETAIL = 192, PENS = 8 };
 
 static inline i8 choose8(i8 which, i8 yes, i8 no) { return (which & yes) | (~which & no); }
 /* Lanes of two vectors that lie side by side, 0 to 15. */
@@ -136,20 +136,90 @@ slice_row(const float *matrices, const float *anchors, int top, int bottom, floa
     }
 }
 
+/* Where the points of a field lie on the display. */
+struct points {
+    const uint8_t *field[2]; /* of lines as dark, and as bright, as they get: [rows, columns] */
+    int rows, columns, same;
+    float scale_y, scale_x;
+    int32_t *left;
+    float *part;
+};
+
+/* A row of one of its fields at the display's pixels, in [0, 1]: between its entries, and steeper than that spreads
+ * them, so that a line stays dark in its middle, and white beside. `between` is one row of it. */
+static void line_row(const struct points *p, int which, int y, int width, float *between_rows, float *restrict out)
+{
+    if (p->same) {
+        const uint8_t *from = p->field[which] + (ptrdiff_t)y * p->columns;
+        for (int x = 0; x < width; x++) out[x] = from[x] * (1.0f / 255.0f);
+        return;
+    }
+    float at = (y + 0.5f) * p->scale_y - 0.5f;
+    at = at > 0.0f ? at : 0.0f;
+    const int top = (int)at < p->rows - 1 ? (int)at : p->rows - 1, bottom = top + 1 < p->rows ? top + 1 : top;
+    const float down = at - top < 1.0f ? at - top : 1.0f;
+    const uint8_t *above = p->field[which] + (ptrdiff_t)top * p->columns, *below = p->field[which] + (ptrdiff_t)bottom * p->columns;
+    float *restrict row = between_rows;
+    for (int x = 0; x < p->columns; x++) row[x] = above[x] + down * (float)(below[x] - above[x]);
+    row[p->columns] = row[p->columns - 1];
+    for (int x = 0; x < width; x++) {
+        const float *here = row + p->left[x];
+        out[x] = (here[0] + p->part[x] * (here[1] - here[0])) * (4.0f / 3.0f / 255.0f) - 1.0f / 6.0f;
+    }
+    for (int x = 0; x < width; x++) out[x] = out[x] > 0.0f ? out[x] < 1.0f ? out[x] : 1.0f : 0.0f;
+}
+
+/* Draw a row's lines over `result`, and go only as far from `now` as `strength` says. `amounts` has two rows of a cell's
+ * numbers, one cell more than there are; `line` two of pixels. */
+static void draw_lines(const float *pens, int top, int bottom, float down, int w, const int32_t *left, const int32_t *stop,
+                       const float *part, ptrdiff_t stride, int width, float strength, float *amounts, float *line,
+                       const float *now, float *result)
+{
+    float *dark = amounts, *bright = amounts + w + 1;
+    for (int x = 0; x < w; x++) {
+        const float *a = pens + ((ptrdiff_t)top * w + x) * PENS, *b = pens + ((ptrdiff_t)bottom * w + x) * PENS;
+        dark[x] = a[0] + down * (b[0] - a[0]);
+        bright[x] = a[1] + down * (b[1] - a[1]);
+    }
+    dark[w] = dark[w - 1];
+    bright[w] = bright[w - 1];
+    float *restrict ink = line, *restrict shine = line + stride;
+    for (int x = 0; x < width;) {
+        const int cell = left[x], end = stop[x];
+        const float d = dark[cell], more = dark[cell + 1] - d, b = bright[cell], brighter = bright[cell + 1] - b;
+        for (int i = x; i < end; i++) ink[i] *= d + part[i] * more;
+        for (int i = x; i < end; i++) shine[i] *= b + part[i] * brighter;
+        x = end;
+    }
+    for (int x = 0; x < width; x++) ink[x] = ink[x] > 0.0f ? ink[x] < 1.0f ? ink[x] : 1.0f : 0.0f;
+    for (int c = 0; c < 3; c++) {
+        const float colour = pens[2 + c], glow = pens[5 + c];
+        const float *restrict was = now + c * stride;
+        float *restrict made = result + c * stride;
+        for (int x = 0; x < width; x++) {
+            const float drawn = made[x] + ink[x] * (colour - made[x]) + shine[x] * glow;
+            made[x] = was[x] + strength * (drawn - was[x]);
+        }
+    }
+}
+
 /* `pixels`, `out` [height, width, channels] bytes, rows `pitch` and `out_pitch` bytes apart; `matrices` [h, w, 48];
  * `detail` [h, w, 192]; `anchors` [h, w, 16]; `mask` [height, width] or null, 0 keeps the source; the frame covers the
- * first `content_h` x `content_w` pixels of the working frame. Returns 0, or -1 where memory is short and nothing was
- * written. */
+ * first `content_h` x `content_w` pixels of the working frame. `lines` [2, lines_h, lines_w] bytes or null, of which the
+ * first `shown_h` x `shown_w` points cover the frame, are drawn with `pens` [h, w, 8]. Returns 0, or -1 where memory is
+ * short and nothing was written. */
 int mirage_compose(const uint8_t *pixels, ptrdiff_t pitch, uint8_t *out, ptrdiff_t out_pitch, int height, int width,
                    int channels, const int64_t *order, const float *matrices, const float *detail, const float *anchors,
-                   int h, int w, const uint8_t *mask, ptrdiff_t mask_pitch, float strength, int content_h, int content_w)
+                   const float *pens, int h, int w, const uint8_t *mask, ptrdiff_t mask_pitch, float strength, int content_h,
+                   int content_w, const uint8_t *lines, int lines_h, int lines_w, float shown_h, float shown_w)
 {
     const int same = content_h == height && content_w == width;
     const float scale_y = (float)content_h / (float)height, scale_x = (float)content_w / (float)width;
     const ptrdiff_t stride = width + PAD, drawn_stride = (ptrdiff_t)w * 8 + 16;
-    const size_t floats = (3 + 3 + 3 + 2) * stride + 48 * drawn_stride + 16;
+    const size_t of_lines = lines ? 3 * (size_t)stride + 2 * (size_t)w + 2 + (size_t)lines_w + 1 : 0;
+    const size_t floats = (3 + 3 + 3 + 2) * stride + 48 * drawn_stride + 16 + of_lines;
     float *memory = calloc(floats, sizeof(float));
-    int32_t *place = calloc(3 * (size_t)width + 24, sizeof(int32_t));
+    int32_t *place = calloc(4 * (size_t)width + 32, sizeof(int32_t));
     if (!memory || !place) {
         free(memory);
         free(place);
@@ -167,6 +237,22 @@ int mirage_compose(const uint8_t *pixels, ptrdiff_t pitch, uint8_t *out, ptrdiff
         part_detail[x] = near - left_detail[x] < 1.0f ? near - left_detail[x] : 1.0f;
     }
     for (int x = width - 1; x >= 0; x--) stop[x] = x + 1 < width && left[x + 1] == left[x] ? stop[x + 1] : x + 1;
+    struct points points = {.rows = lines_h, .columns = lines_w, .left = place + 3 * (ptrdiff_t)width + 24};
+    float *line = drawn + 48 * drawn_stride + 16, *amounts = line + 3 * stride, *between_rows = amounts + 2 * w + 2;
+    if (lines) {
+        points.field[0] = lines;
+        points.field[1] = lines + (ptrdiff_t)lines_h * lines_w;
+        points.same = lines_h == height && lines_w == width;
+        points.scale_y = shown_h / (float)height;
+        points.scale_x = shown_w / (float)width;
+        points.part = line + 2 * stride;
+        for (int x = 0; x < width; x++) {
+            float at = (x + 0.5f) * points.scale_x - 0.5f;
+            at = at > 0.0f ? at : 0.0f;
+            points.left[x] = (int)at < lines_w - 1 ? (int)at : lines_w - 1;
+            points.part[x] = at - points.left[x] < 1.0f ? at - points.left[x] : 1.0f;
+        }
+    }
     int drawn_to = -1; /* the last row of it that is there */
     for (int y = 0; y < height; y++) {
         int top;
@@ -206,7 +292,12 @@ int mirage_compose(const uint8_t *pixels, ptrdiff_t pitch, uint8_t *out, ptrdiff
         }
 
         slice_row(matrices, anchors, top, top + 1 < h ? top + 1 : top, part_y, w, left, stop, part, stride, added,
-                  added_stride, same ? w * 8 : width, now, width, strength, result);
+                  added_stride, same ? w * 8 : width, now, width, lines ? 1.0f : strength, result);
+        if (lines) {
+            for (int which = 0; which < 2; which++) line_row(&points, which, y, width, between_rows, line + which * stride);
+            draw_lines(pens, top, top + 1 < h ? top + 1 : top, part_y, w, left, stop, part, stride, width, strength, amounts,
+                       line, now, result);
+        }
         store_row(result, stride, pixels + y * pitch, mask ? mask + y * mask_pitch : NULL, channels, order, width,
                   out + y * out_pitch);
     }

@@ -9,7 +9,7 @@
 #include "products.h"
 #include "shade.h"
 
-enum { CELL = DETAIL, NOISE = POINTS, PLANES = 24, NEAR_GIVEN = 16 };
+enum { CELL = DETAIL, NOISE = POINTS, PLANES = 24 };
 /* A byte goes into the stem as 0 to 2, as large as noise and planes: a row of integers has one unit for all three. */
 static const float BYTE = 1.0f / 128.0f;
 /* Where in a row of the head's outputs the words, the transforms and the detail begin. */
@@ -327,17 +327,19 @@ size_t mirage_core_bytes(const struct network *net, int h, int w)
     const size_t cells = (size_t)h * (size_t)w;
     const size_t floats = 2 * grid_floats(h, w, net->widths[0]) + 2 * grid_floats(h / 2, w / 2, net->widths[1])
                           + 2 * grid_floats(h / 4, w / 4, net->widths[2]) + cells / 4 * (size_t)(net->state + 1)
-                          + 2 * (size_t)GROUP * (size_t)widest_output(net) + 2 * field_floats(h, w)
-                          + 4 * mark_floats(h, w);
+                          + 2 * (size_t)GROUP * (size_t)widest_output(net) + field_floats(h, w)
+                          + 2 * mark_floats(h, w);
     return 4 * floats + 2 * sizeof(number) * (size_t)GROUP * (size_t)widest_input(net) + 20 * 64;
 }
 
 /* As `CoreInput` and `CoreOutput` in core.py: `cells` [h, w, 192] bytes, `noise` [h, w, 16], `planes` [h, w, 24],
- * `stored` [h/2, w/2, S], `motion` [2, h/2, w/2], `seen` [h/2, w/2], `film` with the style behind it; out come
- * `matrices` [h, w, 48], `detail` [h, w, 192], `anchors` [h, w, 16], `next` as `stored`, `health` [5]. h and w are multiples of 4. */
+ * `stored` [h/2, w/2, S], `motion` [2, h/2, w/2], `seen` [h/2, w/2], `there` [h, w, 2], `film` with the style behind it;
+ * out come `matrices` [h, w, 48], `detail` [h, w, 192], `anchors` [h, w, 16], `pens` [h, w, 8], `next` as `stored`,
+ * `health` [5]. h and w are multiples of 4. */
 void mirage_core(const struct network *net, int h, int w, const uint8_t *cells, const float *noise, const float *planes,
-                 const int8_t *stored, const float *motion, const float *seen, const float *film, unsigned char *memory,
-                 float *matrices, float *detail, float *anchors, int8_t *next, float *health)
+                 const int8_t *stored, const float *motion, const float *seen, const float *there, const float *film,
+                 unsigned char *memory, float *matrices, float *detail, float *anchors, float *pens, int8_t *next,
+                 float *health)
 {
     const int c0 = net->widths[0], c1 = net->widths[1], c2 = net->widths[2], h2 = h / 2, w2 = w / 2, total = h * w;
     unsigned char *free = memory;
@@ -361,9 +363,6 @@ void mirage_core(const struct network *net, int h, int w, const uint8_t *cells, 
     float *field = TAKE(float, field_floats(h, w));
     float *strokes = TAKE(float, mark_floats(h, w));
     float *pooled = TAKE(float, mark_floats(h, w));
-    float *lines = TAKE(float, field_floats(h, w));
-    float *traced = TAKE(float, mark_floats(h, w));
-    float *shining = TAKE(float, mark_floats(h, w));
 #undef TAKE
     begin_products();
     for (int first = 0; first < total; first += GROUP) {
@@ -404,7 +403,7 @@ void mirage_core(const struct network *net, int h, int w, const uint8_t *cells, 
 
     /* The head says what is to be seen, and the style paints it. */
     struct shading shading = prepare_shading((const struct style *)(scales + 2 * c0));
-    struct marks marks = {.noise = noise, .w = w, .doubted = !(planes[NEAR_GIVEN] > 0)};
+    struct marks marks = {.noise = noise, .w = w};
     if (shading.p->hatch != 0) {
         sum_noise(noise, h, w, 1, field, strokes);
         marks.strokes = strokes;
@@ -412,13 +411,6 @@ void mirage_core(const struct network *net, int h, int w, const uint8_t *cells, 
     if (shading.p->wash != 0) {
         sum_noise(noise, h, w, 0, field, pooled);
         marks.pooled = pooled;
-    }
-    if (shading.p->ink != 0 || shading.p->glow != 0) {
-        if (marks.doubted) colour_lines(cells, h, w, field, lines);
-        else depth_lines(planes, PLANES, h, w, field, lines);
-        trace_lines(lines, h, w, shading.p->ink_width, traced, shining);
-        marks.traced = traced;
-        marks.shining = shining;
     }
     double transforms = 0, details = 0, seen_colours = 0;
     for (int first = 0; first < total; first += GROUP) {
@@ -432,7 +424,7 @@ void mirage_core(const struct network *net, int h, int w, const uint8_t *cells, 
             memcpy(matrices + (ptrdiff_t)(first + i) * COEFFICIENTS, said + TURNS, 4 * COEFFICIENTS);
             memcpy(detail + (ptrdiff_t)(first + i) * CELL, said + ADDS, 4 * CELL);
         }
-        shade(&shading, &marks, s.y + SAYS, s.outputs, first, count, matrices, detail, anchors);
+        shade(&shading, &marks, s.y + SAYS, s.outputs, first, count, there, matrices, detail, anchors, pens);
         vec changed = {0}, added = {0}, coloured = {0};
         for (int k = 0; k < count * COEFFICIENTS; k += LANES) {
             vec x = load(matrices + (ptrdiff_t)first * COEFFICIENTS + k);
@@ -443,6 +435,8 @@ void mirage_core(const struct network *net, int h, int w, const uint8_t *cells, 
             added += x * x;
         }
         for (int k = 0; k < count * ANCHORS; k += LANES) coloured += load(anchors + (ptrdiff_t)first * ANCHORS + k);
+        /* GROUP cells, and the rest of a frame, have whole vectors of pens: h and w are multiples of 4. */
+        for (int k = 0; k < count * PENS; k += LANES) coloured += load(pens + (ptrdiff_t)first * PENS + k);
         transforms += sum(changed);
         seen_colours += sum(coloured);
         details += sum(added);

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from mirage_plugin.model.drift import mean_squares
 from mirage_plugin.model.memory import MemoryState, dequantise, quantise, warp_state
-from mirage_plugin.model.network import SIGMA, Edit, MirageNet, cells_to_noise, frame_lines
+from mirage_plugin.model.network import SIGMA, Edit, MirageNet, cells_to_noise
 
 __all__ = ["Core", "CoreInput", "CoreOutput", "best_dtype"]
 
@@ -33,8 +33,8 @@ class CoreInput(NamedTuple):
     """One working frame of h x w cells (multiples of 4).
 
     `cells` uint8 [1, h, w, 192]; `noise` float32 [1, h, w, 16]; `planes` float32 [1, h, w, 24]; `stored` int8
-    [1, h/2, w/2, S]; `motion` float32 [1, 2, h/2, w/2] working pixels; `seen` float32 [1, 1, h/2, w/2]; `film`
-    [1, F] from `Core.film`.
+    [1, h/2, w/2, S]; `motion` float32 [1, 2, h/2, w/2] working pixels; `seen` float32 [1, 1, h/2, w/2]; `there`
+    float32 [1, h, w, 2] of `doubted_lines`; `film` [1, F] from `Core.film`.
     """
 
     cells: Tensor
@@ -43,6 +43,7 @@ class CoreInput(NamedTuple):
     stored: Tensor
     motion: Tensor
     seen: Tensor
+    there: Tensor
     film: Tensor
 
 
@@ -106,11 +107,10 @@ class Core(nn.Module):
         stem = stem + nn.functional.linear(x.planes.to(self.dtype), self.planes_weight)
         moved = warp_state(dequantise(x.stored), x.motion, x.seen)
         memory = MemoryState(moved.state.to(self.dtype), moved.valid.to(self.dtype))
-        lines = frame_lines(x.cells.float() * (2 / 255) - 1, x.planes)
-        edit, _, state = self.net.from_stem(stem, memory, x.film, cells_to_noise(x.noise), lines)
+        edit, _, state = self.net.from_stem(stem, memory, x.film, cells_to_noise(x.noise), x.there)
         edit = Edit(*(part.float() for part in edit))
         health = mean_squares(edit, state, memory)[0]
-        every = torch.cat([health, edit.anchors.square().mean()[None]])
+        every = torch.cat([health, edit.anchors.square().mean()[None], edit.pens.square().mean()[None]])
         return CoreOutput(edit, quantise(state), torch.cat([health, every.sum()[None] * 0]))
 
     @torch.inference_mode()

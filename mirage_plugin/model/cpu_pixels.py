@@ -243,16 +243,23 @@ def compose_pixels(
     matrices: Any,
     detail: Any,
     anchors: Any,
+    pens: Any,
     mask: Any,
     has_mask: bool,
     strength: float,
     content_h: int,
     content_w: int,
+    lines: Any,
+    has_lines: bool,
+    shown_h: float,
+    shown_w: float,
 ) -> None:
-    """Apply an edit to a frame's bytes: slice, detail, strength and mask in one pass over the rows.
+    """Apply an edit to a frame's bytes: slice, detail, lines, strength and mask in one pass over the rows.
 
     `pixels`, `out` uint8 [H, W, C]; `matrices` float32 [h, w, 48]; `detail` float32 [h, w, 192];
-    `anchors` float32 [h, w, 16]; `mask` uint8 [H, W], 0 keeps the source. Alpha and unused channels are copied.
+    `anchors` float32 [h, w, 16]; `pens` float32 [h, w, 8]; `mask` uint8 [H, W], 0 keeps the source; `lines` uint8
+    [2, rows, columns] of which the first `shown_h` x `shown_w` points cover the frame. Alpha and unused channels are
+    copied.
     """
     height, width, channels = pixels.shape
     h, w, _ = matrices.shape
@@ -261,6 +268,7 @@ def compose_pixels(
     amount, one = np.float32(strength), np.float32(1.0)
     now, change, added = np.empty((3, 3, width), np.float32)
     near, count, total = np.empty((3, width), np.float32)
+    line = np.empty((2, width), np.float32)
     grid = _by_number(matrices, anchors)
     before, part = np.empty(width, np.int64), np.empty(width, np.float32)
     for x in range(width):
@@ -294,6 +302,12 @@ def compose_pixels(
             _divide_row(change[c], total)
             for x in range(width):
                 change[c, x] += added[c, x]
+        if has_lines:
+            for k in range(2):
+                _line_row(lines[k], pens[..., k], y, height, shown_h, shown_w, top, part_y, before, part, line[k])
+            for c in range(3):
+                _draw_lines(line, pens[0, 0, 2 + c], pens[0, 0, 5 + c], now[c], change[c])
+        for c in range(3):
             _store_row(now[c], change[c], amount, out, y, order[c])
         if channels == 4:
             for x in range(width):
@@ -303,6 +317,44 @@ def compose_pixels(
                 if mask[y, x] == 0:
                     for c in range(3):
                         out[y, x, c] = pixels[y, x, c]
+
+
+@_jit
+def _line_row(
+    field: Any, pens: Any, y: int, height: int, shown_h: float, shown_w: float, top: int, part_y: Any, before: Any,
+    part: Any, out: Any,
+) -> None:  # fmt: skip
+    """How much of a field of lines [rows, columns] is drawn at a row's pixels, by the pens [h, w] around them."""
+    rows, columns = field.shape
+    h, w = pens.shape
+    width = out.shape[0]
+    same = rows == height and columns == width
+    v = min(max((y + 0.5) * (shown_h / height) - 0.5, 0.0), rows - 1.0)
+    y0 = int(v)
+    y1, down = min(y0 + 1, rows - 1), v - y0
+    below = min(top + 1, h - 1)
+    for x in range(width):
+        if same:
+            value = field[y, x] / 255.0
+        else:
+            u = min(max((x + 0.5) * (shown_w / width) - 0.5, 0.0), columns - 1.0)
+            x0 = int(u)
+            x1, across = min(x0 + 1, columns - 1), u - x0
+            upper = field[y0, x0] + across * (float(field[y0, x1]) - field[y0, x0])
+            lower = field[y1, x0] + across * (float(field[y1, x1]) - field[y1, x0])
+            value = min(max((upper + down * (lower - upper)) * (4.0 / 3.0 / 255.0) - 1.0 / 6.0, 0.0), 1.0)
+        left, right = before[x], min(before[x] + 1, w - 1)
+        upper = pens[top, left] + part[x] * (pens[top, right] - pens[top, left])
+        lower = pens[below, left] + part[x] * (pens[below, right] - pens[below, left])
+        out[x] = value * (upper + part_y * (lower - upper))
+
+
+@_jit
+def _draw_lines(line: Any, ink: Any, glow: Any, v: Any, change: Any) -> None:
+    """Draw lines over what a row's colour `v` has become, `v + change`."""
+    for x in range(v.shape[0]):
+        dark = min(max(line[0, x], np.float32(0.0)), np.float32(1.0))
+        change[x] += dark * (ink - v[x] - change[x]) + line[1, x] * glow
 
 
 @_jit
@@ -363,14 +415,15 @@ def carry_motion(before: Any, motion: Any, has_motion: bool, after: Any) -> None
 
 @_jit
 def warp_edit(
-    matrices: Any, detail: Any, anchors: Any, since: Any, new_matrices: Any, new_detail: Any, new_anchors: Any
-) -> None:
+    matrices: Any, detail: Any, anchors: Any, pens: Any, since: Any, new_matrices: Any, new_detail: Any,
+    new_anchors: Any, new_pens: Any,
+) -> None:  # fmt: skip
     """Carry an edit to where things are now: its readings by cell, the detail by pixel.
 
-    `matrices` float32 [h, w, 48], `detail` float32 [h, w, 192], `anchors` float32 [h, w, 16]; `since` float32
-    [4h, 4w, 2] of `carry_motion`. Readings are taken from the nearest cell, never mixed: a mean of two colours is a
-    colour that is not there. Where a pixel was not in the frame of the edit its detail is zero: the source's own
-    detail, graded by the nearest readings, stands there.
+    `matrices` float32 [h, w, 48], `detail` float32 [h, w, 192], `anchors` float32 [h, w, 16], `pens` float32
+    [h, w, 8]; `since` float32 [4h, 4w, 2] of `carry_motion`. Readings are taken from the nearest cell, never mixed: a
+    mean of two colours is a colour that is not there. Where a pixel was not in the edit's frame its detail is zero:
+    the source's own detail, graded by the nearest readings, stands there.
     """
     h, w, _ = matrices.shape
     eighth = np.float32(0.125)
@@ -385,6 +438,8 @@ def warp_edit(
                 new_matrices[cy, cx, c] = matrices[y0, x0, c]
             for c in range(16):
                 new_anchors[cy, cx, c] = anchors[y0, x0, c]
+            for c in range(8):
+                new_pens[cy, cx, c] = pens[y0, x0, c]
             for ry in range(8):
                 y = cy * 8 + ry
                 for rx in range(8):

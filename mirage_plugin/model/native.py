@@ -93,8 +93,8 @@ def _load() -> tuple[Any, str]:
         return None, str(error)
     pointer, number, size = ctypes.c_void_p, ctypes.c_int, ctypes.c_ssize_t
     compose.argtypes = [
-        pointer, size, pointer, size, number, number, number, pointer, pointer, pointer, pointer, number, number,
-        pointer, size, ctypes.c_float, number, number,
+        pointer, size, pointer, size, number, number, number, *[pointer] * 5, number, number, pointer, size,
+        ctypes.c_float, number, number, pointer, number, number, ctypes.c_float, ctypes.c_float,
     ]  # fmt: skip
     compose.restype = number
     return compose, ""
@@ -111,11 +111,12 @@ def _packed(image: NDArray[np.uint8]) -> bool:
 
 
 def compose_pixels(
-    pixels: NDArray[np.uint8], out: NDArray[np.uint8], order: NDArray[np.int64], matrices: NDArray[np.float32],
-    detail: NDArray[np.float32], anchors: NDArray[np.float32], mask: NDArray[np.uint8] | None, strength: float,
-    content: tuple[int, int],
+    pixels: NDArray[np.uint8], out: NDArray[np.uint8], order: NDArray[np.int64], edit: tuple[NDArray[np.float32], ...],
+    mask: NDArray[np.uint8] | None, strength: float, content: tuple[int, int], lines: NDArray[np.uint8] | None = None,
+    shown: tuple[float, float] = (0.0, 0.0),
 ) -> None:  # fmt: skip
-    """Apply an edit to a frame's bytes; as `cpu_pixels.compose_pixels`, for rows any distance apart."""
+    """Apply an edit (matrices, detail, anchors, pens) to a frame's bytes; as `cpu_pixels.compose_pixels`, for rows any
+    distance apart. Of `lines` uint8 [2, rows, columns] the first `shown` points cover the frame; None draws none."""
     compose = _load()[0]
     height, width, channels = pixels.shape
     source = pixels if compose is not None and _packed(pixels) else np.ascontiguousarray(pixels)
@@ -127,19 +128,24 @@ def compose_pixels(
         frozen.flags.writeable = False
         kept = np.zeros((1, 1), np.uint8) if kept is None else np.ascontiguousarray(kept).view()
         kept.flags.writeable = False
-        cpu_pixels.compose_pixels(
-            frozen, drawn, order, matrices, detail, anchors, kept, mask is not None, strength, *content,
+        traced = np.zeros((2, 1, 1), np.uint8) if lines is None else lines
+        given: Any = (
+            frozen, drawn, order, *edit, kept, mask is not None, strength, *content, traced, lines is not None,
+            *map(float, shown),
         )  # fmt: skip
+        cpu_pixels.compose_pixels(*given)
     else:
-        numbers = [np.ascontiguousarray(a) for a in (order, matrices, detail, anchors)]
+        numbers = [np.ascontiguousarray(a) for a in (order, *edit)]
         assert numbers[0].dtype == np.int64
         assert all(a.dtype == np.float32 for a in numbers[1:])
         at = [a.ctypes.data for a in numbers]
-        h, w = matrices.shape[:2]
+        h, w = edit[0].shape[:2]
+        assert lines is None or (lines.dtype == np.uint8 and lines.flags.c_contiguous)
         failed = compose(
             source.ctypes.data, source.strides[0], drawn.ctypes.data, drawn.strides[0], height, width, channels,
             *at, h, w, None if kept is None else kept.ctypes.data, 0 if kept is None else kept.strides[0], strength,
-            *content,
+            *content, None if lines is None else lines.ctypes.data, *((1, 1) if lines is None else lines.shape[1:]),
+            *shown,
         )  # fmt: skip
         if failed:
             raise MemoryError("no memory to compose a frame")

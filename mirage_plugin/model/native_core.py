@@ -58,7 +58,7 @@ def _load(numbers: str | None) -> Any:
     for name in ("layout", "levels", "unit", "style_numbers"):
         ask = getattr(lib, f"mirage_core_{name}")
         ask.argtypes, ask.restype = [], number
-    lib.mirage_core.argtypes, lib.mirage_core.restype = [pointer, number, number, *[pointer] * 13], None
+    lib.mirage_core.argtypes, lib.mirage_core.restype = [pointer, number, number, *[pointer] * 15], None
     if lib.mirage_core_style_numbers() != STYLE_NUMBERS:
         raise OSError("shade.h knows another style space")
     if NUMBERS[lib.mirage_core_layout()] == "bf16" and not lib.mirage_core_unit():
@@ -169,9 +169,9 @@ class NativeCore:
     def __call__(self, given: CoreInput) -> CoreOutput:
         """Predict y0 at noise level 1; `given` on the processor, its `film` of any float dtype."""
         rows, columns = given.cells.shape[1:3]
-        dtypes = (torch.uint8, torch.float32, torch.float32, torch.int8, torch.float32, torch.float32, torch.float32)
+        dtypes = (torch.uint8, torch.float32, torch.float32, torch.int8, *[torch.float32] * 4)
         tensors = [tensor.to(dtype).contiguous() for tensor, dtype in zip(given, dtypes, strict=True)]
-        edit = Edit(*(torch.empty(1, rows, columns, many) for many in (BINS * 12, 192, BINS * 4)))
+        edit = Edit(*(torch.empty(1, rows, columns, many) for many in (BINS * 12, 192, BINS * 4, 8)))
         stored, health = torch.empty_like(tensors[3]), torch.empty(5)
         self._library.mirage_core(
             ctypes.byref(self._network), rows, columns, *(tensor.data_ptr() for tensor in tensors),

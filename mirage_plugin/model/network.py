@@ -21,8 +21,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mirage_kernels.compose import SIMILAR
-from mirage_kernels.lines import colour_lines_of, depth_lines_reference
-from mirage_kernels.shade import BINS, STYLE_NUMBERS, SURFACE, WORDS, shade_reference
+from mirage_kernels.lines import (
+    colour_lines_of,
+    depth_lines_reference,
+    line_shares,
+    spread_lines,
+    trace_lines_reference,
+)
+from mirage_kernels.shade import BINS, STYLE_NUMBERS, SURFACE, WORDS, shade_reference, style_offset
 from mirage_plugin.model.chart import CHART_SIZE, chart
 from mirage_plugin.model.memory import Memory, MemoryState
 from mirage_plugin.styles.parameters import PARAMETERS, VECTOR_SIZE, parameter_range
@@ -79,11 +85,13 @@ class Edit(NamedTuple):
     `matrices` [N, h, w, BINS * 12]: per bin a 3x4 change of colour, row-major, applied to (r, g, b, 1) of v.
     `detail` [N, h, w, 192]: what is added to v, as (row, column, channel) inside the cell.
     `anchors` [N, h, w, BINS * 4]: per bin the source colour it is for, in v, and its share of the cell.
+    `pens` [N, h, w, 8]: how dark lines are drawn and how bright they shine, the ink's colour in v, what shining adds.
     """
 
     matrices: Tensor
     detail: Tensor
     anchors: Tensor
+    pens: Tensor
 
 
 class Planes(NamedTuple):
@@ -148,15 +156,36 @@ def planes_to_cells(planes: Planes, n: int, h: int, w: int, like: Tensor) -> Ten
     return out
 
 
-def frame_lines(source: Tensor, planes: Tensor) -> Tensor:
-    """The lines that depth shows, or colours where there is no depth: [N, 1, 4h, 4w], as `shade` takes them.
+def frame_lines(v: Tensor, depth: Tensor | None, given: Tensor | None, style: Tensor) -> Tensor:
+    """The lines of a frame as `compose` draws them: [N, 2, H, W] in [0, 1], as dark and as bright as they get.
 
-    `source` [N, h, w, 192] cells of v, `planes` [N, h, w, PLANE_CHANNELS].
+    Of `depth` [N, 1, H, W] in metres where `given` [N] is above 0 (everywhere where it is None), else where colours of
+    v [N, 3, H, W] part. `style` [N, STYLE_SIZE] says how wide the style draws them.
     """
-    given = planes[:, 0, 0, 16]
-    lines = depth_lines_reference(cells_to_noise(planes[..., :16]), given)
-    colours = colour_lines_of((cells_to_pixels(source) + 1) / 2)
-    return torch.where(given.view(-1, 1, 1, 1) > 0, lines, colours)
+    width = style_number(style, "ink_width")
+    if depth is not None and (given is None or bool((given > 0).all())):
+        return trace_lines_reference(depth_lines_reference(depth), width)
+    height, across = v.shape[-2:]
+    of_colour = spread_lines(trace_lines_reference(colour_lines_of((v + 1) / 2), width), height, across)
+    if depth is None or given is None:
+        return of_colour
+    of_depth = trace_lines_reference(depth_lines_reference(depth), width)
+    return torch.where(given.view(-1, 1, 1, 1) > 0, of_depth, of_colour)
+
+
+def style_number(style: Tensor, name: str) -> Tensor:
+    """A number of the styles that stand in natural units at the end of `style` [N, ...]: [N]."""
+    return style[:, style_offset(name) - STYLE_NUMBERS]
+
+
+def doubted_lines(source: Tensor, planes: Tensor, style: Tensor) -> Tensor:
+    """How much of each cell the lines cover that only colours show, [N, h, w, 2]; -1 in frames with depth.
+
+    `source` [N, h, w, 192] cells of v, `planes` [N, h, w, PLANE_CHANNELS], `style` as in `frame_lines`.
+    """
+    given = planes[:, :1, :1, 16:17]
+    colours = colour_lines_of((cells_to_pixels(source.float()) + 1) / 2)
+    return torch.where(given > 0, -1.0, line_shares(trace_lines_reference(colours, style_number(style, "ink_width"))))
 
 
 def rms_film(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
@@ -314,18 +343,26 @@ def _slice_on_cpu() -> Callable[[Tensor, Tensor, Tensor], Tensor] | None:
     return SliceReadings.apply
 
 
-def compose(v: Tensor, edit: Edit) -> Tensor:
+def compose(v: Tensor, edit: Edit, lines: Tensor | None = None) -> Tensor:
     """Apply an edit to a frame at any resolution.
 
     v [N, 3, H', W'] in [-1, 1]. Colour transforms are chosen between as in `slice_readings`; the detail is resampled
-    where the frame is larger or smaller than the working frame. Returns v of the answer, not clamped.
+    where the frame is larger or smaller than the working frame. `lines` [N, 2, H', W'] of `frame_lines` are drawn over
+    that; None draws none. Returns v of the answer, not clamped.
     """
     slice_fast = _slice_on_cpu() if v.device.type == "cpu" else None
     change = (slice_fast or slice_readings)(v, edit.matrices, edit.anchors)
     detail = cells_to_pixels(edit.detail.float())
-    if detail.shape[-2:] != v.shape[-2:]:
-        detail = functional.interpolate(detail, size=v.shape[-2:], mode="bilinear", align_corners=False)
-    return v + change + detail
+    size = v.shape[-2:]
+    if detail.shape[-2:] != size:
+        detail = functional.interpolate(detail, size=size, mode="bilinear", align_corners=False)
+    answer = v + change + detail
+    if lines is None:
+        return answer
+    pens = edit.pens.float().permute(0, 3, 1, 2)
+    amounts = functional.interpolate(pens[:, :2], size=size, mode="bilinear", align_corners=False) * lines
+    ink, shine = pens[:, 2:5, :1, :1], pens[:, 5:, :1, :1]
+    return answer + amounts[:, :1].clamp(0, 1) * (ink - answer) + amounts[:, 1:] * shine
 
 
 class MirageNet(nn.Module):
@@ -335,6 +372,8 @@ class MirageNet(nn.Module):
         """Build the network of a tier with an edit of zero: it returns its source until it is trained."""
         super().__init__()
         self.tier = tier
+        self.shade: Callable[..., tuple[Tensor, Tensor, Tensor, Tensor]] = shade_reference
+        """Turns words into an edit; a trainer may put a compiled one here."""
         c0, c1, c2 = tier.widths
         d = tier.condition
         self.style_encoder = StyleEncoder()
@@ -403,7 +442,7 @@ class MirageNet(nn.Module):
         not yet quantised.
         """
         stem = self.stem_source(source) + self.stem_noisy(noisy) + self.stem_planes(planes)
-        return self.from_stem(stem, memory, film, noise, frame_lines(source, planes))
+        return self.from_stem(stem, memory, film, noise, doubted_lines(source, planes, film))
 
     def forward(
         self, source: Tensor, noisy: Tensor, planes: Tensor, memory: MemoryState, film: Tensor, noise: Tensor
@@ -413,9 +452,9 @@ class MirageNet(nn.Module):
         return edit, state
 
     def from_stem(
-        self, stem: Tensor, memory: MemoryState, film: Tensor, noise: Tensor, lines: Tensor
+        self, stem: Tensor, memory: MemoryState, film: Tensor, noise: Tensor, there: Tensor
     ) -> tuple[Edit, Tensor, Tensor]:
-        """Everything behind the patch projection; `stem` [N, h, w, C0], `lines` of `frame_lines`, rest as in `read`."""
+        """Everything behind the patch projection; `stem` [N, h, w, C0], `there` of `doubted_lines`, rest as `read`."""
         style, film = film[:, -STYLE_NUMBERS:], film[:, :-STYLE_NUMBERS].to(stem.dtype)
         offset = 0
 
@@ -436,7 +475,7 @@ class MirageNet(nn.Module):
         c0 = self.tier.widths[0]
         out = rms_film(full, film[:, offset : offset + c0], film[:, offset + c0 : offset + 2 * c0])
         words = self.head_words(out)
-        edit = Edit(*shade_reference(words, self.head_detail(out), self.head_matrices(out), noise, lines, style))
+        edit = Edit(*self.shade(words, self.head_detail(out), self.head_matrices(out), noise, there, style))
         return edit, words, state
 
     def parameter_count(self) -> int:

@@ -71,16 +71,17 @@ def predict(
     k: Tensor,
     trust: Tensor,
     noise: Tensor,
+    lines: Tensor,
 ) -> Prediction:
     """Predict y0 once.
 
     `v`, `noisy` [N, 3, H, W], sides multiples of 32; `planes` [N, h, w, PLANE_CHANNELS]; `style` [N, STYLE_SIZE];
-    `k`, `trust` [N]; `noise` [N, 1, H/2, W/2].
+    `k`, `trust` [N]; `noise` [N, 1, H/2, W/2]; `lines` [N, 2, H, W] of `frame_lines`.
     """  # fmt: skip
     condition = net.condition(style, k, trust)
     film = net.conditioned(condition, style)
     edit, words, state = net.read(pixels_to_cells(v), pixels_to_cells(noisy), planes, memory, film, noise)
-    return Prediction(compose(v, edit), edit, state, words)
+    return Prediction(compose(v, edit, lines), edit, state, words)
 
 
 def sample(
@@ -91,6 +92,7 @@ def sample(
     memory: MemoryState,
     style: Tensor,
     trust: Tensor,
+    lines: Tensor,
     steps: int = 1,
 ) -> tuple[Tensor, Edit, Tensor]:
     """Redraw one frame in `steps` steps; arguments as `predict`, `noise` [N, 1, H/2, W/2].
@@ -99,10 +101,11 @@ def sample(
     does not depend on how many follow.
     """  # fmt: skip
     noised = v + SIGMA * lift_noise(noise)
-    answer, edit, state, *_ = predict(net, v, noised, planes, memory, style, torch.ones_like(trust), trust, noise)
+    rest = (trust, noise, lines)
+    answer, edit, state, *_ = predict(net, v, noised, planes, memory, style, torch.ones_like(trust), *rest)
     for k in levels(steps)[1:]:
         noisy = _renoise(answer, noised, k)
-        answer, edit, *_ = predict(net, v, noisy, planes, memory, style, torch.full_like(trust, k), trust, noise)
+        answer, edit, *_ = predict(net, v, noisy, planes, memory, style, torch.full_like(trust, k), *rest)
     return answer.clamp(-1, 1), edit, state
 
 
@@ -119,6 +122,7 @@ class _Underway:
     memory: MemoryState
     style: Tensor
     trust: Tensor
+    lines: Tensor
 
 
 class ParallelSampler:
@@ -147,7 +151,7 @@ class ParallelSampler:
         return len(self._levels) - 1
 
     def step(
-        self, v: Tensor, noise: Tensor, planes: Tensor, memory: MemoryState, style: Tensor, trust: Tensor
+        self, v: Tensor, noise: Tensor, planes: Tensor, memory: MemoryState, style: Tensor, trust: Tensor, lines: Tensor
     ) -> tuple[tuple[Tensor, Edit] | None, Tensor]:
         """Let a frame enter and take one step of every frame under way, in one call of the network.
 
@@ -155,7 +159,7 @@ class ParallelSampler:
         its last edit), None while there was none yet; and the state that the entering frame leaves.
         """
         noised = v + SIGMA * lift_noise(noise)
-        self._underway.append(_Underway(0, v, noise, noised, noised, planes, memory, style, trust))
+        self._underway.append(_Underway(0, v, noise, noised, noised, planes, memory, style, trust, lines))
         return self._advance()
 
     def flush(self) -> list[tuple[Tensor, Edit]]:
@@ -175,9 +179,9 @@ class ParallelSampler:
             torch.cat([frame.memory.state for frame in frames]), torch.cat([frame.memory.valid for frame in frames])
         )
         v, noisy, planes = (torch.cat([getattr(frame, name) for frame in frames]) for name in ("v", "noisy", "planes"))
-        names = ("style", "trust", "noise")
-        style, trust, noise = (torch.cat([getattr(frame, name) for frame in frames]) for name in names)
-        every, edits, states, *_ = predict(self.net, v, noisy, planes, memory, style, level, trust, noise)
+        style = torch.cat([frame.style for frame in frames])
+        rest = (torch.cat([getattr(frame, name) for frame in frames]) for name in ("trust", "noise", "lines"))
+        every, edits, states, *_ = predict(self.net, v, noisy, planes, memory, style, level, *rest)
         ends = accumulate(frame.v.shape[0] for frame in frames)
         rows = [slice(a, b) for a, b in pairwise([0, *ends])]
         done = None

@@ -6,8 +6,8 @@
 #include "vectors.h"
 
 enum { BINS = 4, KINDS = 9, SURFACE = 26, WORDS = BINS * SURFACE + BINS };
-enum { TRANSFORM = 12, COEFFICIENTS = BINS * TRANSFORM, ANCHORS = BINS * 4 };
-/* The fields of noise and lines have one value for 2x2 pixels: 4x4 in a cell. */
+enum { TRANSFORM = 12, COEFFICIENTS = BINS * TRANSFORM, ANCHORS = BINS * 4, PENS = 8 };
+/* The field of noise has one value for 2x2 pixels: 4x4 in a cell. */
 enum { POINTS = 16, PIXELS = 64, DETAIL = 192 };
 
 /* As `STYLE_LAYOUT`, in natural units. */
@@ -247,119 +247,14 @@ static void repeat_ends(float *field, int h, int w)
 }
 
 /* Where the marks of a style come from: of every cell its points of the noise; and fields of what is summed along
- * strokes and around, of lines as wide as the style draws them, and of how they shine. Any but the first is null where
- * the style draws nothing with it. Lines that colours alone show are `doubted`. */
+ * strokes and around. Any but the first is null where the style draws nothing with it. */
 struct marks {
     const float *noise; /* [cells, POINTS] */
-    float *strokes, *pooled, *traced, *shining;
-    int w, doubted;
+    float *strokes, *pooled;
+    int w;
 };
 
-static inline int draws(const struct style *p, const struct marks *marks)
-{
-    return p->hatch != 0 || p->wash != 0 || p->grain != 0 || marks->traced;
-}
-
-/* Rows of fields that lines are made in have one value more on either side, and there is a row more above and below. */
-static inline ptrdiff_t line_pitch(int w) { return 4 * w + 2; }
-
-/* `depth_lines` of planes [cells, stride], which begin with how near a cell's points are. `inverse` and `line` have
- * field_floats(h, w); outside the picture there are no lines. */
-static void depth_lines(const float *planes, int stride, int h, int w, float *inverse, float *line)
-{
-    const int rows = 4 * h, columns = 4 * w;
-    const ptrdiff_t pitch = line_pitch(w);
-    for (int y = -1; y <= rows; y++) {
-        const int row = y < 0 ? 0 : y < rows ? y : rows - 1;
-        float *out = inverse + (y + 1) * pitch + 1;
-        for (int x = 0; x < columns; x++) {
-            float near = planes[((ptrdiff_t)(row / 4) * w + x / 4) * stride + row % 4 * 4 + x % 4];
-            near = near > 1e-4f ? near < 1.0f - 1e-4f ? near : 1.0f - 1e-4f : 1e-4f;
-            out[x] = near / (1.0f - near);
-        }
-        out[-1] = out[0];
-        out[columns] = out[columns - 1];
-    }
-    memset(line, 0, sizeof(float) * (size_t)(rows + 2) * (size_t)pitch);
-    for (int y = 0; y < rows; y++) {
-        const float *here = inverse + (y + 1) * pitch + 1;
-        float *out = line + (y + 1) * pitch + 1;
-        for (int x = 0; x < columns; x++) {
-            float across = x > 0 && x < columns - 1 ? (2.0f * here[x] - here[x - 1] - here[x + 1]) / here[x] : 0.0f;
-            float down = y > 0 && y < rows - 1 ? (2.0f * here[x] - here[x - pitch] - here[x + pitch]) / here[x] : 0.0f;
-            float ridge = across > down ? across : down, valley = -(across < down ? across : down);
-            float crease = valley < 0.15f && valley > ridge ? valley : ridge;
-            crease = (crease - 0.02f) * 40.0f;
-            out[x] = crease > 0.0f ? crease < 1.0f ? crease : 1.0f : 0.0f;
-        }
-    }
-}
-
-/* `colour_lines` of bytes [cells, PIXELS, 3], as how much colours part: sums of 4x4 pixels against those to the left and
- * above. `work` and `line` have field_floats(h, w). */
-static void colour_lines(const uint8_t *cells, int h, int w, float *work, float *line)
-{
-    const int rows = 4 * h, columns = 4 * w, width = 8 * w;
-    const ptrdiff_t pitch = line_pitch(w);
-    memset(line, 0, sizeof(float) * (size_t)(rows + 2) * (size_t)pitch);
-    for (int c = 0; c < 3; c++) {
-        float *before = work, *now = work + columns, *column = work + 2 * columns;
-        for (int y = 0; y < rows; y++) {
-            for (int k = 0; k < 4; k++) {
-                int row = 2 * y - 1 + k;
-                row = row < 0 ? 0 : row < 8 * h ? row : 8 * h - 1;
-                const uint8_t *from = cells + (ptrdiff_t)(row / 8) * w * DETAIL + row % 8 * 24 + c;
-                for (int x = 0; x < width; x++) {
-                    const float byte = from[x / 8 * DETAIL + x % 8 * 3];
-                    column[x] = k ? column[x] + byte : byte;
-                }
-            }
-            float *out = line + (y + 1) * pitch + 1;
-            for (int x = 0; x < columns; x++) {
-                const float left = column[x ? 2 * x - 1 : 0], right = column[2 * x + 2 < width ? 2 * x + 2 : width - 1];
-                now[x] = left + column[2 * x] + column[2 * x + 1] + right;
-                float across = x ? now[x] - now[x - 1] : 0.0f, down = y ? now[x] - before[x] : 0.0f;
-                across = across < 0.0f ? -across : across;
-                down = down < 0.0f ? -down : down;
-                const float parts = ((across > down ? across : down) * (1.0f / (16.0f * 255.0f)) - 0.05f) * 8.0f;
-                if (parts > out[x]) out[x] = parts < 1.0f ? parts : 1.0f;
-            }
-            float *other = before;
-            before = now;
-            now = other;
-        }
-    }
-}
-
-/* Of every point of a field of lines the line as wide as the style draws it, and as it shines. */
-static void trace_lines(const float *line, int h, int w, float width, float *traced, float *shining)
-{
-    const ptrdiff_t pitch = line_pitch(w);
-    for (int y = 0; y < 4 * h; y++) {
-        const float *here = line + (y + 1) * pitch + 1;
-        float *wide = mark_row(traced, w, y), *bright = mark_row(shining, w, y);
-        for (int x = 0; x < 4 * w; x++) {
-            float sides = here[x - 1] > here[x + 1] ? here[x - 1] : here[x + 1];
-            float ends = here[x - pitch] > here[x + pitch] ? here[x - pitch] : here[x + pitch];
-            float beside = sides > ends ? sides : ends;
-            wide[x] = here[x] > width * beside ? here[x] : width * beside;
-            bright[x] = here[x] > 0.5f * beside ? here[x] : 0.5f * beside;
-        }
-    }
-    repeat_ends(traced, h, w);
-    repeat_ends(shining, h, w);
-}
-
-/* How much of the lines of a field is drawn in a cell: all that is certain, else as much as the words say there is. */
-static float believed(const struct marks *marks, const float *field, int y, int x, float said)
-{
-    if (!marks->doubted) return 1.0f;
-    float there = 0.0f;
-    for (int i = 0; i < POINTS; i++) there += field[(4 * y + 1 + i / 4) * mark_pitch(marks->w) + 4 * x + 1 + i % 4];
-    there /= POINTS;
-    const float part = said / (there > SPARSE ? there : SPARSE);
-    return part < 1.0f ? part : 1.0f;
-}
+static inline int draws(const struct style *p) { return p->hatch != 0 || p->wash != 0 || p->grain != 0; }
 
 /* Floats that `sum_noise` works in. */
 static inline size_t field_floats(int h, int w) { return (size_t)(4 * h + 5) * (size_t)(4 * w + 4); }
@@ -418,25 +313,17 @@ static void spread(const float *field, int w, int y, int x, float *out)
     }
 }
 
-/* Add the marks to a cell's detail; `seen` is its colour, `shown` how much of it is not kept, `said` how much of it the
- * words take for lines, and for shining edges. */
+/* Add the marks to a cell's detail; `seen` is its colour, `shown` how much of it is not kept. */
 static void draw_marks(const struct style *p, const struct marks *marks, ptrdiff_t cell, const float seen[3],
-                       float shown, const float said[2], float *detail)
+                       float shown, float *detail)
 {
-    float made[3][PIXELS], grain[PIXELS], pigment[PIXELS], stroke[PIXELS], line[PIXELS], shine[PIXELS];
+    float made[3][PIXELS], grain[PIXELS], pigment[PIXELS], stroke[PIXELS];
     const int y = (int)(cell / marks->w), x = (int)(cell % marks->w);
     float dark = 0.75f - (LUMA[0] * seen[0] + LUMA[1] * seen[1] + LUMA[2] * seen[2]);
     dark = dark < 0.0f ? 0.0f : dark > 1.0f ? 1.0f : dark;
     const int stroked = marks->strokes && dark > 0.02f;
     if (marks->pooled) spread(marks->pooled, marks->w, y, x, pigment);
     if (stroked) spread(marks->strokes, marks->w, y, x, stroke);
-    float drawn_line = 0.0f, drawn_shine = 0.0f;
-    if (marks->traced) {
-        spread(marks->traced, marks->w, y, x, line);
-        spread(marks->shining, marks->w, y, x, shine);
-        drawn_line = believed(marks, marks->traced, y, x, said[0]);
-        drawn_shine = believed(marks, marks->shining, y, x, said[1]) * p->glow;
-    }
     for (int row = 0; row < 8; row++) {
         /* Grain is of 2x2 pixels, in the truth as well. Two rows of the noise are eight values. */
         const f8 two = load8(marks->noise + cell * POINTS + row / 4 * 8);
@@ -456,16 +343,6 @@ static void draw_marks(const struct style *p, const struct marks *marks, ptrdiff
             const vec amount = sigmoid((load(stroke + i) + (3.2f * dark - 1.7f)) * 5.0f) * (p->hatch * 0.75f);
             for (int c = 0; c < 3; c++) drawn[c] += amount * (p->ink_colour[c] - seen[c] - drawn[c]);
         }
-        if (marks->traced) {
-            /* Steeper than it was spread: a line stays dark in its middle, and white beside. */
-            const vec steep = clamp(load(line + i) * (4.0f / 3.0f) - 1.0f / 6.0f, 0.0f, 1.0f);
-            const vec amount = clamp(steep * drawn_line * (p->ink * 1.1f), 0.0f, 1.0f);
-            const vec glow = load(shine + i) * drawn_shine;
-            for (int c = 0; c < 3; c++) {
-                drawn[c] += amount * (p->ink_colour[c] - seen[c] - drawn[c]);
-                drawn[c] += glow * p->glow_colour[c];
-            }
-        }
         for (int c = 0; c < 3; c++) {
             drawn[c] += load(grain + i) * (p->grain * (0.11f * seen[c] + 0.03f));
             store(made[c] + i, drawn[c] * (2.0f * shown));
@@ -484,12 +361,21 @@ static void draw_marks(const struct style *p, const struct marks *marks, ptrdiff
     }
 }
 
-/* `shade` of `count` cells from number `first` on: `words` are rows of at least WORDS numbers, `stride` apart,
- * padded to full vectors of rows; the changes of v are added to `matrices`, the marks to `detail`; `anchors` are written. */
-static void shade(const struct shading *s, const struct marks *marks, const float *words, ptrdiff_t stride,
-                  ptrdiff_t first, int count, float *matrices, float *detail, float *anchors)
+/* How much of a cell's lines is drawn: all that is certain, else as much as the words say there is. */
+static inline float believed(float there, float said)
 {
-    const int marked = draws(s->p, marks);
+    if (there < 0.0f) return 1.0f;
+    const float part = said / (there > SPARSE ? there : SPARSE);
+    return part < 1.0f ? part : 1.0f;
+}
+
+/* `shade` of `count` cells from number `first` on: `words` are rows of at least WORDS numbers, `stride` apart,
+ * padded to full vectors of rows; the changes of v are added to `matrices`, the marks to `detail`; `anchors` and
+ * `pens` are written. `there` [cells, 2] as in the reference. */
+static void shade(const struct shading *s, const struct marks *marks, const float *words, ptrdiff_t stride,
+                  ptrdiff_t first, int count, const float *there, float *matrices, float *detail, float *anchors, float *pens)
+{
+    const int marked = draws(s->p);
     for (int i = 0; i < count; i += LANES) {
         const int some = count - i < LANES ? count - i : LANES;
         const float *said = words + i * stride;
@@ -521,11 +407,18 @@ static void shade(const struct shading *s, const struct marks *marks, const floa
                 for (int k = 0; k < 4; k++) anchors[(first + i + l) * ANCHORS + 4 * b + k] = back[TRANSFORM + k][l];
             }
         }
-        if (marked)
-            for (int l = 0; l < some; l++) {
-                const float colour[3] = {seen[0][l], seen[1][l], seen[2][l]}, said[2] = {line[l], shine[l]};
-                draw_marks(s->p, marks, first + i + l, colour, 1.0f - kept[l], said, detail + (first + i + l) * DETAIL);
+        for (int l = 0; l < some; l++) {
+            const ptrdiff_t cell = first + i + l;
+            const float colour[3] = {seen[0][l], seen[1][l], seen[2][l]}, shown = 1.0f - kept[l];
+            if (marked) draw_marks(s->p, marks, cell, colour, shown, detail + cell * DETAIL);
+            float *pen = pens + cell * PENS;
+            pen[0] = believed(there[2 * cell], line[l]) * s->p->ink * 1.1f * shown;
+            pen[1] = believed(there[2 * cell + 1], shine[l]) * s->p->glow * shown;
+            for (int c = 0; c < 3; c++) {
+                pen[2 + c] = s->p->ink_colour[c] * 2.0f - 1.0f;
+                pen[5 + c] = s->p->glow_colour[c] * 2.0f;
             }
+        }
     }
 }
 #endif

@@ -35,7 +35,7 @@ from mirage_plugin.styles.parameters import PARAMETERS, Style
 from mirage_plugin.train.batch import Batch, clip_noise, kept, render_pair
 from mirage_plugin.train.evaluation import answer_clip, draw_frame, empty_state, graded_clip, pair_batch, rgb_alone
 from mirage_plugin.train.metrics import gradient_energy, psnr, warp_back, warping_error
-from mirage_plugin.train.objective import Ablation, given_planes
+from mirage_plugin.train.objective import Ablation, given_lines, given_planes
 from mirage_plugin.train.pool import EVALUATION_SEED
 from mirage_plugin.train.report import Bar, Row
 from mirage_plugin.train.worlds.gbuffer import GBuffer
@@ -618,12 +618,11 @@ class _AblatedPlay(Play):
         memory = self.ablation.recall(dequantise(self.stored), batch.motion[t][..., 8::16, 8::16], seen, known)
         noised, planes = self.ablation.start(v, self.noise), given_planes(batch, t)
         style, trust = self.net.style(batch.parameters[t]), torch.ones(self.n, device=v.device)
-        answer, edit, state, *_ = predict(
-            self.net, v, noised, planes, memory, style, torch.ones_like(trust), trust, self.noise
-        )
+        rest = (trust, self.noise, given_lines(batch, t, style))
+        answer, edit, state, *_ = predict(self.net, v, noised, planes, memory, style, torch.ones_like(trust), *rest)
         answer = kept(batch, t, answer.clamp(-1, 1))
         shown = batch.truth[t] if self.told else answer
-        state = self.ablation.write(self.net, (v, noised, planes, memory, style, trust, self.noise), shown, state)
+        state = self.ablation.write(self.net, (v, noised, planes, memory, style, *rest), shown, state)
         return answer, quantise(state), mean_squares(edit, state, memory)
 
 
@@ -687,7 +686,8 @@ def answer_in_parallel(net: MirageNet, batch: Batch, steps: int) -> Tensor:
         seen = functional.avg_pool2d(batch.visible[t], 16) * (~batch.cut[t])[:, None, None, None] * float(t > 0)
         memory = warp_state(dequantise(stored), batch.motion[t][..., 8::16, 8::16], seen)
         style, trust = net.style(batch.parameters[t]), torch.ones(n, device=device)
-        done, state = sampler.step(batch.source[t], batch.noise[t], given_planes(batch, t), memory, style, trust)
+        rest = (memory, style, trust, given_lines(batch, t, style))
+        done, state = sampler.step(batch.source[t], batch.noise[t], given_planes(batch, t), *rest)
         stored = quantise(state)
         if done is not None:
             answers.append(done[0])

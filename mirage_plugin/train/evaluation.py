@@ -26,12 +26,13 @@ from mirage_plugin.errors import ConfigError, DataError, OutputError, WeightsErr
 from mirage_plugin.model.checkpoint import load_bounds, load_network, weights_path
 from mirage_plugin.model.drift import mean_squares
 from mirage_plugin.model.memory import MemoryState, dequantise, quantise, warp_state
-from mirage_plugin.model.network import MirageNet, planes_to_cells
+from mirage_plugin.model.network import MirageNet
 from mirage_plugin.model.reference import ReferenceEncoder, load_reference, style_of
 from mirage_plugin.model.sampling import sample
 from mirage_plugin.styles.parameters import Style, load_style
 from mirage_plugin.train.batch import Batch, clip_noise, engine_planes, kept, render_pair
 from mirage_plugin.train.metrics import gradient_energy, grid_energy, oracle_lut, psnr, ssim
+from mirage_plugin.train.objective import given_lines, given_planes
 from mirage_plugin.train.pool import EVALUATION_SEED, draw_clip
 from mirage_plugin.train.report import Bar, Row, contact_sheet, print_rows, write_rows
 from mirage_plugin.train.sample_game import game_clips
@@ -84,21 +85,12 @@ def draw_frame(
     float32 [N, 1, H/2, W/2].
     """
     v = batch.source[t]
-    n, _, height, width = v.shape
-    flags = torch.cat(
-        [
-            batch.has_depth[:, None].expand(-1, 17),
-            batch.has_motion[:, None].expand(-1, 3),
-            batch.has_mask[:, None].expand(-1, 4),
-        ],
-        1,
-    )[:, None, None]
-    planes = planes_to_cells(batch.planes(t), n, height // 8, width // 8, v) * flags
     seen = functional.avg_pool2d(batch.visible[t], 16)
     seen = seen * (known & ~batch.cut[t])[:, None, None, None]
     moved: MemoryState = warp_state(dequantise(stored), batch.motion[t][..., 8::16, 8::16], seen)
-    trust = torch.ones(n, device=v.device)
-    answer, edit, state = sample(net, v, noise, planes, moved, net.style(batch.parameters[t]), trust, steps)
+    style, trust = net.style(batch.parameters[t]), torch.ones(v.shape[0], device=v.device)
+    planes, lines = given_planes(batch, t), given_lines(batch, t, style)
+    answer, edit, state = sample(net, v, noise, planes, moved, style, trust, lines, steps)
     return kept(batch, t, answer), quantise(state), mean_squares(edit, state, moved)
 
 

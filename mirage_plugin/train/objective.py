@@ -17,11 +17,20 @@ from torch.nn import functional
 from mirage_kernels.compose import SIMILAR
 from mirage_kernels.shade import BINS, KINDS, SURFACE
 from mirage_plugin.model.memory import MemoryState, warp_state
-from mirage_plugin.model.network import CELL, SIGMA, MirageNet, planes_to_cells
+from mirage_plugin.model.network import CELL, SIGMA, MirageNet, frame_lines, planes_to_cells
 from mirage_plugin.model.sampling import lift_noise, predict, to_8_bits
 from mirage_plugin.train.batch import Batch, kept
 
-__all__ = ["ABLATED", "FULL", "Ablation", "clip_loss", "given_planes", "reconstruction_loss", "surface_loss"]
+__all__ = [
+    "ABLATED",
+    "FULL",
+    "Ablation",
+    "clip_loss",
+    "given_lines",
+    "given_planes",
+    "reconstruction_loss",
+    "surface_loss",
+]
 
 SURFACE_SHARE = 0.3
 """What the words about surfaces count beside the picture."""
@@ -61,20 +70,20 @@ class Ablation:
         return warp_state(state, motion, seen * known[:, None, None, None].to(seen.dtype))
 
     def write(
-        self, net: MirageNet, frame: tuple[Tensor, Tensor, Tensor, MemoryState, Tensor, Tensor, Tensor], shown: Tensor,
-        written: Tensor,
+        self, net: MirageNet, frame: tuple[Tensor, Tensor, Tensor, MemoryState, Tensor, Tensor, Tensor, Tensor],
+        shown: Tensor, written: Tensor,
     ) -> Tensor:  # fmt: skip
         """The state that a frame leaves [N, h/2, w/2, S].
 
-        `frame` is (v, noised, planes, memory, style, trust, noise), `written` what its first step wrote; `shown`
+        `frame` is (v, noised, planes, memory, style, trust, noise, lines), `written` what its first step wrote; `shown`
         [N, 3, H, W] the picture that a fed history is told of: the truth in training, the network's own answer at play.
         """
         if self.own_history or not self.memory:
             return written
-        v, noised, planes, memory, style, trust, noise = frame
+        v, noised, planes, memory, style, trust, noise, lines = frame
         noisy = (1 - TOLD_LEVEL) * to_8_bits(shown) + TOLD_LEVEL * noised
         level = torch.full_like(trust, TOLD_LEVEL)
-        return predict(net, v, noisy, planes, memory, style, level, trust, noise).state
+        return predict(net, v, noisy, planes, memory, style, level, trust, noise, lines).state
 
 
 FULL = Ablation()
@@ -208,6 +217,11 @@ def given_planes(batch: Batch, t: int) -> Tensor:
     return planes_to_cells(batch.planes(t), n, height // 8, width // 8, batch.source[t]) * flags
 
 
+def given_lines(batch: Batch, t: int, style: Tensor) -> Tensor:
+    """The lines of frame t, [N, 2, H, W], of depth where the engine gives it, drawn in styles [N, STYLE_SIZE]."""
+    return frame_lines(batch.source[t], batch.depth[t], batch.has_depth, style)
+
+
 def clip_loss(
     net: MirageNet,
     batch: Batch,
@@ -248,8 +262,8 @@ def clip_loss(
             known = (~told).float()
         memory = ablation.recall(state, motion, seen, known)
         style = net.style(batch.parameters[t])
-        noised = ablation.start(v, noise)
-        found = predict(net, v, noised, planes, memory, style, torch.ones(n, device=device), trust, noise)
+        noised, lines = ablation.start(v, noise), given_lines(batch, t, style)
+        found = predict(net, v, noised, planes, memory, style, torch.ones(n, device=device), trust, noise, lines)
         answer, written = kept(batch, t, found.answer), found.state
         losses.append(reconstruction_loss(answer, truth))
         if batch.surface is not None:
@@ -260,9 +274,10 @@ def clip_loss(
             if float(torch.rand((), generator=rng)) < 0.25:
                 own = functional.avg_pool2d(own, 3, 1, 1, count_include_pad=False)
             mix = k[:, None, None, None]
-            refined = predict(net, v, (1 - mix) * own + mix * noised, planes, memory, style, k, trust, noise)
+            noisy = (1 - mix) * own + mix * noised
+            refined = predict(net, v, noisy, planes, memory, style, k, trust, noise, lines)
             losses.append(reconstruction_loss(kept(batch, t, refined.answer), truth))
-        written = ablation.write(net, (v, noised, planes, memory, style, trust, noise), truth, written)
+        written = ablation.write(net, (v, noised, planes, memory, style, trust, noise, lines), truth, written)
         # Quantised as it is stored between frames; the gradient passes straight through.
         state = written + ((written * 127).round() / 127 - written).detach()
         if float(torch.rand((), generator=rng)) < 0.15:

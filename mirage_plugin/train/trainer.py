@@ -7,6 +7,7 @@ import itertools
 import json
 import math
 import os
+import shutil
 import signal
 import time
 from collections.abc import Iterator
@@ -23,6 +24,7 @@ from rich.progress import Progress
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
+from mirage_kernels.shade import shade_reference
 from mirage_plugin.config import TrainConfig
 from mirage_plugin.errors import DataError, DeviceError, OutputError
 from mirage_plugin.model.checkpoint import load_network, load_tensors, note_weights, save_network, save_tensors
@@ -41,6 +43,8 @@ __all__ = ["train"]
 CHECKPOINT_EVERY_S = 180.0
 SHEET_EVERY_S = 900.0
 LINE_EVERY_S = 30.0
+COMPILED_FROM_MIN = 20
+"""Shorter runs go without the compiler, which takes two minutes and then a sixth off every step (two x86 cores)."""
 REFERENCES = 3
 """Pictures a step that the encoder of references learns from."""
 
@@ -237,6 +241,8 @@ def train(config: TrainConfig) -> None:
         pool, seed=config.seed, frames=recipe.clip_frames, capacity=recipe.capacity, first=24,
         steps_per_clip=recipe.steps_per_clip, workers=recipe.workers, start_step=run.step,
     )  # fmt: skip
+    if device.type == "cpu" and config.minutes >= COMPILED_FROM_MIN and shutil.which("g++"):
+        run.net.shade = torch.compile(shade_reference, dynamic=False)
     console.print(
         f"training {config.tier} ({run.net.parameter_count() / 1e6:.2f} M parameters) on {device.type} for "
         f"{config.minutes:g} minutes; Ctrl-C stops and keeps everything"

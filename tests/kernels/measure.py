@@ -79,7 +79,8 @@ def random_edit(generator: torch.Generator, n: int, h: int, w: int) -> Tensor:
     """An edit with readings of any colour, whose shares of each cell sum to one: [n, h, w, EDIT_CHANNELS]."""
     made = torch.randn(n, h, w, 240, generator=generator) * 0.3
     colours = torch.rand(n, h, w, 12, generator=generator) * 2 - 1
-    return torch.cat([made, colours, torch.randn(n, h, w, 4, generator=generator).softmax(-1)], -1)
+    shares = torch.randn(n, h, w, 4, generator=generator).softmax(-1)
+    return torch.cat([made, colours, shares, torch.rand(n, h, w, 8, generator=generator)], -1)
 
 
 def random_frame(layout: kernels.FrameLayout, n: int, generator: torch.Generator) -> Tensor:

@@ -177,20 +177,25 @@ def test_what_else_is_refused() -> None:
     with pytest.raises(KernelError, match=r"no 'down1\.weight'"):
         kernels.prepare(broken, torch.float32)
     head, noise, style = torch.zeros(1, 4, 4, 348), torch.zeros(1, 1, 16, 16), torch.zeros(1, kernels.STYLE_NUMBERS)
-    with pytest.raises(KernelError, match=r"head has shape \[1, 4, 4, 256\]; it must be \[\*, \*, \*, 348\]"):
-        kernels.shade(edit, noise, noise, style)
+    there = torch.zeros(1, 4, 4, 2)
+    with pytest.raises(KernelError, match=r"head has shape \[1, 4, 4, 264\]; it must be \[\*, \*, \*, 348\]"):
+        kernels.shade(edit, noise, there, style)
     with pytest.raises(KernelError, match=r"noise has shape \[1, 1, 4, 4\]; it must be \[1, 1, 16, 16\]"):
-        kernels.shade(head, noise[..., :4, :4].contiguous(), noise, style)
-    with pytest.raises(KernelError, match=r"lines has shape \[1, 16, 16\]; it must be \[1, 1, 16, 16\]"):
-        kernels.shade(head, noise, noise[0], style)
+        kernels.shade(head, noise[..., :4, :4].contiguous(), there, style)
+    with pytest.raises(KernelError, match=r"there has shape \[4, 4, 2\]; it must be \[1, 4, 4, 2\]"):
+        kernels.shade(head, noise, there[0], style)
     with pytest.raises(KernelError, match=r"style has shape \[1, 77\]; it must be \[1, 78\]"):
-        kernels.shade(head, noise, noise, style[:, 1:].contiguous())
+        kernels.shade(head, noise, there, style[:, 1:].contiguous())
     with pytest.raises(KernelError, match=r"style is torch\.float16; it must be torch\.float32"):
-        kernels.shade(head, noise, noise, style.half())
-    with pytest.raises(KernelError, match=r"near is torch\.float16; it must be torch\.float32"):
-        kernels.depth_lines(noise.half(), one)
-    with pytest.raises(KernelError, match=r"given has shape \[2\]; it must be \[1\]"):
-        kernels.depth_lines(noise, torch.ones(2))
+        kernels.shade(head, noise, there, style.half())
+    with pytest.raises(KernelError, match=r"depth is torch\.float16; it must be torch\.float32"):
+        kernels.depth_lines(noise.half())
+    with pytest.raises(KernelError, match=r"width has shape \[2\]; it must be \[1\]"):
+        kernels.trace_lines(noise, torch.ones(2))
+    with pytest.raises(KernelError, match=r"lines has shape \[1, 1, 16, 16\]; it must be \[1, 2, \*, \*\]"):
+        kernels.compose(FRAMES, BGRA, edit, one, lines=noise)
+    with pytest.raises(KernelError, match=r"0\.0 x 3\.0 points of lines"):
+        kernels.compose(FRAMES, BGRA, edit, one, lines=torch.zeros(1, 2, 4, 4), lines_shown=(0.0, 3.0))
 
 
 def calls() -> dict[str, Callable[[], Any]]:
@@ -221,10 +226,12 @@ def calls() -> dict[str, Callable[[], Any]]:
         "advect_noise": lambda: opcheck(ops.advect_noise.default, (noise, moved, seen, seed, seed)),
         "solver_step": lambda: opcheck(ops.solver_step.default, (cells, cells, noise, torch.ones(1), 0.25)),
         "shade": lambda: opcheck(
-            ops.shade.default, (torch.randn(1, 4, 4, 348), noise, noise.abs(), torch.ones(1, kernels.STYLE_NUMBERS))
+            ops.shade.default,
+            (torch.randn(1, 4, 4, 348), noise, x[..., :2].contiguous(), torch.ones(1, kernels.STYLE_NUMBERS)),
         ),
         "colour_lines": lambda: opcheck(ops.colour_lines.default, (FRAMES, *shape)),
-        "depth_lines": lambda: opcheck(ops.depth_lines.default, (noise.sigmoid(), torch.ones(1))),
+        "depth_lines": lambda: opcheck(ops.depth_lines.default, (noise.exp(),)),
+        "trace_lines": lambda: opcheck(ops.trace_lines.default, (noise.sigmoid(), torch.ones(1))),
         "drift_statistics": lambda: opcheck(ops.drift_statistics.default, (x, 4, 1.0)),
         "compose": lambda: opcheck(
             ops.compose.default,
@@ -235,6 +242,9 @@ def calls() -> dict[str, Callable[[], Any]]:
                 torch.zeros(1, 4, 4, kernels.EDIT_CHANNELS),
                 torch.ones(1),
                 *none[1:],
+                torch.rand(1, 2, 8, 12),
+                8.0,
+                12.0,
             ),
         ),
     }
@@ -258,8 +268,8 @@ def test_forward_can_be_exported() -> None:
 
     film = kernels.film_of(weights, torch.randn(1, kernels.SIZES["nano"].condition))
     style, noise = torch.rand(1, kernels.STYLE_NUMBERS) + 0.5, torch.randn(1, 1, 16, 16)
-    lines = torch.rand(1, 1, 16, 16)
-    inputs = (torch.randn(1, 4, 4, 64), torch.zeros(1, 2, 2, 48), torch.ones(1, 2, 2, 1), film, style, noise, lines)
+    there = torch.rand(1, 4, 4, 2)
+    inputs = (torch.randn(1, 4, 4, 64), torch.zeros(1, 2, 2, 48), torch.ones(1, 2, 2, 1), film, style, noise, there)
     exported = torch.export.export(Served(), inputs)
     called = {str(node.target) for node in exported.graph.nodes if "mirage" in str(node.target)}
     assert {

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 import mirage_kernels as kernels
+from mirage_kernels.lines import spread_lines
 from mirage_plugin.model import noise as model_noise
 from mirage_plugin.model.memory import Memory, MemoryState, dequantise, quantise, warp_state
 from mirage_plugin.model.network import (
@@ -17,6 +18,7 @@ from mirage_plugin.model.network import (
     MirageNet,
     Planes,
     compose,
+    doubted_lines,
     frame_lines,
     noise_to_cells,
     pixels_to_cells,
@@ -137,16 +139,16 @@ def test_forward_is_the_network(net: MirageNet, draw: torch.Generator) -> None:
         torch.randn(2, 1, 32, 16, generator=draw),
     )
     natural = style[:, CODE_SIZE:].contiguous()
-    lines = torch.rand(2, 1, 32, 16, generator=draw)
-    lines[1] = -1.0
+    there = torch.rand(2, 8, 4, 2, generator=draw)
+    there[1] = -1.0
     conditioned = net.conditioned(condition, style)
-    expected, words, expected_state = net.from_stem(stem, MemoryState(state, valid), conditioned, noise, lines)
+    expected, words, expected_state = net.from_stem(stem, MemoryState(state, valid), conditioned, noise, there)
     assert words.std() > 0.1
-    edit, written = kernels.forward(weights, stem, state, valid, film, natural, noise, lines, packed_state=False)
+    edit, written = kernels.forward(weights, stem, state, valid, film, natural, noise, there, packed_state=False)
     for name, part in zip(expected._fields, kernels.split_edit(edit), strict=True):
         assert_close(part, getattr(expected, name), EXACT, name)
     assert_close(written, expected_state, EXACT, "state")
-    _, stored = kernels.forward(weights, stem, state, valid, film, natural, noise, lines)
+    _, stored = kernels.forward(weights, stem, state, valid, film, natural, noise, there)
     # A value on the border of two steps may fall to either side.
     assert (stored.int() - quantise(expected_state).int()).abs().max() <= 1
 
@@ -158,12 +160,18 @@ def test_compose_is_the_model_s(size: tuple[int, int], draw: torch.Generator) ->
     layout = kernels.FrameLayout("rgba16f", height, width, width * 8)
     frames = torch.rand(n, height * width * 4, generator=draw).half().view(torch.uint8)
     v = kernels.unpack_frame(frames, layout)[..., :3].permute(0, 3, 1, 2) * 2 - 1
-    expected = ((compose(v, edit).clamp(-1, 1) + 1) / 2).half()
-    args = (frames, layout, kernels.pack_edit(*edit), torch.ones(n))
-    found = kernels.compose(*args, rows=32, columns=64)
-    found = kernels.unpack_frame(found, layout)[..., :3].permute(0, 3, 1, 2).half()
-    # A half float's own step.
-    assert (found - expected).abs().max() <= 2**-10
+    # Colours of ink and light are a frame's, not a cell's.
+    edit.pens[..., 2:] = edit.pens[:, :1, :1, 2:]
+    lines = torch.rand(n, 2, 16, 32, generator=draw)
+    for drawn, spread in ((None, None), (lines, spread_lines(lines, height, width))):
+        expected = ((compose(v, edit, spread).clamp(-1, 1) + 1) / 2).half()
+        args = (frames, layout, kernels.pack_edit(*edit), torch.ones(n))
+        # Where points and pixels are the same, nothing is between them.
+        drawn = spread if size == (16, 32) else drawn
+        found = kernels.compose(*args, rows=32, columns=64, lines=drawn)
+        found = kernels.unpack_frame(found, layout)[..., :3].permute(0, 3, 1, 2).half()
+        # A half float's own step.
+        assert (found - expected).abs().max() <= 2**-10
 
 
 def test_what_is_painted_on_a_colour_stays_on_it() -> None:
@@ -175,7 +183,8 @@ def test_what_is_painted_on_a_colour_stays_on_it() -> None:
     matrices[..., 0, 3::4] = 0.5  # what is black becomes lighter
     anchors[..., 0, :3], anchors[..., 1, :3] = -1.0, 1.0
     anchors[..., :2, 3] = 0.5
-    edit = kernels.pack_edit(matrices.flatten(-2), torch.zeros(1, 4, 4, 192), anchors.flatten(-2))
+    nothing = torch.zeros(1, 4, 4, 192)
+    edit = kernels.pack_edit(matrices.flatten(-2), nothing, anchors.flatten(-2), nothing[..., :8])
     found = kernels.compose(image.view(1, -1), layout, edit, torch.ones(1)).view(32, 32, 4)[..., :3]
     # |v - a|^2 = 12 counts 1 / (1 + 12 / SIMILAR)^2 of what 0 counts.
     leak = 1 / (1 + 12 / kernels.SIMILAR) ** 2
@@ -201,7 +210,7 @@ def test_a_broken_anchor_spoils_no_more_than_its_cell(value: float, draw: torch.
 
 
 def test_an_edit_and_its_parts(draw: torch.Generator) -> None:
-    parts = [torch.randn(1, 3, 5, size, generator=draw) for size in (48, 192, 16)]
+    parts = [torch.randn(1, 3, 5, size, generator=draw) for size in (48, 192, 16, 8)]
     for ours, theirs in zip(kernels.split_edit(kernels.pack_edit(*parts)), parts, strict=True):
         assert torch.equal(ours, theirs)
 
@@ -217,29 +226,46 @@ def test_what_the_head_says_and_its_parts(draw: torch.Generator) -> None:
 def test_shade_is_its_reference(draw: torch.Generator) -> None:
     parts = [torch.randn(2, 4, 8, size, generator=draw) for size in (48, 192, kernels.WORDS)]
     noise = torch.randn(2, 1, 16, 32, generator=draw)
-    lines = torch.rand(2, 1, 16, 32, generator=draw)
-    lines[0] = -1.0
+    there = torch.rand(2, 4, 8, 2, generator=draw)
+    there[0] = -1.0
     style = torch.rand(2, kernels.STYLE_NUMBERS, generator=draw) + 0.5
-    edit = kernels.shade(kernels.pack_head(*parts), noise, lines, style)
+    edit = kernels.shade(kernels.pack_head(*parts), noise, there, style)
     matrices, detail, words = parts
-    expected = kernels.shade_reference(words, detail, matrices, noise, lines, style)
+    expected = kernels.shade_reference(words, detail, matrices, noise, there, style)
     for ours, theirs in zip(kernels.split_edit(edit), expected, strict=True):
         assert torch.equal(ours, theirs)
 
 
-def test_depth_lines_are_the_model_s(draw: torch.Generator) -> None:
-    depth = torch.rand(2, 1, 64, 32, generator=draw) * 90
+def test_lines_are_the_model_s(draw: torch.Generator) -> None:
+    depth = 8 + torch.randn(2, 1, 64, 32, generator=draw).cumsum(-1).clamp_min(-7)
     depth[0, 0, :3] = torch.nan
+    v = torch.rand(2, 3, 64, 32, generator=draw) * 2 - 1
+    style = torch.rand(2, kernels.STYLE_NUMBERS, generator=draw)
+    width = style[:, kernels.style_offset("ink_width")].contiguous()
     cells = planes_to_cells(Planes(depth), 2, 8, 4, depth)
     cells[1] = 0.0  # a frame without depth beside one that has it
-    near = torch.nan_to_num(1.0 / (1.0 + depth[..., ::2, ::2] * 0.25), nan=0.0)
-    ours = kernels.depth_lines(near, torch.tensor([1.0, 0.0]))
-    assert (ours[0] >= 0).all()
-    assert (ours[1] == -1).all()
-    v = torch.rand(2, 3, 64, 32, generator=draw) * 2 - 1
-    lines = frame_lines(pixels_to_cells(v), cells)
-    assert torch.equal(lines[0], ours[0])
-    assert torch.equal(lines[1:], kernels.colour_lines_of((v[1:] + 1) / 2))
+    lines = frame_lines(v, depth, cells[:, 0, 0, 16], style)
+    ours = kernels.trace_lines(kernels.depth_lines(depth), width)
+    assert_close(lines[0], ours[0].float(), 1e-3)
+    parted = kernels.colour_lines_of((v + 1) / 2)
+    assert_close(lines[1:], spread_lines(kernels.trace_lines(parted, width)[1:].float(), 64, 32), 1e-3)
+    assert lines.std() > 0.1
+    there = doubted_lines(pixels_to_cells(v), cells, style)
+    assert (there[0] == -1).all()
+    assert_close(there[1:], kernels.line_shares(kernels.trace_lines(parted, width)[1:].float()), 1e-3)
+
+
+@pytest.mark.parametrize(
+    ("size", "points"),
+    [((360, 640), (360, 640)), ((720, 1280), (720, 1280)), ((1080, 1920), (540, 960)), ((2160, 3840), (720, 1280)),
+     ((1, 1), (1, 1)), ((721, 3), (721, 3))],
+)  # fmt: skip
+def test_lines_are_a_pixel_wide_or_a_few(size: tuple[int, int], points: tuple[int, int]) -> None:
+    assert kernels.line_points(*size) == points
+    middle = kernels.middles(points[0], size[0])
+    assert middle[0] == size[0] // points[0] // 2
+    assert middle[-1] < size[0]
+    assert (middle.diff() > 0).all()
 
 
 @pytest.mark.parametrize("working", [(32, 64), (16, 32), (30, 45)])
@@ -252,15 +278,15 @@ def test_colours_part_where_the_working_frame_s_do(working: tuple[int, int], dra
     small = torch.nn.functional.pad(small, (0, 8 * w - columns, 0, 8 * h - rows), mode="replicate")
     found = kernels.colour_lines(frames, layout, rows=rows, columns=columns)
     assert torch.equal(found, kernels.colour_lines_of(small))
-    assert found.max() <= -1
-    assert found.min() >= -2
+    assert found.max() <= 1
+    assert found.min() >= 0
 
 
 def test_colours_part_at_edges_and_not_in_fine_noise(draw: torch.Generator) -> None:
     picture = 0.4 + 0.03 * torch.randn(1, 3, 64, 64, generator=draw)
-    assert (kernels.colour_lines_of(picture) == -1).float().mean() > 0.95
+    assert (kernels.colour_lines_of(picture) == 0).float().mean() > 0.95
     picture[..., 32:] += 0.3
-    found = -1 - kernels.colour_lines_of(picture)
+    found = kernels.colour_lines_of(picture)
     assert (found[..., 16] > 0.7).all()
     assert found[..., 18:].mean() < 0.02
 

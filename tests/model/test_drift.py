@@ -23,7 +23,8 @@ ILL = (-2.0, -6.0, -1.0, 0.2)
 
 
 def test_mean_squares_are_what_they_say() -> None:
-    edit = Edit(torch.full((2, 4, 4, 48), 2.0), torch.full((2, 4, 4, 192), 3.0), torch.zeros(2, 4, 4, 16))
+    nothing = torch.zeros(2, 4, 4, 16)
+    edit = Edit(torch.full((2, 4, 4, 48), 2.0), torch.full((2, 4, 4, 192), 3.0), nothing, nothing[..., :8])
     state = torch.ones(2, 2, 2, 8)
     before, valid = torch.full((2, 2, 2, 8), 0.5), torch.zeros(2, 2, 2, 1)
     valid[1, 0] = 1.0

@@ -17,6 +17,7 @@ from mirage_plugin.model.network import (
     Planes,
     cells_to_pixels,
     compose,
+    frame_lines,
     pixels_to_cells,
     planes_to_cells,
     slice_readings,
@@ -34,8 +35,9 @@ def ask(net: MirageNet, v: Tensor, style: str = "ink", *, seed: int = 1, steps: 
     memory = MemoryState(torch.full((*shape, net.tier.state), state), torch.full((*shape, 1), valid))
     code = net.style(torch.from_numpy(load_style(style).vector())[None].expand(n, -1))
     cells = planes_to_cells(planes or Planes(), n, height // 8, width // 8, v)
+    lines = frame_lines(v, (planes or Planes()).depth, None, code)
     with torch.inference_mode():
-        return sample(net, v, noise, cells, memory, code, torch.ones(n), steps)[0]
+        return sample(net, v, noise, cells, memory, code, torch.ones(n), lines, steps)[0]
 
 
 @pytest.fixture
@@ -65,8 +67,10 @@ def test_a_network_that_begins_to_train_paints(v: Tensor) -> None:
 
 
 def test_an_edit_of_zero_returns_the_source_at_any_resolution(v: Tensor) -> None:
-    zero = Edit(torch.zeros(1, 4, 6, 48), torch.zeros(1, 4, 6, 192), torch.full((1, 4, 6, 16), 0.25))
+    nothing = torch.zeros(1, 4, 6, 192)
+    zero = Edit(nothing[..., :48], nothing, torch.full((1, 4, 6, 16), 0.25), nothing[..., :8])
     assert torch.equal(compose(v, zero), v)
+    assert torch.equal(compose(v, zero, torch.rand(1, 2, *v.shape[-2:])), v)
 
 
 def test_the_same_question_has_the_same_answer(net: MirageNet, v: Tensor) -> None:

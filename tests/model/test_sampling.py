@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from mirage_plugin.model.memory import MemoryState, dequantise, quantise, warp_state
-from mirage_plugin.model.network import PLANE_CHANNELS, MirageNet
+from mirage_plugin.model.network import PLANE_CHANNELS, MirageNet, frame_lines
 from mirage_plugin.model.sampling import ParallelSampler, sample
 from mirage_plugin.styles.parameters import load_style
 
@@ -53,6 +53,7 @@ class Frame(NamedTuple):
     memory: MemoryState
     style: Tensor
     trust: Tensor
+    lines: Tensor
 
 
 def frame(net: MirageNet, clip: Clip, t: int, stored: Tensor) -> Frame:
@@ -60,7 +61,8 @@ def frame(net: MirageNet, clip: Clip, t: int, stored: Tensor) -> Frame:
     seen = torch.full((n, 1, HEIGHT // 16, WIDTH // 16), float(t not in (0, CUT)))
     style = net.style(torch.from_numpy(load_style(STYLES[t]).vector())[None].expand(n, -1))
     memory = warp_state(dequantise(stored), clip.motion[t], seen)
-    return Frame(clip.v[t], clip.noise[t], clip.planes[t], memory, style, torch.full((n,), 1 - t / 10))
+    lines = frame_lines(clip.v[t], None, None, style)
+    return Frame(clip.v[t], clip.noise[t], clip.planes[t], memory, style, torch.full((n,), 1 - t / 10), lines)
 
 
 def empty(net: MirageNet, clip: Clip) -> Tensor:

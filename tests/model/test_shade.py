@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from mirage_kernels.lines import depth_lines_reference
+from mirage_kernels.lines import depth_lines_reference, spread_lines, trace_lines_reference
 from mirage_kernels.shade import (
     BINS,
     KINDS,
@@ -67,16 +67,10 @@ def _words(g: GBuffer, source: Tensor) -> Tensor:
     return torch.cat([reading.repeat(1, BINS), torch.zeros(COUNT, BINS)], 1)[:, None, None]
 
 
-def _painted(
-    words: Tensor, source: Tensor, natural: Tensor, noise: Tensor, lines: Tensor | None = None
-) -> tuple[Tensor, Tensor]:
-    """The colour of the first reading's transform at the source's own colour, [COUNT, 3] in [0, 1], and the detail.
-
-    Without `lines` there is no depth.
-    """
+def _painted(words: Tensor, source: Tensor, natural: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+    """The colour of the first reading's transform at the source's own colour, [COUNT, 3] in [0, 1], and the detail."""
     blank = torch.zeros(COUNT, 1, 1, 192)
-    lines = torch.full_like(noise, -1.0) if lines is None else lines
-    matrices, detail, _ = shade_reference(words, blank, blank[..., :48], noise, lines, natural)
+    matrices, detail, *_ = shade_reference(words, blank, blank[..., :48], noise, torch.zeros(COUNT, 1, 1, 2), natural)
     first = matrices[:, 0, 0, :12].view(COUNT, 3, 4)
     v = source[:, :, 0, 0] * 2 - 1
     return ((first @ torch.cat([v, torch.ones(COUNT, 1)], 1)[..., None])[..., 0] + v + 1) / 2, detail
@@ -140,82 +134,92 @@ def test_marks_are_drawn_where_the_truth_has_them() -> None:
 
 
 def test_lines_are_where_shapes_end_and_turn() -> None:
-    y, x = torch.meshgrid(torch.arange(16.0), torch.arange(24.0), indexing="ij")
-    given = torch.ones(1)
+    y, x = torch.meshgrid(torch.arange(128.0), torch.arange(96.0), indexing="ij")
 
     def lines(inverse: Tensor) -> Tensor:
         """Of depth given by its inverse per metre, which is affine on the screen where a surface is flat."""
-        return depth_lines_reference((1 / (1 + 1 / inverse / 4))[None, None], given)[0, 0]
+        return depth_lines_reference((1 / inverse)[None, None])[0, 0]
 
-    tilted = 0.1 + 0.002 * x + 0.003 * y
-    assert lines(tilted)[1:-1, 1:-1].max() < 1e-2, "nothing on a plane, however it lies"
-    assert lines(0.2 + 0.001 * x + 0.002 * y).max() < 1e-2, "nor at the frame's edge, where it is not steep"
-    # Something near from column 10 on, before a wall far away: its own edge is a line, what it hides has none.
+    assert lines(0.1 + 0.002 * x + 0.003 * y).max() < 1e-2, "nothing on a plane, however it lies, nor at the edge"
+    # Something near from column 10 on, before a wall far away: a line on either side of where they part.
     step = lines(torch.where(x < 10, 0.02, 0.2))
-    assert (step[:, 10] == 1).all()
-    assert not torch.cat([step[:, :10], step[:, 11:]], 1).any()
+    assert (step[:, 9:11] == 1).all()
+    assert not torch.cat([step[:, :9], step[:, 11:]], 1).any()
     # Two walls that meet in column 12, towards the viewer and away from it, and a floor's end in row 8.
-    for crease in (0.2 - 0.01 * (x - 12).abs(), 0.2 + 0.01 * (x - 12).abs()):
+    for crease in (0.8 - 0.03 * (x - 12).abs().clamp_max(20), 0.2 + 0.01 * (x - 12).abs()):
         drawn = lines(crease)
         assert (drawn[:, 12] == 1).all()
-        assert torch.cat([drawn[:, 1:12], drawn[:, 13:-1]], 1).max() < 1e-2
+        assert torch.cat([drawn[:, 1:12], drawn[:, 13:31]], 1).max() < 1e-2
     drawn = lines(0.1 + 0.01 * (y - 8).clamp_min(0))
     assert (drawn[8] == 1).all()
     assert drawn[1:8].max() < 1e-2
-    none = depth_lines_reference(tilted.expand(2, 1, 16, 24), torch.tensor([0.0, 1.0]))
-    assert (none[0] == -1).all()
-    assert (none[1] >= 0).all()
 
 
-def test_with_depth_ink_and_shine_are_marks_along_its_lines() -> None:
+def test_there_are_no_lines_in_the_sky_and_none_of_what_is_no_depth() -> None:
+    depth = torch.full((1, 1, 32, 32), 5000.0)
+    depth[..., 16:, :] = 4.0
+    found = depth_lines_reference(depth)[0, 0]
+    assert (found[16] == 1).all()
+    assert not torch.cat([found[:16], found[17:]]).any()
+    for value in (torch.nan, torch.inf):
+        spoilt = depth.clone()
+        spoilt[..., :16, :] = value
+        assert torch.equal(depth_lines_reference(spoilt)[0, 0], found)
+    for value in (0.0, -3.0):
+        spoilt[..., :] = value
+        assert not depth_lines_reference(spoilt).any(), "all of it is as near as can be"
+
+
+def test_the_same_corner_is_the_same_line_at_every_resolution() -> None:
+    drawn = []
+    for rows in (90, 180, 360):
+        x = (torch.arange(rows * 2.0) - rows) / rows
+        inverse = (0.3 - 0.6 * x.abs().clamp_max(0.2)).expand(1, 1, rows, -1)
+        drawn.append(float(depth_lines_reference(1 / inverse).max()))
+    assert 0.3 < drawn[1] < 0.9
+    assert drawn == pytest.approx([drawn[1]] * 3, abs=0.02)
+
+
+def test_lines_are_as_wide_as_the_style_has_them_and_shine_two_points_far() -> None:
+    lines = torch.zeros(3, 1, 7, 9)
+    lines[..., 4] = 1.0
+    dark, bright = trace_lines_reference(lines, torch.tensor([0.0, 0.5, 1.0])).unbind(1)
+    for wide, row in zip((0.0, 0.5, 1.0), dark[:, 3], strict=True):
+        assert row.tolist() == [0, 0, 0, wide, 1, wide, 0, 0, 0]
+    expected = [0, 0, 0.7 / 3, 1.4 / 3, 1, 1.4 / 3, 0.7 / 3, 0, 0]
+    assert bright[0, 3].tolist() == pytest.approx(expected)
+    assert torch.equal(bright[0], bright[2])
+
+
+def test_lines_between_their_points_stay_dark_in_the_middle_and_white_beside() -> None:
+    traced = torch.zeros(1, 2, 8, 8)
+    traced[..., 3] = 1.0
+    row = spread_lines(traced, 16, 16)[0, 0, 8]
+    assert row.tolist() == pytest.approx([0, 0, 0, 0, 0, 1 / 6, 5 / 6, 5 / 6, 1 / 6, 0, 0, 0, 0, 0, 0, 0], abs=1e-6)
+
+
+def test_pens_draw_as_the_style_says_and_as_far_as_the_words_do_where_nobody_knows() -> None:
     rng = torch.Generator().manual_seed(3)
     g, source = _surfaces(rng)
     natural = style_tensor([random_style(rng) for _ in range(COUNT)])[0]
-    for name in ("hatch", "wash", "grain", "ink_detail"):
-        natural[:, parameter_slice(name)] = 0
-    natural[:, parameter_slice("ink")] = 1
-    natural[:, parameter_slice("ink_width")] = 0.5
-    natural[:, parameter_slice("glow")] = 0
-    words, noise = _words(g, source), torch.zeros(COUNT, 1, 4, 4)
-    plain, _ = _painted(words, source, natural, noise)
-    loud = words.clone()
-    loud[..., : BINS * SURFACE].view(COUNT, BINS, SURFACE)[..., [-4, -2]] = 20.0  # line and shine
-    lines = torch.zeros(COUNT, 1, 4, 4)
-    lines[:, :, :, 1] = 1.0
-    ink = natural[:, parameter_slice("ink_colour")]
-    painted, detail = _painted(loud, source, natural, noise, lines)
-    assert torch.allclose(painted, plain, atol=1e-4), "the readings themselves have none"
-    marks = detail.view(COUNT, 8, 8, 3)[:, 4] / 2
-    assert torch.allclose(marks[:, 2:4], (ink - plain)[:, None].expand(-1, 2, -1), atol=1e-4)
-    beside = torch.tensor([0.5, 2 / 3, 2 / 3, 1 / 3])[:, None] * 1.1
-    assert torch.allclose(marks[:, [0, 1, 4, 5]], beside * marks[:, 2:3], atol=1e-4), "as wide as the style has it"
-    assert not marks[:, 6:].any()
-    natural[:, parameter_slice("ink")] = 0
-    natural[:, parameter_slice("glow")] = 0.4
-    _, detail = _painted(loud, source, natural, noise, lines)
-    marks = detail.view(COUNT, 8, 8, 3)[:, 4] / 2
-    glow = 0.4 * natural[:, parameter_slice("glow_colour")]
-    assert torch.allclose(marks[:, 2], 0.875 * glow, atol=1e-4)
-    assert torch.allclose(marks[:, 1], 0.625 * glow, atol=1e-4)
+    words, noise, blank = _words(g, source), torch.zeros(COUNT, 1, 4, 4), torch.zeros(COUNT, 1, 1, 192)
+    ink, glow = natural[:, parameter_slice("ink")][:, 0], natural[:, parameter_slice("glow")][:, 0]
 
+    def pens(words: Tensor, there: float) -> Tensor:
+        covered = torch.full((COUNT, 1, 1, 2), there)
+        return shade_reference(words, blank, blank[..., :48], noise, covered, natural)[3][:, 0, 0]
 
-def test_without_depth_as_much_of_what_colours_show_is_drawn_as_the_words_say() -> None:
-    rng = torch.Generator().manual_seed(3)
-    g, source = _surfaces(rng)
-    natural = style_tensor([random_style(rng) for _ in range(COUNT)])[0]
-    for name in ("hatch", "wash", "grain", "ink_detail", "ink_width", "glow"):
-        natural[:, parameter_slice(name)] = 0
-    natural[:, parameter_slice("ink")] = 1
-    words, noise = _words(g, source), torch.zeros(COUNT, 1, 4, 4)
-    lines = torch.full((COUNT, 1, 4, 4), -1.0)
-    lines[:, :, :, 1] = -2.0  # a quarter of the cell
-    _, certain = _painted(words, source, natural, noise, -1 - lines)
-    assert certain.abs().amax() > 0.1
+    certain = pens(words, -1.0)
+    assert torch.allclose(certain[:, 0], 1.1 * ink)
+    assert torch.allclose(certain[:, 1], glow)
+    assert torch.allclose(certain[:, 2:5], natural[:, parameter_slice("ink_colour")] * 2 - 1)
+    assert torch.allclose(certain[:, 5:], natural[:, parameter_slice("glow_colour")] * 2)
     for said, drawn in ((0.0, 0.0), (0.05, 0.2), (0.2, 0.8), (0.25, 1.0), (0.9, 1.0)):
         told = words.clone()
-        told[..., : BINS * SURFACE].view(COUNT, BINS, SURFACE)[..., -4] = torch.tensor(said).logit().clamp(-30, 30)
-        _, detail = _painted(told, source, natural, noise, lines)
-        middle = (detail.view(COUNT, 8, 8, 3)[:, 4, 2], certain.view(COUNT, 8, 8, 3)[:, 4, 2])
-        assert torch.allclose(middle[0], drawn * middle[1], atol=2e-3), said
-    _, detail = _painted(words, source, natural, noise)
-    assert not detail.any(), "where no colours part there is no line"
+        lines = told[..., : BINS * SURFACE].view(COUNT, BINS, SURFACE)
+        lines[..., [-4, -2]] = torch.tensor(said).logit().clamp(-30, 30)
+        found = pens(told, 0.25)
+        assert torch.allclose(found[:, :2], drawn * certain[:, :2], atol=2e-3), said
+    kept = words.clone()
+    kept[..., : BINS * SURFACE].view(COUNT, BINS, SURFACE)[..., -1] = 20.0
+    assert pens(kept, -1.0)[:, :2].abs().max() < 1e-5

@@ -169,10 +169,12 @@ def test_empty_batches(draw: torch.Generator) -> None:
     none = torch.empty(0, dtype=torch.int64)
     actual, _ = both(lambda: kernels.fresh_noise(none, none, 4, 4))
     assert actual.shape == (0, 1, 4, 4)
-    field = torch.empty(0, 1, 16, 16)
-    nothing = torch.empty(0, 4, 4, kernels.HEAD_CHANNELS), field, field, torch.empty(0, kernels.STYLE_NUMBERS)
-    actual, _ = both(lambda: kernels.depth_lines(field, torch.empty(0)))
+    field, there = torch.empty(0, 1, 16, 16), torch.empty(0, 4, 4, 2)
+    nothing = torch.empty(0, 4, 4, kernels.HEAD_CHANNELS), field, there, torch.empty(0, kernels.STYLE_NUMBERS)
+    actual, _ = both(lambda: kernels.depth_lines(field))
     assert actual.shape == (0, 1, 16, 16)
+    actual, _ = both(lambda: kernels.trace_lines(field, torch.empty(0)))
+    assert actual.shape == (0, 2, 16, 16)
     actual, _ = both(lambda: kernels.shade(*nothing))
     assert actual.shape == (0, 4, 4, kernels.EDIT_CHANNELS)
     actual, _ = both(lambda: kernels.drift_statistics(torch.empty(0, 4, 8), 2))
@@ -218,10 +220,9 @@ def styles(n: int, draw: torch.Generator, **fixed: float) -> Tensor:
     return out
 
 
-def some_lines(n: int, h: int, w: int, draw: torch.Generator) -> Tensor:
-    """Lines here and there, of any strength, up to the field's very edge: [n, 1, 4h, 4w]."""
-    lines = torch.rand(n, 1, 4 * h, 4 * w, generator=draw)
-    return lines.where(torch.rand(lines.shape, generator=draw) < 0.3, 0.0)
+def some_shares(n: int, h: int, w: int, draw: torch.Generator) -> Tensor:
+    """How much of cells lines cover, a little and all: [n, h, w, 2]."""
+    return torch.rand(n, h, w, 2, generator=draw).square()
 
 
 def assert_shaded(actual: Tensor, expected: Tensor, dtype: torch.dtype, what: str) -> None:
@@ -242,19 +243,18 @@ def assert_shaded(actual: Tensor, expected: Tensor, dtype: torch.dtype, what: st
 def test_shade(n: int, h: int, w: int, dtype: torch.dtype, draw: torch.Generator) -> None:
     head = (torch.randn(n, h, w, kernels.HEAD_CHANNELS, generator=draw) * 2).to(dtype)
     noise = torch.randn(n, 1, 4 * h, 4 * w, generator=draw)
-    drawn = some_lines(n, h, w, draw)
-    mixed, none = drawn.clone(), torch.full_like(drawn, -1.0)
-    mixed[0] = -1.0 - mixed[0]
-    # Everything that a style can be at once; what hides nothing, so that each stage shows; no marks but grain; and each
-    # of the two that are drawn along lines without the other.
+    doubted = some_shares(n, h, w, draw)
+    mixed, certain = doubted.clone(), torch.full_like(doubted, -1.0)
+    mixed[0] = -1.0
+    # Everything that a style can be at once; what hides nothing, so that each stage shows; and no marks but grain.
     clear = {"posterize": 0.0, "pixels": 0.0, "bands": 0.0, "fog": 0.0, "tone": 0.0}
-    for fixed, lines in (
-        ({}, none), ({}, drawn), (clear, mixed), ({"hatch": 0.0, "wash": 0.0}, drawn),
-        ({"hatch": 0.0, "wash": 0.0, "ink": 0.0, "glow": 0.0}, drawn), (clear | {"ink": 0.0}, drawn),
-        (clear | {"glow": 0.0, "band_count": 0.0}, drawn), ({}, -1.0 - drawn),
+    for fixed, there in (
+        ({}, certain), ({}, doubted), (clear, mixed), ({"hatch": 0.0, "wash": 0.0}, certain),
+        ({"hatch": 0.0, "wash": 0.0, "ink": 0.0, "glow": 0.0}, doubted),
+        (clear | {"ink": 0.0, "band_count": 0.0}, certain),
     ):  # fmt: skip
         style = styles(n, draw, **fixed)
-        actual, expected = both(lambda s=style, t=lines: kernels.shade(head, noise, t, s))
+        actual, expected = both(lambda s=style, t=there: kernels.shade(head, noise, t, s))
         assert_shaded(actual, expected, dtype, f"shade {n}x{h}x{w} {dtype}")
 
 
@@ -267,12 +267,13 @@ def test_shade_of_extremes(draw: torch.Generator) -> None:
     head[0, 1, :4, 240:] = 0.0
     head[0, 2, 3] = torch.nan
     noise, style = torch.randn(1, 1, 16, 32, generator=draw), styles(1, draw)
-    for lines in (some_lines(1, 4, 8, draw), torch.full_like(noise, -1.0)):
-        actual, expected = both(lambda t=lines: kernels.shade(head, noise, t, style))
+    for there in (some_shares(1, 4, 8, draw), torch.full((1, 4, 8, 2), -1.0)):
+        actual, expected = both(lambda t=there: kernels.shade(head, noise, t, style))
         assert_shaded(actual, expected, torch.float32, "shade of extremes")
         odd = actual.isnan()
-        assert odd[0, 2, 3].all()
-        assert odd.sum() == kernels.EDIT_CHANNELS
+        # Ink and light have the style's colours, whatever a cell says.
+        assert odd[0, 2, 3, :258].all()
+        assert odd.sum() == 258
 
 
 @pytest.mark.parametrize(
@@ -292,24 +293,22 @@ def test_colour_lines(
     assert_close(actual, expected, 10 * TOLERANCE[torch.float32], f"colours of {name}")
 
 
-@pytest.mark.parametrize(("n", "height", "width"), [(1, 16, 16), (3, 7, 45), (2, 1, 9), (1, 33, 1)])
-def test_depth_lines(n: int, height: int, width: int, draw: torch.Generator) -> None:
-    """Surfaces that tilt, turn and part, and depths without any order; frames with depth beside one without."""
+@pytest.mark.parametrize(("n", "height", "width"), [(1, 16, 16), (3, 7, 45), (2, 1, 9), (1, 33, 1), (1, 2, 2)])
+def test_lines(n: int, height: int, width: int, draw: torch.Generator) -> None:
+    """Surfaces that tilt, turn and part, and depths without any order; what is no depth is as far as the sky."""
     order = torch.rand(n, 1, height, width, generator=draw) * 60
     steps = torch.randn(n, 1, height, width, generator=draw)
     calm = 8 + 0.05 * steps.cumsum(-1) + 12 * (steps > 1.5).cumsum(-2).remainder(2)
-    given = torch.ones(n)
-    given[1:2] = 0.0
     for metres in (order, calm.clamp_min(0)):
-        near = 1 / (1 + metres / 4)
-        near.view(-1)[::37], near.view(-1)[5::41] = 0.0, 1.0
-        actual, expected = both(lambda x=near: kernels.depth_lines(x, given))
+        odd = metres.view(-1)
+        odd[::37], odd[5::41], odd[3::29], odd[7::53] = 0.0, torch.inf, torch.nan, -2.0
+        actual, expected = both(lambda x=metres: kernels.depth_lines(x))
         assert (actual - expected).abs().max() < 1e-4
-        assert (actual[1:2] == -1).all()
-    near[0, 0, 0, 0] = torch.nan
-    actual, expected = both(lambda: kernels.depth_lines(near, given))
-    assert torch.equal(actual.isnan(), expected.isnan())
-    assert actual.isnan().sum() == (height > 2) + (width > 2), "its neighbours'; at the edge there is no line"
+    wide = torch.rand(n, generator=draw)
+    for lines in (expected, torch.rand(n, 1, height, width, generator=draw)):
+        traced, right = both(lambda x=lines: kernels.trace_lines(x, wide))
+        assert traced.dtype == right.dtype == torch.float16
+        assert (traced.float() - right.float()).abs().max() < 1e-3
 
 
 # --- memory
@@ -414,7 +413,12 @@ def test_compose(name: kernels.PixelFormat, linear: bool, what: str, draw: torch
     h, w = kernels.grid_size(rows, columns)
     edit = random_edit(draw, n, h, w)
     edit[0, 0, 0, :48] = torch.nan
-    optional: dict[str, Tensor] = {}
+    optional: dict[str, Any] = {}
+    if what == "plain":
+        optional["lines"] = torch.rand(n, 2, 3, 31, generator=draw)
+    if what == "late":
+        optional["lines"] = torch.rand(n, 2, 4, 20, generator=draw).half()
+        optional["lines_shown"] = (2.5, 18.0)
     if what == "all":
         optional["mask"] = torch.rand(n, 1, 3, 31, generator=draw)
         optional["dither"] = torch.tensor([1, 2**40 + 3])[:n]
@@ -465,7 +469,7 @@ def test_forward_gives_the_same_on_both_sides(draw: torch.Generator) -> None:
     film = kernels.film_of(weights, torch.randn(2, 32, generator=draw))
     # Without steps of colour, whose edges half floats would put elsewhere.
     style, noise = styles(2, draw, bands=0.0, posterize=0.0), torch.randn(2, 1, 16, 32, generator=draw)
-    given = (weights, stem, state, valid, film, style, noise, some_lines(2, 4, 8, draw))
+    given = (weights, stem, state, valid, film, style, noise, some_shares(2, 4, 8, draw))
     actual, expected = both(lambda: torch.cat([part.flatten() for part in kernels.forward(*given, packed_state=False)]))
     # Nine layers one after the other: their roundings add up.
     assert_close(actual, expected, 3 * TOLERANCE[dtype], "forward")
