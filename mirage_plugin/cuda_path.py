@@ -144,7 +144,7 @@ class Work:
     def _lines(self) -> None:
         """Where depth has shapes end and turn, or where colours part without it, as the style draws that."""
         path, layout = self.path, self.path.kind.layout
-        width = path.style[:, INK_WIDTH].contiguous()
+        width = path.style[:, INK_WIDTH].clone()
         if path.depth is not None:
             depth = self._metres(path.depth.flip(0) if layout.flipped else path.depth)
             found = kernels.depth_lines(depth[self.lines_y, self.lines_x][None, None].contiguous())

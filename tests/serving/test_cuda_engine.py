@@ -19,6 +19,7 @@ import torch
 
 import mirage_bridge
 import mirage_kernels as kernels
+from mirage_kernels.lines import spread_lines
 from mirage_plugin import cuda_engine as gpu_engine
 from mirage_plugin import engine as processor
 from mirage_plugin import frame_path
@@ -31,10 +32,9 @@ from mirage_plugin.model.memory import MemoryState
 from mirage_plugin.model.network import (
     TIERS,
     MirageNet,
-    Planes,
+    doubted_lines,
     frame_lines,
     pixels_to_cells,
-    planes_to_cells,
 )
 from mirage_plugin.model.noise import fresh_noise
 from mirage_plugin.model.sampling import sample
@@ -169,7 +169,9 @@ def test_several_steps_are_those_of_the_definition() -> None:
     field = fresh_noise(torch.tensor([9]), torch.tensor([0]), 32, 48)
     with torch.inference_mode():
         vector = net.style(torch.from_numpy(style.vector().astype(np.float32))[None])
-        expected, _, _ = sample(net, v, field, torch.zeros(1, 8, 12, 24), none, vector, torch.ones(1), steps=2)
+        lines = frame_lines(v, None, None, vector)
+        given = (v, field, torch.zeros(1, 8, 12, 24), none, vector, torch.ones(1), lines)
+        expected, _, _ = sample(net, *given, steps=2)
     bytes_ = ((expected[0].permute(1, 2, 0) + 1) * 127.5 + 0.5).floor().clamp(0, 255).numpy().astype(np.uint8)
     largest, share = steps_apart(drawn[..., :3], bytes_)
     assert largest <= 1
@@ -190,29 +192,31 @@ def offered(pixel_format: str, orientation: str, color_space: str, pitch: int = 
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("height", [64, 61])
-def test_lines_are_of_the_depth_that_the_network_reads(height: int) -> None:
-    """Every second pixel, the frame's last row and column going on beyond it; of its colours without depth."""
-    kind = FrameKind("RGBA8", height, 95, depth=True)
-    engine, planes = make(kind), FramePlanes(planes_of(kind, 3).depth)
+def test_lines_are_of_the_depth_at_the_display_s_resolution_or_of_colours() -> None:
+    kind = FrameKind("RGBA8", 61, 95, depth=True)
+    metres = np.full((61, 95), 9.0, np.float32)
+    for k in range(6):
+        metres[5 + 9 * k : 11 + 9 * k, 8 * k : 40 + 8 * k] = 2 + k
+    engine, planes, style = make(kind), FramePlanes(metres), load_style("ink")
+    vector = torch.from_numpy(style.vector())[None]
+    natural = network().style(vector).detach()
     canvas = engine.open(kind, 1)
+    engine.set_style(canvas, style)
     answer(engine, canvas, noise_frame(kind, 1), planes)
-    with torch.inference_mode():
-        lines = canvas.work._lines()
-        bare = engine.open(SMALL, 1)
-        picture = noise_frame(SMALL, 1)
-        answer(engine, bare, picture)
-        colours = bare.work._lines()
-    y, x = torch.arange(64).clamp_max(height - 1), torch.arange(96).clamp_max(94)
-    depth = torch.from_numpy(planes.depth)[y][:, x][None, None]
-    cells = planes_to_cells(Planes(depth), 1, 8, 12, depth)
-    source = pixels_to_cells(torch.zeros(1, 3, 64, 96))
-    assert torch.equal(lines, frame_lines(source, cells))
-    assert 0.1 < float((lines > 0).float().mean()) < 0.9
-    rgb = torch.from_numpy(picture[..., :3].copy()).permute(2, 0, 1)[None] / 255
-    expected = frame_lines(pixels_to_cells(rgb * 2 - 1), torch.zeros(1, SMALL.height // 8, SMALL.width // 8, 24))
-    assert torch.allclose(colours, expected, atol=1e-4)
-    assert colours.min() < -1.05
+    depth = torch.from_numpy(metres)[None, None]
+    expected = frame_lines(torch.zeros(1, 3, 61, 95), depth, None, natural)
+    assert torch.allclose(canvas.work.lines.float(), expected, atol=1e-3)
+    assert 0.1 < float(expected.mean()) < 0.9
+    assert (canvas.work.there == -1).all()
+    bare, picture = engine.open(SMALL, 1), noise_frame(SMALL, 1)
+    engine.set_style(bare, style)
+    answer(engine, bare, picture)
+    v = torch.from_numpy(picture[..., :3].copy()).permute(2, 0, 1)[None] / 127.5 - 1
+    spread = spread_lines(bare.work.lines.float(), SMALL.height, SMALL.width)
+    assert torch.allclose(spread, frame_lines(v, None, None, natural), atol=2e-3)
+    there = doubted_lines(pixels_to_cells(v), torch.zeros(1, SMALL.height // 8, SMALL.width // 8, 24), natural)
+    assert torch.allclose(bare.work.there, there, atol=1e-3)
+    assert there.max() > 0.1
 
 
 @pytest.mark.parametrize("orientation", ["top_down", "bottom_up"])
@@ -347,7 +351,7 @@ def test_a_frame_out_of_bounds_begins_the_next_one_anew(engine: CudaEngine) -> N
     assert all(square > 0 for square in found[:4])
     kept = calm.work.stored.float() / 127
     assert found[2] == pytest.approx(float(kept.square().mean()), rel=1e-4)
-    matrices, detail, _ = kernels.split_edit(calm.work.edit.float())
+    matrices, detail, *_ = kernels.split_edit(calm.work.edit.float())
     assert found[0] == pytest.approx(float(matrices.square().mean()), rel=1e-4)
     assert found[1] == pytest.approx(float(detail.square().mean()), rel=1e-4)
     assert found[4] == 0

@@ -19,7 +19,7 @@ from mirage_plugin.errors import DataError
 from mirage_plugin.frames import FrameKind, FramePlanes
 from mirage_plugin.model.drift import Bounds, Watch, statistics_of
 from mirage_plugin.model.memory import dequantise, warp_state
-from mirage_plugin.model.network import TIERS, MirageNet, Planes, planes_to_cells
+from mirage_plugin.model.network import TIERS, MirageNet, Planes, frame_lines, planes_to_cells
 from mirage_plugin.model.sampling import sample
 from mirage_plugin.styles.parameters import load_style
 
@@ -92,7 +92,8 @@ def test_frames_are_those_of_the_definition(engine: Engine) -> None:
         v = torch.from_numpy(frame[..., :3].astype(np.float32)).permute(2, 0, 1)[None] / 127.5 - 1
         planes = planes_to_cells(Planes(motion=torch.zeros(1, 2, h * 8, w * 8)), 1, h, w, v)
         with torch.inference_mode():
-            expected, _, _ = sample(net, v, field, planes, memory, style, torch.ones(1), engine.steps)
+            lines = frame_lines(v, None, None, style)
+            expected, _, _ = sample(net, v, field, planes, memory, style, torch.ones(1), lines, engine.steps)
         bytes_ = ((expected[0].permute(1, 2, 0) + 1) * 127.5 + 0.5).floor().clamp(0, 255).numpy().astype(int)
         apart = np.abs(drawn[..., :3].astype(int) - bytes_)
         assert apart.max() <= 1, number

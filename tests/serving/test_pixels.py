@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from mirage_kernels.lines import spread_lines
 from mirage_plugin.model import native
 from mirage_plugin.model.core import Core, CoreInput
 from mirage_plugin.model.cpu_pixels import carry_motion, cells_from_pixels, move_noise, plane_cells, warp_edit
@@ -20,6 +21,7 @@ from mirage_plugin.model.network import (
     MirageNet,
     Planes,
     compose,
+    doubted_lines,
     noise_to_cells,
     pixels_to_cells,
     planes_to_cells,
@@ -100,8 +102,9 @@ def test_noise_is_carried_as_defined() -> None:
 @pytest.mark.parametrize("channels", [3, 4])
 @pytest.mark.parametrize("scale", [1, 2])
 @pytest.mark.parametrize("compiled", [True, False])
+@pytest.mark.parametrize("drawn", ["none", "pixels", "between"])
 def test_composed_bytes_are_those_of_the_definition(
-    compiled: bool, scale: int, channels: int, monkeypatch: pytest.MonkeyPatch
+    drawn: str, compiled: bool, scale: int, channels: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if not compiled:
         monkeypatch.setattr(native, "_load", lambda: (None, "not asked for"))
@@ -114,24 +117,36 @@ def test_composed_bytes_are_those_of_the_definition(
     detail = rng(7).normal(0, 0.1, (h, w, 192)).astype(np.float32)
     anchors = rng(8).uniform(-1, 1, (h, w, 16)).astype(np.float32)
     anchors[..., 3::4] = rng(9).dirichlet(np.ones(4), (h, w))
+    pens = rng(10).uniform(0, 1.1, (h, w, 8)).astype(np.float32)
+    pens[..., 2:] = pens[:1, :1, 2:]
+    edit = (matrices, detail, anchors, pens)
     mask = np.ones((height, width), np.uint8)
     mask[:10, :10] = 0
+    # No lines; lines at the display's resolution; and some that lie further apart and go on beyond it.
+    points = {"none": None, "pixels": (height, width), "between": (4 * h + 3, 4 * w + 1)}[drawn]
+    lines = None if points is None else rng(11).integers(0, 256, (2, *points), np.uint8)
+    shown = (0.0, 0.0) if points is None else tuple(map(float, points)) if drawn == "pixels" else (4.0 * h, 4.0 * w)
     # Rows further apart than their pixels, as slots of shared memory have them.
     out = np.zeros((height, width + 3, channels), np.uint8)[:, :width]
     native.compose_pixels(
         pixels,
         out,
         np.array([0, 1, 2]),
-        matrices,
-        detail,
-        anchors,
+        edit,
         mask,
         0.7,
         (h * 8, w * 8),
+        lines,
+        (shown[0], shown[1]),
     )
     v = torch.from_numpy(pixels[..., :3].copy()).permute(2, 0, 1)[None].float() * (2 / 255) - 1
     with torch.inference_mode():
-        full = compose(v, Edit(*(torch.from_numpy(part)[None] for part in (matrices, detail, anchors))))
+        traced = None if lines is None else torch.from_numpy(lines)[None].float() / 255
+        if traced is not None and drawn == "between":
+            # The display covers a part of the field: as much of it, and then what is asked for.
+            whole = spread_lines(traced, scale * 2 * points[0], scale * 2 * points[1])
+            traced = whole[..., :height, :width]
+        full = compose(v, Edit(*(torch.from_numpy(part)[None] for part in edit)), traced)
     answer = (v + 0.7 * (full - v)).clamp(-1, 1)[0].permute(1, 2, 0).numpy() * 127.5 + 127.5
     expected = np.where(mask[..., None] == 0, pixels[..., :3], answer)
     # Half a step of rounding, and one of floating point.
@@ -144,13 +159,15 @@ def test_an_edit_carried_by_no_motion_stays() -> None:
     detail = rng(9).normal(size=(4, 8, 192)).astype(np.float32)
     still = np.zeros((16, 32, 2), np.float32)
     anchors = rng(10).normal(size=(4, 8, 16)).astype(np.float32)
-    moved, drawn, told = map(np.empty_like, (matrices, detail, anchors))
-    warp_edit(matrices, detail, anchors, still, moved, drawn, told)
+    pens = rng(11).normal(size=(4, 8, 8)).astype(np.float32)
+    moved, drawn, told, inked = map(np.empty_like, (matrices, detail, anchors, pens))
+    warp_edit(matrices, detail, anchors, pens, still, moved, drawn, told, inked)
+    np.testing.assert_array_equal(inked, pens)
     np.testing.assert_array_equal(moved, matrices)
     np.testing.assert_array_equal(drawn, detail)
     np.testing.assert_array_equal(told, anchors)
     still[...] = np.nan
-    warp_edit(matrices, detail, anchors, still, moved, drawn, told)
+    warp_edit(matrices, detail, anchors, pens, still, moved, drawn, told, inked)
     np.testing.assert_array_equal(moved, matrices)
     assert not drawn.any()
 
@@ -166,7 +183,9 @@ def test_an_edit_follows_what_moves_slowly() -> None:
         carry_motion(since, motion, True, after)
         since = after
     drawn = np.empty_like(detail)
-    warp_edit(matrices, detail, anchors, since, np.empty_like(matrices), drawn, np.empty_like(anchors))
+    pens = np.zeros((4, 8, 8), np.float32)
+    rest = np.empty_like(anchors), np.empty_like(pens)
+    warp_edit(matrices, detail, anchors, pens, since, np.empty_like(matrices), drawn, *rest)
 
     def image(cells: np.ndarray) -> np.ndarray:
         return cells.reshape(4, 8, 8, 8, 3).transpose(0, 2, 1, 3, 4).reshape(32, 64, 3)
@@ -202,7 +221,8 @@ def test_the_folded_core_is_the_network() -> None:
         for steps in ("bands", "posterize"):  # at the edges of whose steps the last bit decides
             style[:, CODE_SIZE:][:, parameter_slice(steps)] = 0
         film = core.film(style, 1.0, 1.0)
-        given = CoreInput(torch.from_numpy(cells), noise_to_cells(noise), planes, stored, motion, seen, film)
+        there = doubted_lines(v_cells, planes, style)
+        given = CoreInput(torch.from_numpy(cells), noise_to_cells(noise), planes, stored, motion, seen, there, film)
         out = core(given)
         condition = net.condition(style, torch.ones(1), torch.ones(1))
         film_of = functools.partial(net.conditioned, style=style)
@@ -212,6 +232,7 @@ def test_the_folded_core_is_the_network() -> None:
         torch.testing.assert_close(out.edit.matrices, edit.matrices, atol=2e-4, rtol=1e-4)
         torch.testing.assert_close(out.edit.detail, edit.detail, atol=2e-4, rtol=1e-4)
         torch.testing.assert_close(out.edit.anchors, edit.anchors, atol=2e-4, rtol=1e-4)
+        torch.testing.assert_close(out.edit.pens, edit.pens, atol=2e-4, rtol=1e-4)
         assert (out.stored.int() - quantise(state).int()).abs().max() <= 1
         answer = torch.from_numpy(rng(11).integers(0, 256, (1, h, w, 192), np.uint8))
         refined = core.refine(given, answer, torch.tensor(0.5))
