@@ -236,7 +236,7 @@ def cases(size: tuple[int, int], device: torch.device) -> Iterator[Case]:
 
     yield Case(
         "colour_lines", lambda i: kernels.colour_lines(i[0], layout), lambda dtype, seed: (frame(seed),), ("fp32",),
-        copied_bytes=4.0 * pixels + 64 * cells, vector_flops=160.0 * 16 * cells,
+        copied_bytes=4.0 * pixels + 20 * 64 * cells, vector_flops=110.0 * 64 * cells,
     )  # fmt: skip
 
     def memory_inputs(dtype: str, seed: int) -> Any:

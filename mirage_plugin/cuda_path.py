@@ -86,12 +86,13 @@ class Work:
         # Half the working frame's entries, its edge repeated up to the grid's.
         self.half_y = (torch.arange(4 * h, device=device) * 2).clamp_max((self.rows - 1) // 2 * 2)
         self.half_x = (torch.arange(4 * w, device=device) * 2).clamp_max((self.columns - 1) // 2 * 2)
-        # Lines: where they come from depth, at the display's resolution or a whole part of it; else at half the working
+        # Lines: where they come from depth, at the display's resolution or a whole part of it; else at the working
         # frame's.
         layout = path.kind.layout
-        points = kernels.line_points(layout.height, layout.width) if path.kind.depth else (4 * h, 4 * w)
+        points = kernels.line_points(layout.height, layout.width) if path.kind.depth else (8 * h, 8 * w)
         self.lines = torch.zeros(1, 2, *points, dtype=torch.float16, device=device)
-        self.lines_shown = tuple(map(float, points)) if path.kind.depth else (self.rows / 2, self.columns / 2)
+        shown = points if path.kind.depth else size.content
+        self.lines_shown = (float(shown[0]), float(shown[1]))
         self.lines_y = kernels.middles(points[0], layout.height).to(device)[:, None]
         self.lines_x = kernels.middles(points[1], layout.width).to(device)
         self.there = torch.full((1, h, w, 2), -1.0, device=device)
@@ -199,7 +200,10 @@ class Work:
         unit = functional.pad(unit, (0, 8 * w - self.columns, 0, 8 * h - self.rows), mode="replicate")
         image = (functional.pad(unit.permute(0, 2, 3, 1), (0, 1)) * 255 + 0.5).to(torch.uint8).reshape(1, -1)
         square = FrameLayout("rgba8", 8 * h, 8 * w, 32 * w)
-        shown = (self.lines_shown[0] * 8 * h / self.rows, self.lines_shown[1] * 8 * w / self.columns)
+        rows, columns = self.lines.shape[2:]
+        shown = (
+            min(rows, self.lines_shown[0] * 8 * h / self.rows), min(columns, self.lines_shown[1] * 8 * w / self.columns)
+        )  # fmt: skip
         answer = kernels.compose(
             image, square, edit, torch.ones_like(path.strength), lines=self.lines, lines_shown=shown
         )

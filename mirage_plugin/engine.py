@@ -400,7 +400,7 @@ class Engine:
 
     def _find_lines(self, canvas: Canvas, depth: NDArray[Any] | None) -> None:
         """What lines the frame that was read has, if the style draws any: at the display's resolution from depth, at
-        half of the working frame's from colours."""
+        the working frame's from colours."""
         canvas.lines = None
         canvas.there.fill(-1.0)
         if canvas.ink_width is None:
@@ -411,7 +411,7 @@ class Engine:
             canvas.shown_lines = float(rows), float(columns)
         else:
             canvas.lines, canvas.there = colour_lines(canvas.cells, canvas.ink_width)
-            canvas.shown_lines = canvas.fit.content[0] / 2, canvas.fit.content[1] / 2
+            canvas.shown_lines = float(canvas.fit.content[0]), float(canvas.fit.content[1])
 
     def _place_memory(self, canvas: Canvas) -> None:
         """Where each entry of the memory was, and whether it was to be seen."""

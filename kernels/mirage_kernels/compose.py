@@ -149,8 +149,8 @@ def _lines_at(lines: Tensor, layout: FrameLayout, rows: float, columns: float) -
     """
     n, _, h, w = lines.shape
     height, width = layout.height, layout.width
-    if (h, w) == (height, width):
-        return wide(lines).permute(0, 2, 3, 1)
+    if (rows, columns) == (height, width):
+        return wide(lines[:, :, :height, :width]).permute(0, 2, 3, 1)
     y = ((torch.arange(height, device=lines.device) + 0.5) * (rows / height) - 0.5).view(1, -1, 1)
     x = ((torch.arange(width, device=lines.device) + 0.5) * (columns / width) - 0.5).view(1, 1, -1)
     size = (n, height, width)
@@ -429,7 +429,7 @@ def _compose_kernel(
         plane = lines_height * lines_width
         lines_ptr += frame.to(tl.int64) * 2 * plane
         if LINES_DIRECT:
-            at = y * width + x
+            at = y * lines_width + x
             line = tl.load(lines_ptr + at, mask=keep, other=0.0).to(tl.float32)
             shine = tl.load(lines_ptr + plane + at, mask=keep, other=0.0).to(tl.float32)
         else:
@@ -550,7 +550,7 @@ def compose_triton(
         "DITHER": dither is not None and layout.kind != 3,
         "WARP": motion is not None,
         "LINES": lines is not None,
-        "LINES_DIRECT": lines is not None and tuple(lines.shape[2:]) == (layout.height, layout.width),
+        "LINES_DIRECT": (lines_rows, lines_columns) == (layout.height, layout.width),
         "UNLIKE": 1 / SIMILAR,
     }
     sizes = _CONFIG.sizes
@@ -593,7 +593,8 @@ def _checked(
         check("visible", visible, (n, 1, *motion.shape[2:]), torch.float32, like=frames)
     if lines is not None:
         check("lines", lines, (n, 2, None, None), (torch.float32, torch.float16), like=frames)
-        require(lines_rows > 0 and lines_columns > 0, f"{lines_rows} x {lines_columns} points of lines for a frame")
+        covered = 0 < lines_rows <= lines.shape[2] and 0 < lines_columns <= lines.shape[3]
+        require(covered, f"{lines_rows} x {lines_columns} of {list(lines.shape[2:])} points of lines for a frame")
 
 
 _SCHEMA = (

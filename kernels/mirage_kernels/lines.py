@@ -2,11 +2,12 @@
 """depth_lines, colour_lines, trace_lines: where shapes end and turn, for `compose` to draw ink and shining edges along.
 
 `depth_lines` are at the resolution that they are drawn at, and certain. A frame without depth shows colours alone, and
-where they part (`colour_lines`, half the working frame's resolution) there may be a line, or a texture, a shadow, a
+where they part (`colour_lines`, at the working frame's resolution) there may be a line, or a texture, a shadow, a
 stain: how much of that is drawn, `shade` takes from the network's words and from how much of a cell it is
 (`line_shares`). `trace_lines` makes either as wide as a style draws it, and as far as it shines.
 
-Floors: `depth_lines` 4 + 4 bytes a point and about 25 operations; `colour_lines` the frame once and 4 bytes a point;
+Floors: `depth_lines` 4 + 4 bytes a point and about 25 operations; `colour_lines` the frame once and 4 bytes a point,
+and 16 of what parts across and down;
 `trace_lines` 4 + 4 bytes a point and about 60 operations.
 """
 
@@ -28,6 +29,8 @@ NEAREST, SKY = 1e-3, 900.0
 TURN = 0.125
 """How much of a line the second difference of 1/z is, in parts of 1/z and of a frame one pixel high."""
 
+EVEN = 2e-4
+"""Colours part alike where they differ by less: half of what one byte of nine makes. A line is then on its far side."""
 FINEST_ROWS = 720
 """A line is a pixel wide where the display has up to so many rows, else two or more: it is to be seen."""
 
@@ -77,8 +80,8 @@ def trace_lines_reference(lines: Tensor, width: Tensor) -> Tensor:
 
 
 def line_shares(traced: Tensor) -> Tensor:
-    """How much of each cell the lines of `colour_lines` cover: [N, 2, 4h, 4w] of `trace_lines` -> [N, h, w, 2]."""
-    return functional.avg_pool2d(traced, 4).permute(0, 2, 3, 1).contiguous()
+    """How much of each cell the lines of `colour_lines` cover: [N, 2, 8h, 8w] of `trace_lines` -> [N, h, w, 2]."""
+    return functional.avg_pool2d(traced, 8).permute(0, 2, 3, 1).contiguous()
 
 
 def line_points(height: int, width: int) -> tuple[int, int]:
@@ -95,22 +98,26 @@ def middles(points: int, pixels: int) -> Tensor:
 def spread_lines(traced: Tensor, height: int, width: int) -> Tensor:
     """Bring [N, 2, H, W] of `trace_lines` to another size: between its entries, and steeper than that spreads them, so
     that a line stays dark in its middle, and white beside."""
+    if traced.shape[-2:] == (height, width):
+        return traced
     spread = functional.interpolate(traced, (height, width), mode="bilinear", align_corners=False)
     return (spread * (4 / 3) - 1 / 6).clamp(0, 1)
 
 
 def colour_lines_of(unit: Tensor) -> Tensor:
-    """The definition of `colour_lines` on working pixels [N, 3, 8h, 8w], colours in [0, 1]: [N, 1, 4h, 4w].
+    """The definition of `colour_lines` on working pixels [N, 3, H, W], colours in [0, 1]: [N, 1, H, W].
 
-    Means of 4x4 pixels are compared with those to the left and above: single pixels part everywhere in a picture that
-    is noisy, and where it is drawn in large ones.
+    Means of 3x3 pixels are compared with those beside, for single pixels part everywhere in a picture that is noisy;
+    where they part most, across or down, there is a line a pixel wide (Canny 1986, without his hysteresis).
     """
-    smooth = functional.avg_pool2d(functional.pad(wide(unit), (1, 1, 1, 1), mode="replicate"), 4, 2)
-    parts = torch.zeros_like(smooth[:, :1])
-    parts[..., 1:] = (smooth[..., 1:] - smooth[..., :-1]).abs().amax(1, keepdim=True)
-    above = (smooth[..., 1:, :] - smooth[..., :-1, :]).abs().amax(1, keepdim=True)
-    parts[..., 1:, :] = torch.maximum(parts[..., 1:, :], above)
-    return ((parts - 0.05) * 8).clamp(0, 1)
+    smooth = functional.avg_pool2d(functional.pad(wide(unit), (1, 1, 1, 1), mode="replicate"), 3, 1)
+    across, down = torch.zeros_like(smooth[:, :1]), torch.zeros_like(smooth[:, :1])
+    across[..., 1:-1] = (smooth[..., 2:] - smooth[..., :-2]).abs().amax(1, keepdim=True)
+    down[..., 1:-1, :] = (smooth[..., 2:, :] - smooth[..., :-2, :]).abs().amax(1, keepdim=True)
+    beside, above = functional.pad(across, (1, 1)), functional.pad(down, (0, 0, 1, 1))
+    across = across * ((across > beside[..., :-2] - EVEN) & (across > beside[..., 2:] + EVEN))
+    down = down * ((down > above[..., :-2, :] - EVEN) & (down > above[..., 2:, :] + EVEN))
+    return ((torch.maximum(across, down) - 0.05) * 8).clamp(0, 1)
 
 
 def colour_lines_reference(frames: Tensor, layout: FrameLayout, rows: int, columns: int) -> Tensor:
@@ -225,32 +232,29 @@ def _trace_lines_kernel(
 
 
 @jit
-def _mean(frame_ptr, y, x, keep, first, pitch, height, width, rows, columns, KIND, BGR, LINEAR):
-    """The mean colour of the 4x4 working pixels around entries (y, x) of the field: (r, g, b), each [B]."""
+def _three(frame_ptr, y, x, down, keep, first, pitch, height, width, rows, columns, KIND, BGR, LINEAR):
+    """The sum of three working pixels, (y, x) in their middle, one beside another or `down`: (r, g, b), each [B]."""
     r = tl.zeros_like(y).to(tl.float32)
     g = r
     b = r
-    for tap in tl.static_range(16):
-        row = tl.minimum(tl.maximum(2 * y + (tap // 4 - 1), 0), rows - 1)
-        column = tl.minimum(tl.maximum(2 * x + (tap % 4 - 1), 0), columns - 1)
+    for tap in tl.static_range(3):
+        row = y + (tap - 1) if down else y
+        column = x if down else x + (tap - 1)
+        row = tl.minimum(tl.maximum(row, 0), rows - 1)
+        column = tl.minimum(tl.maximum(column, 0), columns - 1)
         row = ((2 * row + 1).to(tl.int64) * height // (2 * rows)).to(tl.int32)
         column = ((2 * column + 1).to(tl.int64) * width // (2 * columns)).to(tl.int32)
         red, green, blue, _a = load_rgb(frame_ptr, first + row * pitch, column, keep, KIND, BGR)
         r += raw_to_unit(red, KIND, LINEAR)
         g += raw_to_unit(green, KIND, LINEAR)
         b += raw_to_unit(blue, KIND, LINEAR)
-    return r * 0.0625, g * 0.0625, b * 0.0625
+    return r, g, b
 
 
 @jit
-def _apart(r, g, b, r2, g2, b2):
-    return tl.maximum(tl.maximum(tl.abs(r - r2), tl.abs(g - g2)), tl.abs(b - b2))
-
-
-@jit
-def _colour_lines_kernel(
+def _colour_parts_kernel(
     frame_ptr,  # elements of [N, size_bytes]
-    out_ptr,  # [N, 1, 4h, 4w] fp32
+    parts_ptr,  # [N, 2, 8h, 8w] fp32: how much colours part across, and down
     frame_stride,
     first,
     pitch,
@@ -270,20 +274,59 @@ def _colour_lines_kernel(
     keep = i < out_height * out_width
     y, x = i // out_width, i % out_width
     frame_ptr += frame.to(tl.int64) * frame_stride
-    r, g, b = _mean(frame_ptr, y, x, keep, first, pitch, height, width, rows, columns, KIND, BGR, LINEAR)
-    left = tl.maximum(x - 1, 0)
-    r2, g2, b2 = _mean(frame_ptr, y, left, keep, first, pitch, height, width, rows, columns, KIND, BGR, LINEAR)
-    parts = tl.where(x > 0, _apart(r, g, b, r2, g2, b2), 0.0)
-    above = tl.maximum(y - 1, 0)
-    r2, g2, b2 = _mean(frame_ptr, above, x, keep, first, pitch, height, width, rows, columns, KIND, BGR, LINEAR)
-    parts = tl.maximum(parts, tl.where(y > 0, _apart(r, g, b, r2, g2, b2), 0.0))
-    line = tl.minimum(tl.maximum((parts - 0.05) * 8.0, 0.0), 1.0)
-    tl.store(out_ptr + frame.to(tl.int64) * out_height * out_width + i, line, mask=keep)
+    parts_ptr += frame.to(tl.int64) * 2 * out_height * out_width
+    for which in tl.static_range(2):
+        r = tl.zeros([B], tl.float32)
+        g = r
+        b = r
+        # Two means of 3x3 pixels, two apart, have a column of three in common.
+        for step in tl.static_range(4):
+            away = step - 2 if step < 2 else step - 1
+            sign = -1.0 if step < 2 else 1.0
+            at_y = y + away if which == 1 else y
+            at_x = x if which == 1 else x + away
+            r3, g3, b3 = _three(
+                frame_ptr, at_y, at_x, which == 0, keep, first, pitch, height, width, rows, columns, KIND, BGR, LINEAR
+            )
+            r += sign * r3
+            g += sign * g3
+            b += sign * b3
+        parts = tl.maximum(tl.maximum(tl.abs(r), tl.abs(g)), tl.abs(b)) * (1.0 / 9.0)
+        # At the edge nobody knows what is beside.
+        inside = (y > 0) & (y + 1 < out_height) if which == 1 else (x > 0) & (x + 1 < out_width)
+        tl.store(parts_ptr + which * out_height * out_width + i, tl.where(inside, parts, 0.0), mask=keep)
+
+
+@jit
+def _colour_lines_kernel(
+    parts_ptr,  # [N, 2, height, width] fp32
+    out_ptr,  # [N, 1, height, width] fp32
+    height,
+    width,
+    B: tl.constexpr,
+):
+    frame = tl.program_id(1)
+    i = tl.program_id(0) * B + tl.arange(0, B)
+    keep = i < height * width
+    y, x = i // width, i % width
+    parts_ptr += frame.to(tl.int64) * 2 * height * width
+    across = tl.load(parts_ptr + i, mask=keep, other=0.0)
+    left = tl.load(parts_ptr + i - 1, mask=keep & (x > 0), other=0.0)
+    right = tl.load(parts_ptr + i + 1, mask=keep & (x + 1 < width), other=0.0)
+    parts_ptr += height * width
+    down = tl.load(parts_ptr + i, mask=keep, other=0.0)
+    above = tl.load(parts_ptr + i - width, mask=keep & (y > 0), other=0.0)
+    below = tl.load(parts_ptr + i + width, mask=keep & (y + 1 < height), other=0.0)
+    # Where they part most; EVEN.
+    across = tl.where(across > tl.maximum(left - 2e-4, right + 2e-4), across, 0.0)
+    down = tl.where(down > tl.maximum(above - 2e-4, below + 2e-4), down, 0.0)
+    line = tl.minimum(tl.maximum((tl.maximum(across, down) - 0.05) * 8.0, 0.0), 1.0)
+    tl.store(out_ptr + frame.to(tl.int64) * height * width + i, line, mask=keep)
 
 
 # Two values a thread.
 _LINES = Config({"B": 256}, 4, 1)
-# One: each reads 48 pixels, its neighbours mostly the same ones.
+# One: each reads 24 pixels, its neighbours mostly the same ones.
 _COLOURS = Config({"B": 128}, 4, 1)
 
 
@@ -308,15 +351,18 @@ def trace_lines_triton(lines: Tensor, width: Tensor) -> Tensor:
 def colour_lines_triton(frames: Tensor, layout: FrameLayout, rows: int, columns: int) -> Tensor:
     """Launch the kernel of `colour_lines` on checked arguments."""
     n, (h, w) = frames.shape[0], grid_size(rows, columns)
-    out = torch.empty(n, 1, 4 * h, 4 * w, device=frames.device)
+    parts = torch.empty(n, 2, 8 * h, 8 * w, device=frames.device)
+    out = torch.empty(n, 1, 8 * h, 8 * w, device=frames.device)
     elements, stride, first, pitch = typed_view(frames, layout, words=True)
     args: dict[str, Any] = {
-        "frame_ptr": elements, "out_ptr": out, "frame_stride": stride, "first": first, "pitch": pitch,
-        "height": layout.height, "width": layout.width, "rows": rows, "columns": columns, "out_height": 4 * h,
-        "out_width": 4 * w,
+        "frame_ptr": elements, "parts_ptr": parts, "frame_stride": stride, "first": first, "pitch": pitch,
+        "height": layout.height, "width": layout.width, "rows": rows, "columns": columns, "out_height": 8 * h,
+        "out_width": 8 * w,
     }  # fmt: skip
     constants = {"KIND": layout.kind, "BGR": layout.format == "bgra8", "LINEAR": layout.linear}
-    launch(_colour_lines_kernel, (-(-16 * h * w // _COLOURS.sizes["B"]), n), args, constants, _COLOURS)
+    launch(_colour_parts_kernel, (-(-64 * h * w // _COLOURS.sizes["B"]), n), args, constants, _COLOURS)
+    args = {"parts_ptr": parts, "out_ptr": out, "height": 8 * h, "width": 8 * w}
+    launch(_colour_lines_kernel, (-(-64 * h * w // _LINES.sizes["B"]), n), args, {}, _LINES)
     return out
 
 
@@ -362,7 +408,7 @@ def _colours(
 @_colours.register_fake
 def _colours_fake(frames: Tensor, *shape: Any) -> Tensor:
     h, w = grid_size(*shape[-2:])
-    return frames.new_empty(frames.shape[0], 1, 4 * h, 4 * w, dtype=torch.float32)
+    return frames.new_empty(frames.shape[0], 1, 8 * h, 8 * w, dtype=torch.float32)
 
 
 def depth_lines(depth: Tensor) -> Tensor:
@@ -389,7 +435,7 @@ def trace_lines(lines: Tensor, width: Tensor) -> Tensor:
 
 
 def colour_lines(frames: Tensor, layout: FrameLayout, *, rows: int | None = None, columns: int | None = None) -> Tensor:
-    """Return where colours part in `frames` uint8 [N, size_bytes] in `layout`: fp32 [N, 1, 4h, 4w] in [0, 1].
+    """Return where colours part in `frames` uint8 [N, size_bytes] in `layout`: fp32 [N, 1, 8h, 8w] in [0, 1].
 
     For frames without depth. `rows` x `columns` is the working frame (the display's size where left out), h, w =
     `grid_size(rows, columns)`. Raises `KernelError` for what a kernel could not take.

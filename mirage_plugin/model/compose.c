@@ -242,7 +242,7 @@ int mirage_compose(const uint8_t *pixels, ptrdiff_t pitch, uint8_t *out, ptrdiff
     if (lines) {
         points.field[0] = lines;
         points.field[1] = lines + (ptrdiff_t)lines_h * lines_w;
-        points.same = lines_h == height && lines_w == width;
+        points.same = shown_h == (float)height && shown_w == (float)width;
         points.scale_y = shown_h / (float)height;
         points.scale_x = shown_w / (float)width;
         points.part = line + 2 * stride;

@@ -73,7 +73,7 @@ def depth_lines(depth: NDArray[np.float32], width: float) -> Bytes:
 
 
 def colour_lines(cells: Bytes, width: float) -> tuple[Bytes, NDArray[np.float32]]:
-    """Where colours part in a working frame, [h, w, 192]: lines [2, 4h, 4w] as `depth_lines`, and the shares of each
+    """Where colours part in a working frame, [h, w, 192]: lines [2, 8h, 8w] as `depth_lines`, and the shares of each
     cell that they cover [h, w, 2]."""
     h, w, _ = cells.shape
     lines = _load()
@@ -81,7 +81,7 @@ def colour_lines(cells: Bytes, width: float) -> tuple[Bytes, NDArray[np.float32]
         pixels = torch.from_numpy(cells).view(h, w, 8, 8, 3).permute(4, 0, 2, 1, 3).reshape(1, 3, 8 * h, 8 * w)
         traced = trace_lines_reference(colour_lines_of(pixels.float() / 255), torch.tensor([width]))
         return _bytes(traced[0]), line_shares(traced)[0].numpy()
-    out: Bytes = np.empty((2, 4 * h, 4 * w), np.uint8)
+    out: Bytes = np.empty((2, 8 * h, 8 * w), np.uint8)
     shares = np.empty((h, w, 2), np.float32)
     if lines.mirage_colour_lines(
         cells.ctypes.data, h, w, width, out[0].ctypes.data, out[1].ctypes.data, shares.ctypes.data

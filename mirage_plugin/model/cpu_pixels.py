@@ -328,7 +328,7 @@ def _line_row(
     rows, columns = field.shape
     h, w = pens.shape
     width = out.shape[0]
-    same = rows == height and columns == width
+    same = shown_h == height and shown_w == width
     v = min(max((y + 0.5) * (shown_h / height) - 0.5, 0.0), rows - 1.0)
     y0 = int(v)
     y1, down = min(y0 + 1, rows - 1), v - y0

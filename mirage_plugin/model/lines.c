@@ -7,7 +7,7 @@
 #include <string.h>
 
 enum { DETAIL = 192 };
-static const float NEAREST = 1e-3f, SKY = 900.0f, TURN = 0.125f;
+static const float NEAREST = 1e-3f, SKY = 900.0f, TURN = 0.125f, EVEN = 2e-4f;
 
 static inline float most(float a, float b) { return a > b ? a : b; }
 static inline float size(float a) { return a < 0.0f ? -a : a; }
@@ -107,65 +107,116 @@ int mirage_depth_lines(const float *depth, ptrdiff_t pitch, const int32_t *rows,
     return 0;
 }
 
-/* Of bytes `cells` [h, w, 192] `drawn`, `shining` [4h, 4w] out, and `shares` [h, w, 2] of each cell that they cover.
+/* Rows of the search for where colours part: `sums` of three pixels beside one another, means of 3x3 of them, how much
+ * those part across and down. Each has one value more on either side. */
+struct search {
+    uint8_t *packed;
+    float *row[3], *sums[3][4], *means[3][4], *across[4], *down[4];
+};
+
+/* Sums of row y of the working frame. */
+static void sum_row(struct search *s, const uint8_t *cells, int y, int w)
+{
+    const int width = 8 * w;
+    const uint8_t *from = cells + (ptrdiff_t)(y / 8) * w * DETAIL + y % 8 * 24;
+    uint8_t *restrict packed = s->packed;
+    for (int x = 0; x < w; x++) memcpy(packed + 24 * x, from + x * DETAIL, 24);
+    float *restrict red = s->row[0] + 1, *restrict green = s->row[1] + 1, *restrict blue = s->row[2] + 1;
+    for (int x = 0; x < width; x++) {
+        red[x] = packed[3 * x];
+        green[x] = packed[3 * x + 1];
+        blue[x] = packed[3 * x + 2];
+    }
+    for (int c = 0; c < 3; c++) {
+        float *row = s->row[c] + 1, *restrict sums = s->sums[c][y & 3] + 1;
+        row[-1] = row[0];
+        row[width] = row[width - 1];
+        for (int x = 0; x < width; x++) sums[x] = row[x - 1] + row[x] + row[x + 1];
+    }
+}
+
+static void mean_row(struct search *s, int y, int height, int width)
+{
+    for (int c = 0; c < 3; c++) {
+        float *const *sums = s->sums[c];
+        const float *above = sums[(y ? y - 1 : 0) & 3], *here = sums[y & 3], *below = sums[(y + 1 < height ? y + 1 : y) & 3];
+        float *restrict means = s->means[c][y & 3];
+        for (int x = 1; x <= width; x++) means[x] = (above[x] + here[x] + below[x]) * (1.0f / (9.0f * 255.0f));
+    }
+}
+
+static void part_row(struct search *s, int y, int height, int width)
+{
+    float *restrict across = s->across[y & 3] + 1, *restrict down = s->down[y & 3] + 1;
+    memset(across, 0, sizeof(float) * (size_t)width);
+    memset(down, 0, sizeof(float) * (size_t)width);
+    for (int c = 0; c < 3; c++) {
+        float *const *means = s->means[c];
+        const float *here = means[y & 3] + 1, *above = means[(y + 3) & 3] + 1, *below = means[(y + 1) & 3] + 1;
+        for (int x = 1; x < width - 1; x++) across[x] = most(size(here[x + 1] - here[x - 1]), across[x]);
+        if (y > 0 && y + 1 < height)
+            for (int x = 0; x < width; x++) down[x] = most(size(below[x] - above[x]), down[x]);
+    }
+}
+
+/* Where they part most, across or down. */
+static void thin_row(const struct search *s, int y, int height, int width, const float *nothing, float *restrict line)
+{
+    const float *across = s->across[y & 3] + 1, *down = s->down[y & 3] + 1;
+    const float *above = (y > 0 ? s->down[(y - 1) & 3] : nothing) + 1, *below = (y + 1 < height ? s->down[(y + 1) & 3] : nothing) + 1;
+    /* Three loops, of which each becomes vectors: together they do not. */
+    for (int x = 0; x < width; x++) line[x] = across[x] > most(across[x - 1] - EVEN, across[x + 1] + EVEN) ? across[x] : 0.0f;
+    for (int x = 0; x < width; x++) {
+        const float here = down[x] > most(above[x] - EVEN, below[x] + EVEN) ? down[x] : 0.0f;
+        line[x] = most(here, line[x]);
+    }
+    for (int x = 0; x < width; x++) line[x] = part((line[x] - 0.05f) * 8.0f);
+}
+
+/* Of bytes `cells` [h, w, 192] `drawn`, `shining` [8h, 8w] out, and `shares` [h, w, 2] of each cell that they cover.
  * Returns -1 where memory is short. */
 int mirage_colour_lines(const uint8_t *cells, int h, int w, float wide, uint8_t *drawn, uint8_t *shining, float *shares)
 {
-    enum { ROW = 24 }; /* bytes of a cell's row */
-    const int height = 4 * h, width = 4 * w;
+    const int height = 8 * h, width = 8 * w;
     struct rows r;
-    float *memory = begin_rows(&r, width, 6 * (size_t)width);
-    uint16_t *column = calloc((size_t)(w + 2) * ROW, sizeof(uint16_t));
-    if (!memory || !column) {
-        free(memory);
-        free(column);
-        return -1;
+    struct search s;
+    float *memory = begin_rows(&r, width, 36 * row_floats(width));
+    if (!memory) return -1;
+    float *free_rows = memory + 17 * row_floats(width);
+    for (int c = 0; c < 3; c++) s.row[c] = free_rows + (size_t)c * row_floats(width);
+    s.packed = (uint8_t *)(free_rows + 3 * row_floats(width));
+    for (int i = 0; i < 4; i++) {
+        float *from = free_rows + (size_t)(4 + 8 * i) * row_floats(width);
+        for (int c = 0; c < 3; c++) {
+            s.sums[c][i] = from + (size_t)c * row_floats(width);
+            s.means[c][i] = from + (size_t)(3 + c) * row_floats(width);
+        }
+        s.across[i] = from + 6 * row_floats(width);
+        s.down[i] = from + 7 * row_floats(width);
     }
-    float *means = memory + 17 * row_floats(width);
-    uint16_t *const sums_of = column + ROW; /* a cell more on either side: the edge's pixels again */
-    for (int y = 0; y < height + 2; y++) {
-        if (y < height) {
-            /* Sums of 4x4 pixels against those to the left and above. */
-            for (int k = 0; k < 4; k++) {
-                int row = 2 * y - 1 + k;
-                row = row < 0 ? 0 : row < 8 * h ? row : 8 * h - 1;
-                const uint8_t *from = cells + (ptrdiff_t)(row / 8) * w * DETAIL + row % 8 * ROW;
-                for (int x = 0; x < w; x++)
-                    for (int i = 0; i < ROW; i++)
-                        sums_of[x * ROW + i] = (uint16_t)((k ? sums_of[x * ROW + i] : 0) + from[x * DETAIL + i]);
+    /* A row is known as far as its neighbours are: each step is a row behind the one before it. */
+    for (int y = 0; y < height + 5; y++) {
+        if (y < height) sum_row(&s, cells, y, w);
+        if (y >= 1 && y - 1 < height) mean_row(&s, y - 1, height, width);
+        if (y >= 2 && y - 2 < height) part_row(&s, y - 2, height, width);
+        const int at = y - 3;
+        if (at >= 0 && at < height) thin_row(&s, at, height, width, r.nothing, r.line[at & 3] + 1);
+        if (at >= 0) trace_row(&r, at, height, width, wide, drawn, shining);
+    }
+    uint16_t *columns = (uint16_t *)free_rows;
+    for (int y = 0; y < h; y++)
+        for (int which = 0; which < 2; which++) {
+            memset(columns, 0, sizeof(uint16_t) * (size_t)width);
+            for (int i = 0; i < 8; i++) {
+                const uint8_t *from = (which ? shining : drawn) + (ptrdiff_t)(8 * y + i) * width;
+                for (int x = 0; x < width; x++) columns[x] = (uint16_t)(columns[x] + from[x]);
             }
-            for (int i = 0; i < 3; i++) {
-                sums_of[i - 3] = sums_of[i];
-                sums_of[w * ROW + i] = sums_of[w * ROW - 3 + i];
-            }
-            float *line = r.line[y & 3] + 1;
-            memset(line, 0, sizeof(float) * (size_t)width);
-            for (int c = 0; c < 3; c++) {
-                float *now = means + (size_t)(2 * c + (y & 1)) * (size_t)width;
-                const float *before = means + (size_t)(2 * c + !(y & 1)) * (size_t)width;
-                for (int x = 0; x < width; x++) {
-                    const uint16_t *from = sums_of + 6 * x + c;
-                    now[x] = (float)(from[-3] + from[0] + from[3] + from[6]);
-                }
-                for (int x = 0; x < width; x++) {
-                    const float beside = x ? size(now[x] - now[x - 1]) : 0.0f, down = y ? size(now[x] - before[x]) : 0.0f;
-                    line[x] = most(line[x], part((most(beside, down) * (1.0f / (16.0f * 255.0f)) - 0.05f) * 8.0f));
-                }
+            for (int x = 0; x < w; x++) {
+                int total = 0;
+                for (int i = 0; i < 8; i++) total += columns[8 * x + i];
+                shares[2 * (y * w + x) + which] = (float)total * (1.0f / (64.0f * 255.0f));
             }
         }
-        trace_row(&r, y, height, width, wide, drawn, shining);
-    }
-    for (int i = 0; i < h * w; i++) {
-        int sums[2] = {0, 0};
-        const ptrdiff_t first = (ptrdiff_t)(i / w) * 4 * width + i % w * 4;
-        for (int k = 0; k < 16; k++) {
-            sums[0] += drawn[first + k / 4 * width + k % 4];
-            sums[1] += shining[first + k / 4 * width + k % 4];
-        }
-        shares[2 * i] = (float)sums[0] * (1.0f / (16.0f * 255.0f));
-        shares[2 * i + 1] = (float)sums[1] * (1.0f / (16.0f * 255.0f));
-    }
     free(memory);
-    free(column);
     return 0;
 }

@@ -25,7 +25,6 @@ from mirage_kernels.lines import (
     colour_lines_of,
     depth_lines_reference,
     line_shares,
-    spread_lines,
     trace_lines_reference,
 )
 from mirage_kernels.shade import BINS, STYLE_NUMBERS, SURFACE, WORDS, shade_reference, style_offset
@@ -165,8 +164,7 @@ def frame_lines(v: Tensor, depth: Tensor | None, given: Tensor | None, style: Te
     width = style_number(style, "ink_width")
     if depth is not None and (given is None or bool((given > 0).all())):
         return trace_lines_reference(depth_lines_reference(depth), width)
-    height, across = v.shape[-2:]
-    of_colour = spread_lines(trace_lines_reference(colour_lines_of((v + 1) / 2), width), height, across)
+    of_colour = trace_lines_reference(colour_lines_of((v + 1) / 2), width)
     if depth is None or given is None:
         return of_colour
     of_depth = trace_lines_reference(depth_lines_reference(depth), width)

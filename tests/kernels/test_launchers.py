@@ -194,7 +194,7 @@ def test_what_else_is_refused() -> None:
         kernels.trace_lines(noise, torch.ones(2))
     with pytest.raises(KernelError, match=r"lines has shape \[1, 1, 16, 16\]; it must be \[1, 2, \*, \*\]"):
         kernels.compose(FRAMES, BGRA, edit, one, lines=noise)
-    with pytest.raises(KernelError, match=r"0\.0 x 3\.0 points of lines"):
+    with pytest.raises(KernelError, match=r"0\.0 x 3\.0 of \[4, 4\] points of lines"):
         kernels.compose(FRAMES, BGRA, edit, one, lines=torch.zeros(1, 2, 4, 4), lines_shown=(0.0, 3.0))
 
 
