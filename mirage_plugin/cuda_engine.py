@@ -374,6 +374,7 @@ class CudaEngine:
         path.film.copy_(kernels.film_of(network, conditions))
         path.style.copy_(vector[:, CODE_SIZE:])
         canvas.film = style
+        canvas.has_edit = False  # one in the old style is never shown as one in the new
         canvas.watch.forget()
 
     def upload(self, canvas: CudaCanvas, pixels: NDArray[Any], planes: FramePlanes) -> None:
@@ -432,6 +433,10 @@ class CudaEngine:
         path.words.copy_(path.host_words, non_blocking=True)
         path.mark(path.done)
         canvas.frame += 1
+
+    def denoise_behind(self, canvas: CudaCanvas, *, reused: bool) -> bool:
+        """Never: a device that is late has frames under way, and one behind them would make the next one later."""
+        return False
 
     @_on_device
     def denoise(self, canvas: CudaCanvas) -> bool:

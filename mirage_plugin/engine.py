@@ -188,7 +188,7 @@ class Canvas:
         })  # fmt: skip
         if more := sorted(map(str, set(saved) - set(arrays))):
             raise DataError(f"the saved session is damaged: it holds {more} as well")
-        if int(arrays["stored"].min()) < -127 or not (fresh or edited):
+        if int(arrays["stored"].min()) < -127:
             raise DataError("the saved session is damaged: its memory is not one that a frame leaves")
         try:
             self.watch.restore(arrays["watch"].tolist())
@@ -346,6 +346,8 @@ class Engine:
         ink, glow, width = (float(style_number(vector, name)[0]) for name in ("ink", "glow", "ink_width"))
         canvas.ink_width = width if ink > 0 or glow > 0 else None
         canvas.lines = None
+        # An edit in the old style is never shown as one in the new.
+        canvas.edit = canvas.shown = None
         canvas.watch.forget()
 
     def read(
@@ -469,6 +471,14 @@ class Engine:
         canvas.edit_age = 0
         canvas.fresh = False
         return True
+
+    def denoise_behind(self, canvas: Canvas, *, reused: bool) -> bool:
+        """As `denoise`, when the frame was answered already: for the next one to reuse."""
+        if reused and not canvas.fresh:
+            # Reuse has moved the memory to where things are.
+            canvas.motion.fill(0.0)
+            canvas.seen.fill(1.0)
+        return self.denoise(canvas)
 
     @torch.inference_mode()
     def refine(self, canvas: Canvas) -> None:

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 __all__ = ["Served", "Stream", "rungs_for"]
 
 _ORDERS = {"RGBA8": (0, 1, 2), "BGRA8": (2, 1, 0), "RGB8": (0, 1, 2)}
+HELD_FRAMES = 2
+"""So many frames in a row the last answer is shown again."""
 _TO_SRGB = np.array(
     [
         round(255 * (12.92 * c if c <= 0.0031308 else 1.055 * c ** (1 / 2.4) - 0.055))
@@ -54,6 +56,17 @@ class Served:
 
     kind: str
     service_ns: int
+
+
+@dataclass(frozen=True)
+class LastAnswer:
+    """The answer that a game saw last: where it lies, of which frame, and in how many frames it was shown."""
+
+    pixels: NDArray[Any]
+    published_ns: int
+    epoch: int
+    edit_age_frames: int
+    shown: int = 1
 
 
 def rungs_for(engine: FrameEngine, size: tuple[int, int]) -> tuple[pacing.Rung, ...]:
@@ -98,6 +111,7 @@ class Stream:
         self.canvas: Canvas | CudaCanvas = self.engine.open(
             _kind(offer), self.session.seed & 0x7FFFFFFF, self._grid(0)
         )
+        self._last: LastAnswer | None = None
         self._regions: dict[int, Canvas | CudaCanvas] = {}
         self._shown: list[tuple[Canvas | CudaCanvas, NDArray[np.bool_]]] = []
         self._scratch: NDArray[Any] = np.empty(0)
@@ -118,6 +132,7 @@ class Stream:
 
     def reset(self) -> None:
         """Forget what was on the screen: the next frame is a first one."""
+        self._last = None
         for canvas in (self.canvas, *self._regions.values()):
             canvas.reset()
 
@@ -163,8 +178,14 @@ class Stream:
             # Of a device that is gone nothing can be learned; one that is late was too slow.
             rescued = not self.engine.lost
             decision = decision if rescued else dataclasses.replace(decision, action="source")
+        reused, held, follows = kind == "reprojected", False, decision.behind and not self.engine.lost
         if kind == "source":
-            self._publish_source(job, reason)
+            follows = follows and self._read_for_later(job)
+            held = (rescued or decision.action == "source") and decision.hold and self._publish_again(job, reason)
+            if held:
+                kind = "reprojected"
+            else:
+                self._publish_source(job, reason)
         finished_ns = time.monotonic_ns()
         canvas = self.canvas
         drift = (canvas.watch.drift_state, canvas.watch.drift_output) if kind == "styled" else (0.0, 0.0)
@@ -172,10 +193,34 @@ class Stream:
             row, kind, finished_ns, rescued=rescued, reseeded=canvas.resets != resets, reason=reason or None,
             drift_state=drift[0], drift_output=drift[1], corrected=canvas.corrections != corrections,
         )  # fmt: skip
+        behind_ns = self._follow(reused) if follows else 0
         self.pace = pacing.observe(
-            self.pace, decision, frame, began_ns, finished_ns, rescued=rescued, compose_ns=composed_ns
-        )
+            self.pace, decision, frame, began_ns, finished_ns, rescued=rescued, compose_ns=composed_ns, held=held,
+            behind_ns=behind_ns,
+        )  # fmt: skip
         return Served(kind, finished_ns - began_ns)
+
+    def _read_for_later(self, job: FrameJob) -> bool:
+        """Read a frame that the source answers, for an edit behind it. False where the engine makes none."""
+        if self.engine.raw:
+            return False
+        pixels, planes = self._upload(job)
+        self._condition(job)
+        grid = self._grid(len(self.rungs) - 1)
+        for canvas in (self.canvas, *self._regions.values()):
+            if canvas.fit.grid != grid:
+                canvas.fit_to(grid)
+            self._preprocess(canvas, pixels, planes, job.camera_cut)
+        return True
+
+    def _follow(self, reused: bool) -> int:
+        """Let the net make an edit of the frame that was answered; returns how long that took, 0 for none."""
+        began_ns = time.monotonic_ns()
+        made = [
+            self.engine.denoise_behind(canvas, reused=reused)
+            for canvas in (self.canvas, *(self._regions.values() if not reused else (c for c, _ in self._shown)))
+        ]
+        return time.monotonic_ns() - began_ns if made[0] else 0
 
     def _restyle(self, job: FrameJob, decision: pacing.Decision) -> tuple[str, str, bool, int]:
         """Answer by the net or the last edit: (kind, reason, whether there was no time left, composing's time)."""
@@ -278,6 +323,9 @@ class Stream:
             self._unfinished = draft
             raise
         self._publish(job, draft, decision)
+        if self.session.local:
+            # The ring's writer leaves its newest answer alone until there is a newer one.
+            self._last = LastAnswer(out, job.published_ns, job.style_epoch, decision.edit_age_frames)
         return took_ns
 
     def _draw(
@@ -315,6 +363,23 @@ class Stream:
             draft, kind, decision.reason[:48], edit_age_frames=decision.edit_age_frames,
             working_size=(self.canvas.fit.content[1], self.canvas.fit.content[0]),
         )  # fmt: skip
+
+    def _publish_again(self, job: FrameJob, reason: str) -> bool:
+        """Publish the last answer again, where there was no time for another: a frame of the game's own between styled
+        ones is a flash, and one that is shown twice is hardly seen. False where that would be no such frame."""
+        last = self._last
+        if last is None or job.camera_cut or last.epoch != job.style_epoch or last.shown > HELD_FRAMES:
+            return False
+        if job.published_ns - last.published_ns > (1 + last.shown) * 2 * max(self.pace.period_ns, 1):
+            return False
+        draft = self.session.begin_answer(job)
+        np.copyto(np.asarray(draft.pixels), last.pixels)
+        self.session.publish(
+            draft, "reprojected", f"{reason}: shown again"[:48], edit_age_frames=last.edit_age_frames + last.shown,
+            working_size=(self.canvas.fit.content[1], self.canvas.fit.content[0]),
+        )  # fmt: skip
+        self._last = dataclasses.replace(last, shown=last.shown + 1)
+        return True
 
     @staged("publish")
     def _publish_source(self, job: FrameJob, reason: str) -> None:

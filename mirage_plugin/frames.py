@@ -118,6 +118,10 @@ class FrameEngine(Protocol):
     def denoise(self, canvas: Any) -> bool:
         """Predict the frame's edit. False where it is known not to be finite."""
 
+    def denoise_behind(self, canvas: Any, *, reused: bool) -> bool:
+        """Predict the edit of a frame that was read and answered already; `reused` says by `reuse`. False where this
+        engine does not, or the edit is not finite."""
+
     def refine(self, canvas: Any) -> None:
         """The further steps."""
 

@@ -21,8 +21,12 @@ How it decides:
   whenever the higher rung did not hold: no oscillation.
 - A frame that comes too late for its rung alone is answered by reuse; the second in a row steps down, and so
   do more than one in ten.
-- Where the net does not fit at all, the last edit is reused, then faded to the source, and the lowest rung is
-  tried again now and then.
+- Where the net does not fit at all, a frame is answered by the last edit, and then, *behind* the answer, the net makes
+  an edit of it for the next one, if that leaves the next one time enough: the picture is a frame behind in what it is
+  painted with, and in nothing else. Where not even that fits, the edit is reused, then faded to the source. The lowest
+  rung is tried again now and then.
+- What the game saw as the source counts as a step of the fade: one such frame is followed by a whole picture, for a
+  fade after it would be seen longer than the frame itself.
 
 All times are nanoseconds of one monotonic clock. A clock that jumps costs at most one frame.
 """
@@ -138,6 +142,10 @@ class Decision:
     48 bytes. ``compose_by_ns`` is the last moment at which composing can begin and still be in time: past
     it, publish the source without pixels and tell `observe` with ``rescued=True``.
 
+    ``behind``: when the answer is published, let the net make an edit of this frame for the next one, at the size of
+    the last edit (where there is none, at the smallest). ``hold``: where there is no time for what was decided, or only
+    for the source, the last answer may be shown once more.
+
     ``level``, ``left_ns`` and ``short`` are for `observe`: the rung in force from now on, the time that was
     left, and whether the frame was too late for it.
     """
@@ -153,6 +161,8 @@ class Decision:
     level: int
     left_ns: int
     short: bool = False
+    behind: bool = False
+    hold: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,8 +172,9 @@ class Pace:
     ``level`` is the rung in force, ``len(ladder)`` where the net does not fit. ``costs_ns`` are upper
     estimates by rung, 0 where nothing is known. ``misses`` and ``shorts`` count those in a row,
     ``debt`` and ``late`` those beyond what is allowed. ``mix`` is the weight of the restyled picture that
-    was shown last. ``hold_ns`` is the calm time before the next step up, ``backoff_ns`` what it begins with
-    after a step down, ``fell_ns`` when that was, and ``rose`` whether it went up since.
+    was shown last, ``edit_rung`` the rung that the last edit was made at. ``hold_ns`` is the calm time before the
+    next step up, ``backoff_ns`` what it begins with after a step down, ``fell_ns`` when that was, and ``rose`` whether
+    it went up since.
     """
 
     ladder: tuple[Rung, ...]
@@ -188,6 +199,7 @@ class Pace:
     fell_ns: int = 0
     mix: float = 0.0
     edit_age_frames: int | None = None
+    edit_rung: int = -1
     period_ns: int = 0
     published_ns: int = 0
     seen_ns: int = 0
@@ -361,7 +373,25 @@ def decide(pace: Pace, now_ns: int, frame: FrameTimes, others: Sequence[Pace] = 
             _NEVER_NS if pace.delivery == "newest" else deadline_ns - margin_ns(pace.budget_ns) - pace.compose_ns
         )
         return Decision("net", level, rung.size, rung.steps, mix, 0, why, compose_by_ns, level, left_ns)
-    return _without_net(pace, frame, level, left_ns, deadline_ns, short)
+    decision = _without_net(pace, frame, level, left_ns, deadline_ns, short)
+    if level < floor or active:
+        return decision
+    # A frame that the source answers is read before it is given back, which takes a part of a reuse.
+    by = pace.edit_rung if decision.action == "reuse" else floor - 1
+    if left_ns < pace.reuse_ns or not _fits_behind(pace, by, now_ns, deadline_ns):
+        return decision
+    why = "the net runs behind" if decision.action == "reuse" and decision.mix == 1.0 else decision.reason
+    return replace(decision, behind=True, reason=why)
+
+
+def _fits_behind(pace: Pace, rung: int, now_ns: int, deadline_ns: int) -> bool:
+    """Whether the net can make an edit behind the answer to a frame that is due at `deadline_ns`, and the next one
+    still be answered in time."""
+    cost_ns = estimate_ns(pace, rung)
+    if not cost_ns or not pace.period_ns:
+        return False
+    next_ns = deadline_ns + pace.period_ns - margin_ns(pace.budget_ns) - pace.reuse_ns
+    return now_ns + pace.reuse_ns + cost_ns - pace.compose_ns <= next_ns
 
 
 def _next_level(pace: Pace, now_ns: int, others: Sequence[Pace]) -> tuple[int, str]:
@@ -372,6 +402,10 @@ def _next_level(pace: Pace, now_ns: int, others: Sequence[Pace]) -> tuple[int, s
     if level >= floor:
         # Back from nothing sooner than from one rung to the next: any net is better than none.
         if waited_ns >= pace.hold_ns // _WAITED_WITHOUT_NET:
+            # Where it runs behind it is measured, and need not be tried to be known to be late.
+            measured = pace.edit_age_frames is not None and pace.edit_age_frames <= 2
+            if measured and estimate_ns(pace, floor - 1) > _room_ns(pace, others, floor - 1):
+                return level, "the net does not fit"
             return floor - 1, "trying the net again"
         return level, "the net does not fit"
     while level < floor and estimate_ns(pace, level) > _room_ns(pace, others, level):
@@ -388,7 +422,8 @@ def _without_net(pace: Pace, frame: FrameTimes, level: int, left_ns: int, deadli
     why = "the frame came late" if short else "the net does not fit"
     age = _edit_age(pace, frame)
     if age is None or pace.reuse_ns > left_ns:
-        return _source(pace, why if age is None else "no time for more", level, left_ns, short)
+        # An edit that nobody has time for: the picture that was made with it is still good.
+        return _source(pace, why if age is None else "no time for more", level, left_ns, short, hold=age is not None)
     mix = min(1.0, pace.mix + 1 / FADE_FRAMES)
     if age > MAX_EDIT_AGE_FRAMES + FADE_FRAMES:
         mix = 0.0
@@ -400,8 +435,10 @@ def _without_net(pace: Pace, frame: FrameTimes, level: int, left_ns: int, deadli
     return Decision("reuse", -1, (0, 0), 0, mix, age, why, by_ns, level, left_ns, short)
 
 
-def _source(pace: Pace, why: str, level: int, left_ns: int, short: bool = False) -> Decision:
-    return Decision("source", -1, (0, 0), 0, 0.0, 0, why, _NEVER_NS, level, left_ns, short)
+def _source(
+    pace: Pace, why: str, level: int, left_ns: int, short: bool = False, hold: bool = False
+) -> Decision:
+    return Decision("source", -1, (0, 0), 0, 0.0, 0, why, _NEVER_NS, level, left_ns, short, hold=hold)
 
 
 def _edit_age(pace: Pace, frame: FrameTimes) -> int | None:
@@ -420,12 +457,15 @@ def observe(
     rescued: bool = False,
     compose_ns: int = 0,
     missed: bool | None = None,
+    held: bool = False,
+    behind_ns: int = 0,
 ) -> Pace:
     """The pace after a frame.
 
     ``started_ns`` is the time given to `decide`, ``finished_ns`` when the answer was published. ``rescued``:
-    composing would have been too late and the source was published instead. ``compose_ns`` is what compose to
-    publish took, 0 where it did not run. ``missed`` overrides the comparison with the deadline, for whoever
+    composing would have been too late and the source was published instead, or where ``held`` the last answer again.
+    ``behind_ns`` is what the net took behind the answer, 0 where it did not run there. ``compose_ns`` is what compose
+    to publish took, 0 where it did not run. ``missed`` overrides the comparison with the deadline, for whoever
     knows when the game saw the answer.
     """
     took_ns = finished_ns - started_ns
@@ -440,6 +480,17 @@ def observe(
         )  # fmt: skip
 
     learned = _learn(pace, decision, took_ns + (pace.compose_ns if rescued else 0), missed, compose_ns)
+    if behind_ns and decision.behind:
+        rung = pace.edit_rung if decision.action == "reuse" else len(pace.ladder) - 1
+        costs = list(learned.get("costs_ns", pace.costs_ns))
+        # Reading and composing are what a reused frame takes. What was known is from before the net was given up.
+        now_ns = behind_ns + pace.reuse_ns
+        costs[rung] = _toward(costs[rung], now_ns) if now_ns > costs[rung] else (3 * costs[rung] + now_ns) // 4
+        learned["costs_ns"] = tuple(costs)
+    elif decision.action != "net" and decision.level >= len(pace.ladder):
+        # What never runs is never measured: its estimate comes down by itself, but not below what warm-up saw.
+        costs = [max(min(c, r.measured_ns), c * 99 // 100) for c, r in zip(pace.costs_ns, pace.ladder, strict=True)]
+        learned["costs_ns"] = tuple(costs)
     slow = missed or rescued
     misses = pace.misses + 1 if slow else 0
     shorts = pace.shorts + 1 if decision.short else 0
@@ -480,11 +531,18 @@ def observe(
     if moved:
         # A miss on the rung that was just taken is the first of it.
         misses, shorts, debt, late = int(slow and level == decision.level), 0, 0.0, 0.0
-    seen_as_source = decision.action == "source" or (slow and pace.delivery != "newest") or rescued
-    edit_age = 0 if decision.action == "net" else _edit_age(pace, frame)
+    seen_as_source = not held and (decision.action == "source" or (slow and pace.delivery != "newest") or rescued)
+    mix = pace.mix if held else max(0.0, pace.mix - 1 / FADE_FRAMES) if seen_as_source else decision.mix
+    fresh = decision.action == "net" or bool(behind_ns)
+    edit_age = 0 if fresh else _edit_age(pace, frame)
     if decision.action == "net" and pace.level == level == floor:
-        # The edit of a failed try is not shown: it would fade in and out again, each time.
-        edit_age = None
+        after = replace(pace, **learned)
+        if not _fits_behind(after, floor - 1, frame.published_ns, _deadline_ns(pace, frame)):
+            # The edit of a failed try is not shown where none would follow it: it would fade in and out, each time.
+            edit_age = None
+    edit_rung = pace.edit_rung
+    if fresh and decision.action != "reuse":
+        edit_rung = decision.rung if decision.action == "net" else floor - 1
     step_ns = frame.published_ns - pace.published_ns
     period_ns = pace.period_ns
     if pace.published_ns and 0 < step_ns <= _ACTIVE_NS:
@@ -503,8 +561,9 @@ def observe(
         backoff_ns=backoff_ns,
         rose=rose,
         fell_ns=min(fell_ns, finished_ns),
-        mix=0.0 if seen_as_source else decision.mix,
+        mix=mix,
         edit_age_frames=edit_age,
+        edit_rung=edit_rung,
         period_ns=period_ns,
         published_ns=frame.published_ns,
         seen_ns=finished_ns,
@@ -522,7 +581,7 @@ def _learn(pace: Pace, decision: Decision, took_ns: int, missed: bool, compose_n
         return learned | {"reuse_ns": after_ns}
     if decision.action == "source":
         # What is never tried is never measured: let the estimate come down by itself.
-        return learned | {"reuse_ns": pace.reuse_ns * 99 // 100}
+        return learned | {"reuse_ns": pace.reuse_ns * 97 // 100}
     rung = decision.rung
     before = estimate_ns(pace, rung)
     probing = pace.level >= len(pace.ladder)

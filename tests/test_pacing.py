@@ -94,11 +94,19 @@ class Sidecar:
         if rescued:
             took_ns += MS // 10 - compose_ns
         self.now_ns += took_ns
-        missed = self.now_ns > frame.deadline_ns
+        finished_ns = self.now_ns
+        missed = finished_ns > frame.deadline_ns
+        behind_ns = 0
+        if decision.behind:
+            rung = game.pace.edit_rung if decision.action == "reuse" else len(game.pace.ladder) - 1
+            # What a net's frame takes beside what a reused one does.
+            behind_ns = max(int((self.cost_ms(rung, finished_ns, rng) - self.cost_ms(-1, finished_ns, rng)) * MS), MS)
+            self.now_ns += behind_ns
         game.pace = pacing.observe(
-            game.pace, decision, frame, started_ns, self.now_ns, rescued, 0 if rescued else compose_ns
-        )
-        latency_ns = self.now_ns - frame.published_ns
+            game.pace, decision, frame, started_ns, finished_ns, rescued, 0 if rescued else compose_ns,
+            behind_ns=behind_ns,
+        )  # fmt: skip
+        latency_ns = finished_ns - frame.published_ns
         game.shown.append(Shown(started_ns, decision, missed, rescued, took_ns, latency_ns, game.pace))
 
 
@@ -241,11 +249,49 @@ def test_one_hiccup_changes_nothing() -> None:
     assert sum(each.missed or each.rescued for each in shown) == 1
     assert changes(shown) == 0
     at = next(index for index, each in enumerate(shown) if each.missed or each.rescued)
-    # The game showed its own frames meanwhile: no pop back, but a fade, by net or by reuse.
-    mixes = [each.pace.mix for each in shown[at : at + 8]]
+    # The game saw two frames of its own, one late and one behind it, and is back as soon: no fade from nothing.
+    assert [each.pace.mix for each in shown[at : at + 4]] == [0.75, 0.5, 0.75, 1.0]
+
+
+def test_after_frames_of_its_own_a_game_fades_in() -> None:
+    """No pop back: what was the source for long comes back over as many frames as it would have faded out."""
+    stop_ns = 10 * S
+
+    def load(now_ns: int) -> float:
+        return 40.0 if stop_ns <= now_ns < stop_ns + S else 1.0
+
+    shown = simulate(cost(load=load), 20, game())
+    back = next(i for i, each in enumerate(shown) if each.at_ns > stop_ns + S and each.pace.mix > 0)
+    mixes = [each.pace.mix for each in shown[back - 1 : back + 6]]
     assert mixes[0] == 0.0
     assert all(b - a <= 1 / pacing.FADE_FRAMES + 1e-9 for a, b in itertools.pairwise(mixes))
     assert mixes[-1] == 1.0
+
+
+def test_where_the_net_does_not_fit_it_runs_behind() -> None:
+    """18 ms and no less, for frames of 16.7: all are answered, by edits a frame old, and none by the source."""
+    slow = (40.0, 32.0, 24.0, 18.0)
+    shown = simulate(cost(slow, jitter=0.02), 60, game(ladder=rungs(slow)))
+    late = [each for each in shown if each.at_ns > 10 * S]
+    assert answered(late) >= 0.998
+    reused = [each for each in late if each.decision.action == "reuse"]
+    assert len(reused) >= 0.98 * len(late)
+    assert {each.decision.edit_age_frames for each in reused} <= {1, 2}
+    # With 2 ms for the answer itself it does not fit behind each of them.
+    assert sum(each.decision.behind for each in late) >= 0.85 * len(late)
+    assert min(each.pace.mix for each in late) >= 0.75
+    # Nor does it for two games: each would be in the other's way.
+    two = game(ladder=rungs(slow)), game(ladder=rungs(slow))
+    simulate(cost(slow, jitter=0.02), 20, *two)
+    assert not any(each.decision.behind for each in two[0].shown[60:])
+
+
+def test_what_is_shown_again_is_no_source() -> None:
+    pace = warm(game().pace)
+    frame = FrameTimes(20 * S, 20 * S + BUDGET_NS)
+    decision = pacing.decide(pace, 20 * S, frame)
+    held = pacing.observe(pace, decision, frame, 20 * S, 20 * S + 15 * MS, rescued=True, held=True)
+    assert held.mix == pace.mix == 1.0
 
 
 def test_a_hiccup_that_throws_out_the_net_keeps_it_out_for_frames_and_not_for_seconds() -> None:
@@ -415,7 +461,7 @@ def test_a_rescued_frame_leaves_its_edit() -> None:
     decision = pacing.decide(pace, 20 * S, frame)
     pace = pacing.observe(pace, decision, frame, 20 * S, 20 * S + 15 * MS, rescued=True)
     assert pace.edit_age_frames == 0
-    assert pace.mix == 0.0
+    assert pace.mix == 0.75
     assert pace.level == 0
     decision = pacing.decide(pace, 20 * S + BUDGET_NS, FrameTimes(20 * S + BUDGET_NS, 20 * S + 2 * BUDGET_NS))
     pace = pacing.observe(
