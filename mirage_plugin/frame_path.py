@@ -370,7 +370,7 @@ class Stream:
         last = self._last
         if last is None or job.camera_cut or last.epoch != job.style_epoch or last.shown > HELD_FRAMES:
             return False
-        if job.published_ns - last.published_ns > (1 + last.shown) * 2 * max(self.pace.period_ns, 1):
+        if job.published_ns - last.published_ns > 2 * last.shown * max(self.pace.period_ns, self.offer.budget_ns):
             return False
         draft = self.session.begin_answer(job)
         np.copyto(np.asarray(draft.pixels), last.pixels)

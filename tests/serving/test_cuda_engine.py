@@ -37,9 +37,8 @@ from mirage_plugin.model.network import (
 )
 from mirage_plugin.model.noise import fresh_noise
 from mirage_plugin.model.sampling import sample
-from mirage_plugin.profiler import Recorder
-from mirage_plugin.style_input import resolve_styles
 from mirage_plugin.styles.parameters import Style, load_style
+from tests.serving.playing import Game
 
 ORDER = np.array([0, 1, 2])
 SMALL = FrameKind("RGBA8", 64, 96)
@@ -500,48 +499,6 @@ def test_the_engine_of_a_machine_without_a_gpu_is_the_processors(monkeypatch: py
     assert "insufficient" in told[0]
     with pytest.raises(DeviceError, match="insufficient"):
         processor.load_engine(ServeConfig(device="cuda"))
-
-
-class Game:
-    """A game and the sidecar's side of it, over a real host in this process."""
-
-    def __init__(
-        self, engine: FrameEngine, where: str, style: Any = "", planes: tuple[str, ...] = (), budget_ms: float = 400.0
-    ) -> None:
-        self.host = mirage_bridge.Host(bind=where, capabilities=mirage_bridge.Capabilities(min_size=(1, 1)))
-        self.session = mirage_bridge.Session(
-            where, size=(96, 64), planes=planes, budget_ms=budget_ms, delivery="wait", style=style, seed=7,
-        )
-        self.stream: frame_path.Stream | None = None
-        self.engine, self.recorder, self.frame_id = engine, Recorder(), 0
-        until = time.monotonic() + 30
-        while self.stream is None or self.session.state != "ready":
-            assert time.monotonic() < until, self.session.refusal
-            self.poll()
-            self.session.wait_ready(0.01)
-
-    def poll(self) -> None:
-        for event in self.host.poll(0.01):
-            if isinstance(event, mirage_bridge.SessionOpened):
-                self.stream = frame_path.Stream(self.engine, event.session, self.recorder, resolve_styles, "snow")
-
-    def play(self, pixels: Any, mask: Any = None) -> frame_path.Served:
-        frame = self.session.begin_frame()
-        frame.pixels[:] = pixels
-        if mask is not None:
-            frame.mask[:] = mask
-        self.frame_id = self.session.end_frame(frame)
-        assert self.stream is not None
-        until = time.monotonic() + 30
-        while (job := self.stream.session.take_newest()) is None:
-            assert time.monotonic() < until
-            self.poll()
-        return self.stream.serve(job, [])
-
-    def close(self) -> None:
-        self.session.close()
-        self.host.close()
-        self.recorder.close()
 
 
 @pytest.fixture

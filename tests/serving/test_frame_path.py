@@ -1,0 +1,123 @@
+"""What the frame path does of what pacing decides: edits made behind an answer, and answers that are shown again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mirage_plugin import frame_path, pacing
+from mirage_plugin.config import ServeConfig
+from mirage_plugin.engine import Canvas, Engine
+from mirage_plugin.pacing import Decision
+from tests.serving.playing import Game
+
+Decide = Callable[..., None]
+NEVER_NS = 2**62
+
+
+@pytest.fixture(scope="module")
+def engine() -> Engine:
+    return Engine(ServeConfig(device="cpu", tier="nano", compile=False))
+
+
+@pytest.fixture
+def game(engine: Engine, tmp_path: Path) -> Iterator[Game]:
+    playing = Game(engine, f"ipc://{tmp_path}/m", style="ink", budget_ms=2000.0)
+    yield playing
+    playing.close()
+
+
+@pytest.fixture
+def decide(monkeypatch: pytest.MonkeyPatch) -> Decide:
+    """Say what is decided next."""
+
+    def say(action: pacing.Action, **more: Any) -> None:
+        rung = 0 if action == "net" else -1
+        said = Decision(action, rung, (320, 192), 1, 1.0, 0, "as the test says", NEVER_NS, 0, NEVER_NS)
+        monkeypatch.setattr(pacing, "decide", lambda *_: frame_path.dataclasses.replace(said, **more))
+
+    return say
+
+
+def frame(step: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    y, x = np.mgrid[0:64, 0:96]
+    rgb = [(x * 3 + 20 * step) % 256, (y * 5) % 256, ((x + y) * 2) % 256, np.full_like(x, 255)]
+    return np.stack(rgb, -1).astype(np.uint8)
+
+
+def canvas_of(game: Game) -> Canvas:
+    assert game.stream is not None
+    assert isinstance(game.stream.canvas, Canvas)
+    return game.stream.canvas
+
+
+def seen(game: Game) -> tuple[str, str, np.ndarray[Any, Any]]:
+    answer = game.session.poll_answer()
+    return answer.kind, answer.reason, np.array(answer.pixels)
+
+
+def test_an_edit_is_made_behind_a_reused_one(game: Game, decide: Decide) -> None:
+    decide("net")
+    game.play(frame(0))
+    before = canvas_of(game).edit
+    decide("reuse", behind=True)
+    assert game.play(frame(1)).kind == "reprojected"
+    assert game.stream is not None
+    assert game.stream.pace.edit_age_frames == 0
+    assert canvas_of(game).edit is not before
+    assert canvas_of(game).edit_age == 0
+    decide("reuse")
+    assert game.play(frame(1)).kind == "reprojected"
+    behind = seen(game)[2]
+    # Of a frame like the one before it, the edit from behind is the one that the net makes of it at once.
+    decide("net")
+    game.play(frame(1))
+    assert np.abs(seen(game)[2].astype(int) - behind).mean() < 6
+
+
+def test_behind_a_source_as_well(game: Game, decide: Decide) -> None:
+    decide("source", behind=True)
+    assert game.play(frame(0)).kind == "source"
+    assert canvas_of(game).edit is not None
+    decide("reuse")
+    assert game.play(frame(1)).kind == "reprojected"
+    assert not np.array_equal(seen(game)[2], frame(1))
+
+
+def test_a_frame_that_nobody_has_time_for_is_the_last_answer_again(game: Game, decide: Decide) -> None:
+    decide("net")
+    game.play(frame(0))
+    styled = seen(game)[2]
+    decide("net", compose_by_ns=0)
+    for number in (1, 2):
+        assert game.play(frame(number)).kind == "reprojected"
+        kind, reason, shown = seen(game)
+        assert (kind, reason) == ("reprojected", "no time to compose: shown again")
+        assert np.array_equal(shown, styled)
+    assert game.play(frame(3)).kind == "source", "a picture that stands still is worse than one that is not painted"
+
+
+@pytest.mark.parametrize("why", ["cut", "style", "not held"])
+def test_what_may_not_be_shown_again(game: Game, decide: Decide, why: str) -> None:
+    decide("net")
+    game.play(frame(0))
+    if why == "style":
+        game.session.set_style("snow")
+        for _ in range(5):
+            game.poll()
+    decide("net", compose_by_ns=0, hold=why != "not held")
+    assert game.play(frame(1), camera_cut=why == "cut").kind == "source"
+
+
+def test_an_edit_in_the_old_style_is_never_reused_in_the_new(game: Game, decide: Decide) -> None:
+    decide("net")
+    game.play(frame(0))
+    game.session.set_style("snow")
+    for _ in range(5):
+        game.poll()
+    decide("reuse")
+    assert game.play(frame(1)).kind == "source"
