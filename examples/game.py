@@ -372,6 +372,7 @@ class Play:
         self._warped = np.empty((height, width, 4), np.uint8)
         self._controls = Controls()
         self._stepped_ns = 0
+        self._aside_s = 0.0
 
     def run(self) -> dict[str, Any]:
         """Play until the end or Ctrl-C; the figures of the run, as in `--json`."""
@@ -550,7 +551,9 @@ class Play:
             if self.options.hud:
                 self._draw_hud(source, answer)
             self.dump.add(self.tally.frames, desk.style, answer.kind, answer.reason, source, self.screen)
-        self.tally.aside_s += time.monotonic() - started
+        self._aside_s = time.monotonic() - started
+        if not self.options.fps:
+            self.tally.aside_s += self._aside_s
 
     def _record(self, path: Path) -> None:
         self.recorder, words = open_recorder(path, self.options.size, round(self.options.fps) or 60)
@@ -562,6 +565,8 @@ class Play:
         if left_s > 0:
             time.sleep(left_s)
             return due
+        # What filming took of a frame's pause cost nothing.
+        self.tally.aside_s += min(self._aside_s, -left_s)
         return time.monotonic()
 
     def _report(self, elapsed_s: float) -> dict[str, Any]:
