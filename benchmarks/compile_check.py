@@ -133,6 +133,8 @@ def _compose(
     frames = _empty(n, layout.size_bytes, dtype=torch.uint8)
     edit = _empty(n, h, w, kernels.EDIT_CHANNELS, dtype=weights.dtype)
     kernels.compose(frames, layout, edit, _empty(n), rows=rows, columns=columns, **optional)
+    if which.get("dither"):
+        kernels.pixelate(frames, layout, _empty(n), mask=optional.get("mask"))
 
 
 def _frame(sizes: kernels.NetworkSizes, dtype: torch.dtype, size: tuple[int, int], n: int, fp8: bool) -> None:

@@ -312,6 +312,14 @@ def cases(size: tuple[int, int], device: torch.device) -> Iterator[Case]:
     def run_late(i: Any) -> Tensor:
         return kernels.compose(i[0], layout, i[1], i[2], dither=i[3], motion=i[4], visible=i[5], lines=i[6])
 
+    def pixelate_inputs(dtype: str, seed: int) -> Any:
+        return frame(seed), torch.full((1,), 0.8, device=device)
+
+    yield Case(
+        "pixelate", lambda i: kernels.pixelate(i[0].clone(), layout, i[1]), pixelate_inputs, ("fp32",),
+        copied_bytes=16.0 * pixels, vector_flops=40.0 * pixels, whole_numbers=True,
+    )  # fmt: skip
+
     for name, run, more in (("compose", run_compose, 0), ("compose, late answer", run_late, 60)):
         yield Case(
             name, run, compose_inputs, floats, copied_bytes=12.0 * pixels + 528 * cells,

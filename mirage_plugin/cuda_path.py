@@ -31,7 +31,7 @@ GRIDS: tuple[tuple[int, int], ...] = ((136, 240), (92, 160), (68, 120), (48, 80)
 smaller than one costs no more than its own cells."""
 
 
-INK_WIDTH = kernels.style_offset("ink_width")
+INK_WIDTH, PIXELS = kernels.style_offset("ink_width"), kernels.style_offset("pixels")
 
 
 class WorkingSize(NamedTuple):
@@ -207,6 +207,7 @@ class Work:
         answer = kernels.compose(
             image, square, edit, torch.ones_like(path.strength), lines=self.lines, lines_shown=shown
         )
+        kernels.pixelate(answer, square, path.style[:, PIXELS].clone(), side=4)
         cells = answer.view(h, 8, w, 8, 4)[..., :3].transpose(1, 2).reshape(1, h, w, 192)
         return (cells.float() * (2 / 255) - 1).to(edit.dtype)
 
@@ -234,6 +235,7 @@ class Work:
             path.frame, path.kind.layout, self.edit, path.strength, rows=self.rows, columns=self.columns,
             out=path.answer, **more,
         )  # fmt: skip
+        kernels.pixelate(path.answer, path.kind.layout, path.style[:, PIXELS] * path.strength, mask=path.keep)
 
     def _late(self) -> None:
         self._compose(late=True)

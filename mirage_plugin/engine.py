@@ -20,6 +20,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from mirage_kernels.pixelate import block_side
 from mirage_plugin.config import ServeConfig, choose_tier, weights_directory
 from mirage_plugin.errors import DataError, DeviceError
 from mirage_plugin.frames import FrameEngine, FrameKind, FramePlanes
@@ -83,6 +84,8 @@ class Canvas:
         self.films: list[Tensor] = []
         self.ink_width: float | None = None
         """How wide the style draws lines; None where it draws none."""
+        self.pixels = 0.0
+        """How far the style draws in square pixels."""
         self.resets = 0
         """How often the memory began anew: cuts, other working sizes, edits that were not finite, errors."""
         self.watch = Watch(bounds)
@@ -344,6 +347,7 @@ class Engine:
         # One for each step of the sampler: the network is told the noise level.
         canvas.films = [self._core.film(vector.to(self.device), k, 1.0) for k in levels(self.steps)]
         ink, glow, width = (float(style_number(vector, name)[0]) for name in ("ink", "glow", "ink_width"))
+        canvas.pixels = float(style_number(vector, "pixels")[0])
         canvas.ink_width = width if ink > 0 or glow > 0 else None
         canvas.lines = None
         # An edit in the old style is never shown as one in the new.
@@ -560,6 +564,8 @@ class Engine:
         lines = (canvas.shown_lines[0] * content[0] / canvas.fit.content[0],
                  canvas.shown_lines[1] * content[1] / canvas.fit.content[1])  # fmt: skip
         compose_pixels(pixels, out, order, canvas.shown, mask, strength, content, canvas.lines, lines)
+        if canvas.pixels > 0:
+            _pixelate(out, canvas.pixels * strength, mask)
 
 
 def _arrays(edit: Edit) -> tuple[Floats, ...]:
@@ -595,6 +601,20 @@ def _half_motion(canvas: Canvas, motion: NDArray[Any]) -> Floats:
     halves = torch.from_numpy(pairs.view(np.float16)).float()
     wide: Floats = halves.numpy().reshape(*pairs.shape, 2)
     return wide
+
+
+def _pixelate(out: Bytes, amount: float, mask: Bytes | None) -> None:
+    """Draw an answer [H, W, C] in square pixels, in place; as `mirage_kernels.pixelate`."""
+    height, width = out.shape[:2]
+    side = block_side(height)
+    rgb = out[..., :3].astype(np.float32)
+    whole = cv2.copyMakeBorder(rgb, 0, -height % side, 0, -width % side, cv2.BORDER_REPLICATE)
+    small = cv2.resize(whole, (whole.shape[1] // side, whole.shape[0] // side), interpolation=cv2.INTER_AREA)
+    coarse = cv2.resize(small, whole.shape[1::-1], interpolation=cv2.INTER_NEAREST)[:height, :width]
+    mixed = cv2.addWeighted(rgb, 1 - amount, np.ascontiguousarray(coarse), amount, 0.5)
+    if mask is not None:
+        mixed = np.where((mask == 0)[..., None], rgb, mixed)
+    out[..., :3] = mixed  # cut off, after half a step was added
 
 
 def _frozen(array: Bytes) -> Bytes:

@@ -27,10 +27,11 @@ from torch import Tensor
 from torch.nn import functional
 
 from mirage_kernels.lines import spread_lines
+from mirage_kernels.pixelate import block_side
 from mirage_plugin.config import MAX_SIDE_PX
 from mirage_plugin.errors import ConfigError, DataError, DeviceError, MissingDependencyError, OutputError
 from mirage_plugin.model.memory import MemoryState, dequantise, quantise, warp_state
-from mirage_plugin.model.network import MirageNet, Planes, compose, frame_lines, planes_to_cells
+from mirage_plugin.model.network import MirageNet, Planes, compose, frame_lines, pixelate, planes_to_cells, style_number
 from mirage_plugin.model.noise import advect_noise, fresh_noise
 from mirage_plugin.model.sampling import sample
 from mirage_plugin.style_input import PICTURES, read_style
@@ -133,7 +134,8 @@ class Redrawer:
         lines = frame_lines(working, None, None, code)
         answer, edit, state = sample(self.net, working, self._noise, cells, memory, code, trust, lines)
         if divisor > 1:
-            answer = compose(full, edit, spread_lines(lines, *full.shape[-2:])).clamp(-1, 1)
+            answer = compose(full, edit, spread_lines(lines, *full.shape[-2:]))
+            answer = pixelate(answer, style_number(code, "pixels"), block_side(height)).clamp(-1, 1)
         self._stored = quantise(state)
         self._before, self._frame = pixels, self._frame + 1
         mixed = torch.lerp(full, answer, self.strength)[0, :, :height, :width]

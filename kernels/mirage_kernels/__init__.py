@@ -20,6 +20,7 @@ imported here: what the network is, `mirage_plugin.model` says, and a test holds
 `solver_step`     the noisy end of a denoising step
 `drift_statistics`mean, square, bounds, NaN and infinities, without a synchronisation
 `compose`         the edit on the full-resolution frame, packed for the engine; also the late answer
+`pixelate`        an answer in square pixels, where its style has them
 `forward`         the network on these ops, from weights that `prepare` packed
 ================  ==========================================================================================
 """
@@ -77,6 +78,7 @@ from mirage_kernels.noise import (
     solver_step,
     solver_step_reference,
 )
+from mirage_kernels.pixelate import block_side, pixelate, pixelate_reference
 from mirage_kernels.pixels import StemWeights, fold_stem, grid_size, pixels, pixels_reference
 from mirage_kernels.shade import (
     HEAD_CHANNELS,
@@ -118,6 +120,7 @@ __all__ = [
     "backend",
     "block",
     "block_reference",
+    "block_side",
     "colour_lines",
     "colour_lines_of",
     "colour_lines_reference",
@@ -150,6 +153,8 @@ __all__ = [
     "pack_linear",
     "pack_memory",
     "pack_state",
+    "pixelate",
+    "pixelate_reference",
     "pixels",
     "pixels_reference",
     "prepare",

@@ -228,7 +228,7 @@ def _threshold(bits, SHIFT: tl.constexpr):
 
 
 @jit
-def _finish(raw, unit, delta, threshold, KIND: tl.constexpr, LINEAR: tl.constexpr, SCALE: tl.constexpr):
+def finish(raw, unit, delta, threshold, KIND: tl.constexpr, LINEAR: tl.constexpr, SCALE: tl.constexpr):
     """The raw value of the answer from the source's and the change of v."""
     delta = tl.where(delta == delta, delta, 0.0)
     edited = tl.minimum(tl.maximum(unit + delta * 0.5, 0.0), 1.0)
@@ -247,6 +247,28 @@ def _detail(pixel_ptr, y, x, w, keep, C: tl.constexpr):
     g = tl.load(at + 1, mask=keep, other=0.0).to(tl.float32)
     b = tl.load(at + 2, mask=keep, other=0.0).to(tl.float32)
     return r, g, b
+
+
+@jit
+def store_rgb(out_row, x, new_r, new_g, new_b, alpha, keep, KIND: tl.constexpr, BGR: tl.constexpr):
+    """Write raw values of pixels x of their rows, packed as the engine has them."""
+    if KIND == 0:
+        low = new_b if BGR else new_r
+        high = new_r if BGR else new_b
+        word = low.to(tl.int32) | (new_g.to(tl.int32) << 8) | (high.to(tl.int32) << 16) | (alpha.to(tl.int32) << 24)
+        tl.store(out_row + x, word, mask=keep)
+    elif KIND == 1:
+        tl.store(out_row + x * 3, new_r.to(tl.uint8), mask=keep)
+        tl.store(out_row + x * 3 + 1, new_g.to(tl.uint8), mask=keep)
+        tl.store(out_row + x * 3 + 2, new_b.to(tl.uint8), mask=keep)
+    elif KIND == 2:
+        word = new_r.to(tl.int32) | (new_g.to(tl.int32) << 10) | (new_b.to(tl.int32) << 20)
+        tl.store(out_row + x, word | (alpha.to(tl.int32) << 30), mask=keep)
+    else:
+        tl.store(out_row + x * 4, new_r.to(tl.float16), mask=keep)
+        tl.store(out_row + x * 4 + 1, new_g.to(tl.float16), mask=keep)
+        tl.store(out_row + x * 4 + 2, new_b.to(tl.float16), mask=keep)
+        tl.store(out_row + x * 4 + 3, alpha.to(tl.float16), mask=keep)
 
 
 @jit
@@ -463,28 +485,12 @@ def _compose_kernel(
         t_r = _threshold(bits, 0)
         t_g = _threshold(bits, 8)
         t_b = _threshold(bits, 16)
-    new_r = _finish(raw_r, unit_r, amount * change_r, t_r, KIND, LINEAR, SCALE)
-    new_g = _finish(raw_g, unit_g, amount * change_g, t_g, KIND, LINEAR, SCALE)
-    new_b = _finish(raw_b, unit_b, amount * change_b, t_b, KIND, LINEAR, SCALE)
+    new_r = finish(raw_r, unit_r, amount * change_r, t_r, KIND, LINEAR, SCALE)
+    new_g = finish(raw_g, unit_g, amount * change_g, t_g, KIND, LINEAR, SCALE)
+    new_b = finish(raw_b, unit_b, amount * change_b, t_b, KIND, LINEAR, SCALE)
 
     out_row = out_ptr + frame.to(tl.int64) * out_stride + first + y * pitch
-    if KIND == 0:
-        low = new_b if BGR else new_r
-        high = new_r if BGR else new_b
-        word = low.to(tl.int32) | (new_g.to(tl.int32) << 8) | (high.to(tl.int32) << 16) | (alpha.to(tl.int32) << 24)
-        tl.store(out_row + x, word, mask=keep)
-    elif KIND == 1:
-        tl.store(out_row + x * 3, new_r.to(tl.uint8), mask=keep)
-        tl.store(out_row + x * 3 + 1, new_g.to(tl.uint8), mask=keep)
-        tl.store(out_row + x * 3 + 2, new_b.to(tl.uint8), mask=keep)
-    elif KIND == 2:
-        word = new_r.to(tl.int32) | (new_g.to(tl.int32) << 10) | (new_b.to(tl.int32) << 20)
-        tl.store(out_row + x, word | (alpha.to(tl.int32) << 30), mask=keep)
-    else:
-        tl.store(out_row + x * 4, new_r.to(tl.float16), mask=keep)
-        tl.store(out_row + x * 4 + 1, new_g.to(tl.float16), mask=keep)
-        tl.store(out_row + x * 4 + 2, new_b.to(tl.float16), mask=keep)
-        tl.store(out_row + x * 4 + 3, alpha.to(tl.float16), mask=keep)
+    store_rgb(out_row, x, new_r, new_g, new_b, alpha, keep, KIND, BGR)
 
 
 # 4 x 32 pixels, one a thread: runs of 128 bytes in the frame, the sums of three colours x 16 in registers,

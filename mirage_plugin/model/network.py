@@ -363,6 +363,16 @@ def compose(v: Tensor, edit: Edit, lines: Tensor | None = None) -> Tensor:
     return answer + amounts[:, :1].clamp(0, 1) * (ink - answer) + amounts[:, 1:] * shine
 
 
+def pixelate(answer: Tensor, amount: Tensor, side: int = 4) -> Tensor:
+    """Draw answers [N, C, H, W] in square pixels of `side`, as far as `amount` [N] says."""
+    if not bool((amount > 0).any()):
+        return answer
+    height, width = answer.shape[-2:]
+    padded = functional.pad(answer, (0, -width % side, 0, -height % side), mode="replicate")
+    coarse = functional.interpolate(functional.avg_pool2d(padded, side), scale_factor=side, mode="nearest")
+    return answer + amount.view(-1, 1, 1, 1) * (coarse[..., :height, :width] - answer)
+
+
 class MirageNet(nn.Module):
     """The denoiser of one tier: (source, noisy answer, planes, memory, condition) -> (edit, new memory)."""
 

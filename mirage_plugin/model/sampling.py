@@ -25,7 +25,9 @@ from mirage_plugin.model.network import (
     Edit,
     MirageNet,
     compose,
+    pixelate,
     pixels_to_cells,
+    style_number,
 )
 
 __all__ = ["ParallelSampler", "Prediction", "levels", "lift_noise", "predict", "sample", "to_8_bits"]
@@ -81,7 +83,8 @@ def predict(
     condition = net.condition(style, k, trust)
     film = net.conditioned(condition, style)
     edit, words, state = net.read(pixels_to_cells(v), pixels_to_cells(noisy), planes, memory, film, noise)
-    return Prediction(compose(v, edit, lines), edit, state, words)
+    answer = pixelate(compose(v, edit, lines), style_number(style, "pixels"))
+    return Prediction(answer, edit, state, words)
 
 
 def sample(

@@ -24,7 +24,7 @@ int mirage_core_style_numbers(void) { return sizeof(struct style) / sizeof(float
 static const float LUMA[3] = {0.2126f, 0.7152f, 0.0722f}, PLAIN_SUN[3] = {0.75f, 0.7275f, 0.675f},
                    PLAIN_AMBIENT[3] = {0.36f, 0.38f, 0.40f}, WARMTH[3] = {0.12f, 0.0f, -0.14f};
 static const float PLAIN_LAMP = 0.5f, PLAIN_GLOW = 0.9f, DARKEST = 0.12f, FLATTENED = 0.5f, HELD = 0.6f,
-                   SPARSE = 0.2f;
+                   SPARSE = 0.2f, COVERED = 0.48f;
 
 /* colour -> m . colour + c; m[in][out]. */
 struct map {
@@ -120,7 +120,16 @@ static void shade_reading(const struct shading *s, const vec x[SURFACE], vec cha
     painted(&t, p->object_colour, (thing + creature) * p->objects);
     const vec lies = clamp((up - 0.35f) * 2.2f, 0.0f, 1.0f) * at_least(1.0f - creature - sky, 0.0f);
     for (int o = 0; o < 3; o++) paint[o] = all(p->cover_colour[o] * 0.94f);
-    covered(&t, paint, clamp(lies * p->cover * 1.25f, 0.0f, 1.0f));
+    const vec on = clamp(lies * p->cover * 1.25f, 0.0f, 1.0f);
+    covered(&t, paint, on);
+    /* What lies on a surface shows its texture. */
+    const vec fine[3] = {LUMA[0] * unlit[0], LUMA[1] * unlit[1], LUMA[2] * unlit[2]};
+    const vec own = fine[0] * colour[0] + fine[1] * colour[1] + fine[2] * colour[2];
+    for (int o = 0; o < 3; o++) {
+        const vec more = on * (COVERED * p->cover_colour[o]);
+        for (int i = 0; i < 3; i++) t.m[i][o] += more * fine[i];
+        t.c[o] -= more * own;
+    }
     const vec level = clamp((up - 0.7f) * 4.0f, 0.0f, 1.0f) * (1.0f - sky) * p->wet;
 
     const vec hemisphere = openness * (1.0f + p->overhead * (0.6f * at_least(up, -0.5f) - 0.45f));
@@ -207,8 +216,6 @@ static void shade_reading(const struct shading *s, const vec x[SURFACE], vec cha
     value(&t, colour, here);
     for (int o = 0; o < 3; o++) paint[o] = (whole_below(here[o] * 5.0f) + 0.5f) / 5.0f;
     covered(&t, paint, all(p->posterize * 0.9f));
-    value(&t, colour, here);
-    covered(&t, here, all(p->pixels * 0.75f));
 
     value(&t, colour, out->unmarked);
     for (int o = 0; o < 3; o++) paint[o] = all(p->ink_colour[o]);

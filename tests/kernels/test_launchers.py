@@ -194,6 +194,8 @@ def test_what_else_is_refused() -> None:
         kernels.trace_lines(noise, torch.ones(2))
     with pytest.raises(KernelError, match=r"lines has shape \[1, 1, 16, 16\]; it must be \[1, 2, \*, \*\]"):
         kernels.compose(FRAMES, BGRA, edit, one, lines=noise)
+    with pytest.raises(KernelError, match="pixels of -4 x -4"):
+        kernels.pixelate(FRAMES.clone(), BGRA, one, side=-4)
     with pytest.raises(KernelError, match=r"0\.0 x 3\.0 of \[4, 4\] points of lines"):
         kernels.compose(FRAMES, BGRA, edit, one, lines=torch.zeros(1, 2, 4, 4), lines_shown=(0.0, 3.0))
 
@@ -232,6 +234,7 @@ def calls() -> dict[str, Callable[[], Any]]:
         "colour_lines": lambda: opcheck(ops.colour_lines.default, (FRAMES, *shape)),
         "depth_lines": lambda: opcheck(ops.depth_lines.default, (noise.exp(),)),
         "trace_lines": lambda: opcheck(ops.trace_lines.default, (noise.sigmoid(), torch.ones(1))),
+        "pixelate": lambda: opcheck(ops.pixelate.default, (FRAMES.clone(), *shape[:-2], torch.ones(1), 4, None)),
         "drift_statistics": lambda: opcheck(ops.drift_statistics.default, (x, 4, 1.0)),
         "compose": lambda: opcheck(
             ops.compose.default,

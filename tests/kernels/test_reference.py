@@ -21,6 +21,7 @@ from mirage_plugin.model.network import (
     doubted_lines,
     frame_lines,
     noise_to_cells,
+    pixelate,
     pixels_to_cells,
     planes_to_cells,
 )
@@ -192,6 +193,25 @@ def test_what_is_painted_on_a_colour_stays_on_it() -> None:
     image[:] = 128
     between = kernels.compose(image.view(1, -1), layout, edit, torch.ones(1)).view(32, 32, 4)[..., :3]
     assert abs(int(between.unique().item()) - (128 + 32)) <= 1
+
+
+@pytest.mark.parametrize("size", [(32, 64), (33, 67), (3, 2)])
+def test_square_pixels_are_the_model_s(size: tuple[int, int], draw: torch.Generator) -> None:
+    layout = kernels.FrameLayout("rgba16f", *size, size[1] * 8)
+    frames = torch.rand(2, size[0] * size[1] * 4, generator=draw).half().view(torch.uint8)
+    v = kernels.unpack_frame(frames, layout)[..., :3].permute(0, 3, 1, 2) * 2 - 1
+    amount = torch.tensor([0.3, 1.0])
+    expected = (pixelate(v, amount) + 1) / 2
+    found = kernels.unpack_frame(kernels.pixelate(frames, layout, amount), layout)[..., :3].permute(0, 3, 1, 2)
+    assert (found - expected).abs().max() <= 2**-10
+    if size == (32, 64):
+        blocks = found[1].view(3, 8, 4, 16, 4)
+        assert torch.equal(blocks, blocks[:, :, :1, :, :1].expand_as(blocks))
+
+
+@pytest.mark.parametrize(("height", "side"), [(1, 4), (360, 4), (720, 4), (1080, 8), (1440, 8), (2160, 12)])
+def test_square_pixels_are_four_of_those_of_lines(height: int, side: int) -> None:
+    assert kernels.block_side(height) == side == 4 * round(height / kernels.line_points(height, 9)[0] or 1)
 
 
 @pytest.mark.parametrize("value", [torch.nan, torch.inf])

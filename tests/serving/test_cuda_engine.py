@@ -115,7 +115,7 @@ def planes_of(kind: FrameKind, seed: int, motion: Any = None) -> FramePlanes:
     return FramePlanes((r.random((kind.height, kind.width)) * 60).astype(np.float32), motion, ids)
 
 
-@pytest.mark.parametrize("style", ["snow", "ink"])
+@pytest.mark.parametrize("style", ["snow", "ink", "pixel-art"])
 def test_both_engines_give_the_same_answers(
     pair: tuple[processor.Engine, CudaEngine, FrameKind], style: str
 ) -> None:
@@ -137,7 +137,8 @@ def test_both_engines_give_the_same_answers(
         drawn = answer(gpu, theirs, frame, planes, cut=number == 2, strength=0.8)
         largest, share = steps_apart(drawn, expected)
         assert largest <= 1, number
-        assert share < 1e-3, number
+        # A block's mean hands a step of one byte on to sixteen.
+        assert share < (1e-2 if style == "pixel-art" else 1e-3), number
         assert np.abs(expected.astype(int) - frame).mean() > 5, "an answer that is the source proves nothing"
 
     # A whole cell to the right: the processor moves cells, the GPU samples between them, and here both are exact.

@@ -446,6 +446,24 @@ def test_compose(name: kernels.PixelFormat, linear: bool, what: str, draw: torch
     assert (rows_of[:, :, span:] == 201).all()
 
 
+@pytest.mark.parametrize(
+    ("name", "linear", "side"), [("bgra8", False, 4), ("rgb8", False, 8), ("rgb10a2", True, 4), ("rgba16f", True, 3)]
+)
+def test_pixelate(name: kernels.PixelFormat, linear: bool, side: int, draw: torch.Generator) -> None:
+    layout = layout_of(name, 9, 37, linear=linear, flipped=linear)
+    frames, amount = random_frame(layout, 3, draw), torch.tensor([0.7, 0.0, 1.0])
+    mask = torch.rand(3, 1, 9, 37, generator=draw) if name == "bgra8" else None
+    actual, expected = both(lambda: kernels.pixelate(frames.clone(), layout, amount, side=side, mask=mask))
+    ours, theirs = kernels.unpack_frame(actual, layout), kernels.unpack_frame(expected, layout)
+    if name == "rgba16f":
+        assert error(ours, theirs) < TOLERANCE[torch.float16]
+    else:
+        assert (ours - theirs).abs().max() <= 1
+        assert (ours != theirs).float().mean() < 5e-3
+    assert torch.equal(actual[1], frames[1])
+    assert not torch.equal(actual[0], frames[0])
+
+
 def test_compose_in_halves(draw: torch.Generator) -> None:
     layout = layout_of("rgba8", 4, 32)
     frames = random_frame(layout, 1, draw)
