@@ -20,7 +20,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mirage_kernels.pixelate import block_side
 from mirage_plugin.config import ServeConfig, choose_tier, weights_directory
 from mirage_plugin.errors import DataError, DeviceError
 from mirage_plugin.frames import FrameEngine, FrameKind, FramePlanes
@@ -32,7 +31,7 @@ from mirage_plugin.model.cpu_pixels import carry_motion, cells_from_pixels, move
 from mirage_plugin.model.drift import SAVED as WATCH_NUMBERS
 from mirage_plugin.model.drift import Bounds, Watch, statistics_of
 from mirage_plugin.model.memory import dequantise, quantise, warp_state
-from mirage_plugin.model.native import compose_pixels, why_not_native
+from mirage_plugin.model.native import compose_pixels, pixelate, why_not_native
 from mirage_plugin.model.native_core import NativeCore
 from mirage_plugin.model.network import PLANE_CHANNELS, Edit, style_number
 from mirage_plugin.model.sampling import levels
@@ -565,7 +564,7 @@ class Engine:
                  canvas.shown_lines[1] * content[1] / canvas.fit.content[1])  # fmt: skip
         compose_pixels(pixels, out, order, canvas.shown, mask, strength, content, canvas.lines, lines)
         if canvas.pixels > 0:
-            _pixelate(out, canvas.pixels * strength, mask)
+            pixelate(out, canvas.pixels * strength, mask)
 
 
 def _arrays(edit: Edit) -> tuple[Floats, ...]:
@@ -601,20 +600,6 @@ def _half_motion(canvas: Canvas, motion: NDArray[Any]) -> Floats:
     halves = torch.from_numpy(pairs.view(np.float16)).float()
     wide: Floats = halves.numpy().reshape(*pairs.shape, 2)
     return wide
-
-
-def _pixelate(out: Bytes, amount: float, mask: Bytes | None) -> None:
-    """Draw an answer [H, W, C] in square pixels, in place; as `mirage_kernels.pixelate`."""
-    height, width = out.shape[:2]
-    side = block_side(height)
-    rgb = out[..., :3].astype(np.float32)
-    whole = cv2.copyMakeBorder(rgb, 0, -height % side, 0, -width % side, cv2.BORDER_REPLICATE)
-    small = cv2.resize(whole, (whole.shape[1] // side, whole.shape[0] // side), interpolation=cv2.INTER_AREA)
-    coarse = cv2.resize(small, whole.shape[1::-1], interpolation=cv2.INTER_NEAREST)[:height, :width]
-    mixed = cv2.addWeighted(rgb, 1 - amount, np.ascontiguousarray(coarse), amount, 0.5)
-    if mask is not None:
-        mixed = np.where((mask == 0)[..., None], rgb, mixed)
-    out[..., :3] = mixed  # cut off, after half a step was added
 
 
 def _frozen(array: Bytes) -> Bytes:

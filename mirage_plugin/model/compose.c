@@ -305,3 +305,51 @@ int mirage_compose(const uint8_t *pixels, ptrdiff_t pitch, uint8_t *out, ptrdiff
     free(place);
     return 0;
 }
+
+/* Draw an answer in square pixels of `side`, in place, as far as `amount` says: `pixelate` in mirage_kernels. A fourth
+ * channel stays, and so does what `mask` keeps. Returns -1 where memory is short, and then nothing was written. */
+int mirage_pixelate(uint8_t *out, ptrdiff_t pitch, int height, int width, int channels, int side, float amount,
+                    const uint8_t *mask, ptrdiff_t mask_pitch)
+{
+    const size_t many = (size_t)width * (size_t)channels;
+    uint32_t *sums = malloc(many * sizeof(uint32_t));
+    float *coarse = malloc(many * sizeof(float)), *share = malloc(many * sizeof(float));
+    uint8_t *before = malloc(many);
+    if (!sums || !coarse || !share || !before) {
+        free(sums);
+        free(coarse);
+        free(share);
+        free(before);
+        return -1;
+    }
+    for (size_t i = 0; i < many; i++) share[i] = i % (size_t)channels < 3 ? amount : 0.0f;
+    for (int top = 0; top < height; top += side) {
+        memset(sums, 0, many * sizeof(uint32_t));
+        for (int k = 0; k < side; k++) {
+            /* At the edge what is there is repeated. */
+            const uint8_t *restrict row = out + (top + k < height ? top + k : height - 1) * pitch;
+            for (size_t i = 0; i < many; i++) sums[i] += row[i];
+        }
+        for (int left = 0; left < width; left += side)
+            for (int c = 0; c < channels; c++) {
+                uint32_t total = 0;
+                for (int k = 0; k < side; k++) total += sums[(left + k < width ? left + k : width - 1) * channels + c];
+                const float mean = (float)total / (float)(side * side);
+                for (int k = 0; k < side && left + k < width; k++) coarse[(left + k) * channels + c] = mean;
+            }
+        for (int y = top; y < top + side && y < height; y++) {
+            uint8_t *restrict row = out + y * pitch;
+            if (mask) memcpy(before, row, many);
+            for (size_t i = 0; i < many; i++)
+                row[i] = (uint8_t)(int)(row[i] + share[i] * (coarse[i] - row[i]) + 0.5f);
+            if (mask)
+                for (int x = 0; x < width; x++)
+                    if (mask[y * mask_pitch + x] == 0) memcpy(row + x * channels, before + x * channels, (size_t)channels);
+        }
+    }
+    free(sums);
+    free(coarse);
+    free(share);
+    free(before);
+    return 0;
+}

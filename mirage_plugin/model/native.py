@@ -21,13 +21,15 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from mirage_kernels.pixelate import block_side
 from mirage_plugin.config import cache_directory
 from mirage_plugin.model import cpu_pixels
 
-__all__ = ["compose_pixels", "library", "processor", "why_not_native"]
+__all__ = ["compose_pixels", "library", "pixelate", "processor", "why_not_native"]
 
 _FLAGS = ("-O3", "-march=native", "-ffp-contract=fast", "-fno-math-errno", "-shared", "-fPIC", "-std=gnu11")
 _TIMEOUT_S = 60
@@ -86,18 +88,23 @@ def library(name: str, *more: str) -> ctypes.CDLL:
 
 @functools.cache
 def _load() -> tuple[Any, str]:
-    """The compiled function, or None and why."""
+    """The compiled functions, or None and why."""
     try:
-        compose = library("compose").mirage_compose
+        compiled = library("compose")
     except (OSError, subprocess.SubprocessError) as error:
         return None, str(error)
+    compose = compiled.mirage_compose
     pointer, number, size = ctypes.c_void_p, ctypes.c_int, ctypes.c_ssize_t
     compose.argtypes = [
         pointer, size, pointer, size, number, number, number, *[pointer] * 5, number, number, pointer, size,
         ctypes.c_float, number, number, pointer, number, number, ctypes.c_float, ctypes.c_float,
     ]  # fmt: skip
     compose.restype = number
-    return compose, ""
+    compiled.mirage_pixelate.argtypes = [
+        pointer, size, number, number, number, number, ctypes.c_float, pointer, size,
+    ]  # fmt: skip
+    compiled.mirage_pixelate.restype = number
+    return compiled, ""
 
 
 def why_not_native() -> str:
@@ -141,7 +148,7 @@ def compose_pixels(
         at = [a.ctypes.data for a in numbers]
         h, w = edit[0].shape[:2]
         assert lines is None or (lines.dtype == np.uint8 and lines.flags.c_contiguous)
-        failed = compose(
+        failed = compose.mirage_compose(
             source.ctypes.data, source.strides[0], drawn.ctypes.data, drawn.strides[0], height, width, channels,
             *at, h, w, None if kept is None else kept.ctypes.data, 0 if kept is None else kept.strides[0], strength,
             *content, None if lines is None else lines.ctypes.data, *((1, 1) if lines is None else lines.shape[1:]),
@@ -151,3 +158,25 @@ def compose_pixels(
             raise MemoryError("no memory to compose a frame")
     if drawn is not out:
         out[...] = drawn
+
+
+def pixelate(out: NDArray[np.uint8], amount: float, mask: NDArray[np.uint8] | None) -> None:
+    """Draw an answer [H, W, C] in square pixels, in place, as far as `amount` says; as `mirage_kernels.pixelate`. What
+    `mask` [H, W] keeps stays."""
+    compiled = _load()[0]
+    height, width, channels = out.shape
+    side = block_side(height)
+    kept = mask if mask is None or mask.strides[1] == 1 else np.ascontiguousarray(mask)
+    if compiled is not None and _packed(out):
+        at = (None, 0) if kept is None else (kept.ctypes.data, kept.strides[0])
+        if compiled.mirage_pixelate(out.ctypes.data, out.strides[0], height, width, channels, side, amount, *at):
+            raise MemoryError("no memory to draw a frame in square pixels")
+        return
+    rgb = out[..., :3].astype(np.float32)
+    whole = cv2.copyMakeBorder(rgb, 0, -height % side, 0, -width % side, cv2.BORDER_REPLICATE)
+    small = cv2.resize(whole, (whole.shape[1] // side, whole.shape[0] // side), interpolation=cv2.INTER_AREA)
+    coarse = cv2.resize(small, whole.shape[1::-1], interpolation=cv2.INTER_NEAREST)[:height, :width]
+    mixed = cv2.addWeighted(rgb, 1 - amount, np.ascontiguousarray(coarse), amount, 0.5)
+    if kept is not None:
+        mixed = np.where((kept == 0)[..., None], rgb, mixed)
+    out[..., :3] = mixed  # cut off, after half a step was added

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from mirage_kernels.lines import spread_lines
+from mirage_kernels.pixelate import block_side
 from mirage_plugin.model import native
 from mirage_plugin.model.core import Core, CoreInput
 from mirage_plugin.model.cpu_pixels import carry_motion, cells_from_pixels, move_noise, plane_cells, warp_edit
@@ -23,6 +24,7 @@ from mirage_plugin.model.network import (
     compose,
     doubted_lines,
     noise_to_cells,
+    pixelate,
     pixels_to_cells,
     planes_to_cells,
 )
@@ -241,3 +243,26 @@ def test_the_folded_core_is_the_network() -> None:
         expected, _ = net(v_cells, mixed, planes, memory, film_of(half), noise)
         torch.testing.assert_close(refined.edit.detail, expected.detail, atol=2e-4, rtol=1e-4)
     assert torch.isfinite(out.health).all()
+
+
+@pytest.mark.parametrize("channels", [3, 4])
+@pytest.mark.parametrize("size", [(36, 64), (37, 61), (1080, 20), (1, 1)])
+@pytest.mark.parametrize("compiled", [True, False])
+def test_square_pixels_are_those_of_the_definition(
+    compiled: bool, size: tuple[int, int], channels: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not compiled:
+        monkeypatch.setattr(native, "_load", lambda: (None, "not asked for"))
+    elif native.why_not_native():
+        pytest.skip(native.why_not_native())
+    height, width = size
+    before = rng(12).integers(0, 256, (height, width, channels), np.uint8)
+    mask = (rng(13).random((height, width)) < 0.8).astype(np.uint8)
+    out = np.zeros((height, width + 3, channels), np.uint8)[:, :width]
+    out[...] = before
+    native.pixelate(out, 0.8, mask)
+    v = torch.from_numpy(before[..., :3].copy()).permute(2, 0, 1)[None].float()
+    expected = pixelate(v, torch.tensor([0.8]), block_side(height))[0].permute(1, 2, 0).numpy()
+    expected = np.where(mask[..., None] == 0, before[..., :3], expected)
+    assert np.abs(out[..., :3] - expected).max() <= 0.51
+    assert np.array_equal(out[..., 3:], before[..., 3:])
