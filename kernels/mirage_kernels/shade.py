@@ -89,9 +89,18 @@ pixels' own, which blurs what the readings do not part: measured on 56 unseen sc
 to the truth than all of it, by 0.1 dB, and sharper."""
 COVERED = 0.48
 """How much brighter what lies on a surface is where that is brighter."""
+RAMP = 0.06
+"""Half the way from one step to the next, in steps: how bright a reading is is not known better than that, and where
+it is on an edge it would be on either side from cell to cell and from frame to frame."""
 _LUMA = (0.2126, 0.7152, 0.0722)
 SPARSE = 0.2
 """Lines that colours show are drawn in full where the words say this much of a cell is line, however few there are."""
+
+
+def steps_of(x: Tensor) -> Tensor:
+    """The middles of the steps that x lies on, whole numbers apart, with a ramp from each to the next."""
+    edge = torch.floor(x + 0.5).clamp_min(1)
+    return edge + ((x - edge) * (0.5 / RAMP)).clamp(-0.5, 0.5)
 
 
 def shade_reference(
@@ -185,7 +194,7 @@ def shade_reference(
     here = value().detach()
     bright = luma(here).clamp_min(0.02)
     steps = p["band_count"].clamp_min(1)
-    stepped = (torch.floor(bright * steps) + 0.5) / steps
+    stepped = steps_of(bright * steps) / steps
     hue, rate = here / bright, p["bands"] * stepped / bright
     held = 1 - p["bands"] + rate
     rate = rate * HELD
@@ -219,7 +228,7 @@ def shade_reference(
     duo = p["tone_light"] - p["tone_dark"]
     m, c = mix(m, duo * luma(m)[:, None], p["tone"]), mix(c, p["tone_dark"] + duo * luma(c), p["tone"])
     here = value().detach()
-    m, c = covered((torch.floor(here * 5) + 0.5) / 5, p["posterize"] * 0.9)
+    m, c = covered(steps_of(here * 5) / 5, p["posterize"] * 0.9)
 
     unmarked = value()
     # Lines of shapes are marks; those of textures stay with the readings.
@@ -373,9 +382,16 @@ def _toned(x, last, dark_ptr, light_ptr, bright, tone):
 
 
 @jit
+def _stepped(x):
+    """The middles of the steps that x lies on, with a ramp from each to the next; RAMP."""
+    edge = tl.maximum(tl.floor(x + 0.5), 1.0)
+    return edge + _clamp((x - edge) * (0.5 / 0.06), -0.5, 0.5)
+
+
+@jit
 def _settled(x, last, colour, posterize):
     """A row drawn towards a few steps of what it makes of the colour."""
-    return _toward(x, last, (tl.floor(tl.sum(x * colour, 0) * 5.0) + 0.5) * 0.2, posterize)
+    return _toward(x, last, _stepped(tl.sum(x * colour, 0) * 5.0) * 0.2, posterize)
 
 
 @jit
@@ -568,7 +584,7 @@ def _shade_kernel(
     here_g = tl.sum(g * colour, 0)
     here_b = tl.sum(b * colour, 0)
     bright = tl.maximum(_luma_of(here_r, here_g, here_b), 0.02)
-    rate = p_bands * ((tl.floor(bright * count) + 0.5) / count) / bright
+    rate = p_bands * (_stepped(bright * count) / count) / bright
     held = (1.0 - p_bands + rate)[None, :]
     across = _luma_of(r, g, b)
     across = tl.where(last, across - bright[None, :], across) * (0.6 * rate / bright)[None, :]  # HELD
