@@ -345,6 +345,7 @@ class Play:
             seed=options.seed,
             delivery=delivery,
             budget_ms=options.budget_ms,
+            hold_frames=2,
         )
         if options.headless:
             self.screen = pygame.Surface(options.size, depth=32)

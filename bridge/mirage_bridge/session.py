@@ -137,9 +137,9 @@ class Answer:
     """Something to show, always; use it as a context manager or call `release`.
 
     ``pixels`` is read-only, of the frame's shape and dtype.  ``answered`` is False where no host's answer
-    came in time: ``pixels`` is then the game's own last frame, ``kind`` is ``source`` and ``reason`` says
-    why. ``edit_age_frames`` is the age of the edit that was applied (0: made for this very frame);
-    ``working_size`` is the (width, height) the net worked at; ``style_epoch`` is the epoch of the style in
+    came in time: ``pixels`` is then the game's own last frame and ``kind`` is ``source``, or with ``hold_frames`` the
+    last answer, with its kind and frame; ``reason`` says why. ``edit_age_frames`` is the age of the edit that was
+    applied (0: made for this very frame); ``working_size`` is the (width, height) the net worked at; ``style_epoch`` is the epoch of the style in
     the picture, see `Session.set_style`; ``service_ns`` is the host's time for the frame; ``published_ns`` is
     when the answer stood ready (CLOCK_MONOTONIC).
     """
@@ -238,6 +238,9 @@ class Session:
     - ``newest``  it returns at once with the newest answer there is;
     - ``locked``  it waits for the answer to the frame before: a steady frame of delay, and twice the time.
 
+    ``hold_frames``: where no answer comes in time, the last one is given again for up to so many frames, and then the
+    game's own frame: one of these between two answers is a flash. Not across a camera cut or a change of style.
+
     ``compression`` (``none``, ``zlib``, ``lz4``) packs the pixels of frames and answers that go over tcp.  An
     address on another machine needs `keys.Credentials`; None looks them up in the key directory.
 
@@ -272,6 +275,7 @@ class Session:
         row_pitch_bytes: int = 0,
         compression: str = "none",
         credentials: Credentials | None = None,
+        hold_frames: int = 0,
     ) -> None:
         self._offer = Offer(
             size=(int(size[0]), int(size[1])),
@@ -287,6 +291,9 @@ class Session:
             compression=compression,
         )
         _checked(self._offer)
+        if hold_frames < 0:
+            raise ValueError(f"hold_frames must be 0 or more, not {hold_frames}")
+        self._hold_frames, self._cut_id = int(hold_frames), 0
         self.endpoint = endpoint if endpoint is not None else endpoints.default_endpoint()
         endpoints.check(self.endpoint)
         self._local = endpoints.is_local(self.endpoint)
@@ -400,6 +407,8 @@ class Session:
         ring = frame._ring
         self._source_lease.end()
         self._frame_id += 1
+        if camera_cut:
+            self._cut_id = self._frame_id
         self._source, self._source_id = frame._source, self._frame_id
         frame._end()
         self._source_lease = Lease("a frame that a newer one has replaced")
@@ -434,7 +443,8 @@ class Session:
         return self._frame_id
 
     def wait_answer(self, frame_id: int, timeout_s: float | None = None) -> Answer:
-        """The answer to ``frame_id`` or a newer frame; the game's own last frame if none comes in time.
+        """The answer to ``frame_id`` or a newer frame; the game's own last frame if none comes in time (see
+        ``hold_frames``).
 
         Waits at most until the budget of the last frame is used up, and at most ``timeout_s``; see
         ``delivery``. Does not wait at all without a sidecar, while paused, or for a sidecar that hangs.
@@ -460,7 +470,7 @@ class Session:
             left_ns = end_ns - now_ns
             if left_ns <= 0:
                 self._count("late")
-                return self._own_frame("no answer within the budget")
+                return self._last_again(wanted) or self._own_frame("no answer within the budget")
             if now_ns < spin_end_ns:
                 continue
             if left_ns < 2_000_000:
@@ -659,6 +669,19 @@ class Session:
             held=held,
         )
         held.answers.append(answer)
+        return answer
+
+    def _last_again(self, wanted: int) -> Answer | None:
+        """The last answer, not as one to this frame; None where it may not be shown again."""
+        held = self._latest
+        if held is None or held.taken.pixels is None:
+            return None
+        record = held.taken.record
+        recent = wanted - record.frame_id <= self._hold_frames and record.frame_id >= self._cut_id
+        if not recent or record.style_epoch != self._style_epoch:
+            return None
+        answer = self._answer(held)
+        answer.answered, answer.reason = False, "no answer within the budget"
         return answer
 
     def _own_frame(self, reason: str, answered: bool = False, held: _Held | None = None) -> Answer:

@@ -331,6 +331,43 @@ def test_a_hung_sidecar_is_not_waited_for(
         play_until_answered(session).release()
 
 
+def test_a_late_frame_may_be_the_last_answer_again(
+    endpoint: str, spawn: Spawn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mirage_bridge.session.STALL_NS", 60_000_000_000)
+    host = start_host(spawn, endpoint)
+    with mb.Session(endpoint, size=(64, 36), budget_ms=50, hold_frames=2) as session:
+        with play_until_answered(session) as answer:
+            shown, answered_id = np.array(answer.pixels), answer.frame_id
+        host.process.send_signal(signal.SIGSTOP)
+        for _ in range(2):
+            with play(session, 7) as again:
+                assert not again.answered
+                assert (again.kind, again.reason) == ("styled", "no answer within the budget")
+                assert again.frame_id == answered_id
+                assert np.array_equal(np.asarray(again.pixels), shown)
+        with play(session, 7) as own:
+            assert own.kind == "source"
+            assert (np.asarray(own.pixels) == 7).all()
+        assert session.stats().late == 3
+        host.process.send_signal(signal.SIGCONT)
+
+
+@pytest.mark.parametrize("why", ["cut", "style"])
+def test_what_is_no_longer_on_the_screen_is_not_held(endpoint: str, spawn: Spawn, why: str) -> None:
+    host = start_host(spawn, endpoint)
+    with mb.Session(endpoint, size=(64, 36), budget_ms=50, hold_frames=2) as session:
+        play_until_answered(session).release()
+        host.process.send_signal(signal.SIGSTOP)
+        if why == "style":
+            session.set_style("ink")
+        frame = session.begin_frame()
+        frame.pixels[...] = 7
+        with session.wait_answer(session.end_frame(frame, camera_cut=why == "cut")) as own:
+            assert (np.asarray(own.pixels) == 7).all()
+        host.process.send_signal(signal.SIGCONT)
+
+
 def test_two_games_at_once_see_their_own_frames(endpoint: str, spawn: Spawn) -> None:
     start_host(spawn, endpoint)
     games = [
