@@ -139,9 +139,9 @@ class Answer:
     ``pixels`` is read-only, of the frame's shape and dtype.  ``answered`` is False where no host's answer
     came in time: ``pixels`` is then the game's own last frame and ``kind`` is ``source``, or with ``hold_frames`` the
     last answer, with its kind and frame; ``reason`` says why. ``edit_age_frames`` is the age of the edit that was
-    applied (0: made for this very frame); ``working_size`` is the (width, height) the net worked at; ``style_epoch`` is the epoch of the style in
-    the picture, see `Session.set_style`; ``service_ns`` is the host's time for the frame; ``published_ns`` is
-    when the answer stood ready (CLOCK_MONOTONIC).
+    applied (0: made for this very frame); ``working_size`` is the (width, height) the net worked at;
+    ``style_epoch`` is the epoch of the style in the picture, see `Session.set_style`; ``service_ns`` is the host's
+    time for the frame; ``published_ns`` is when the answer stood ready (CLOCK_MONOTONIC).
     """
 
     def __init__(
