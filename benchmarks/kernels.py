@@ -210,7 +210,7 @@ def cases(size: tuple[int, int], device: torch.device) -> Iterator[Case]:
 
     yield Case(
         "shade", lambda i: kernels.shade(*i), shade_inputs, ("bf16", "fp16", "fp32"),
-        copied_bytes=cells * (2.0 * (kernels.HEAD_CHANNELS + kernels.EDIT_CHANNELS) + 128),
+        copied_bytes=cells * (2.0 * (kernels.HEAD_CHANNELS + kernels.EDIT_CHANNELS) + 72),
         vector_flops=cells * (4 * 700.0 + 192 * 15 + 16 * 30),
     )  # fmt: skip
 
@@ -296,6 +296,8 @@ def cases(size: tuple[int, int], device: torch.device) -> Iterator[Case]:
         copied_bytes=2.0 * kernels.EDIT_CHANNELS * cells, vector_flops=12.0 * kernels.EDIT_CHANNELS * cells,
     )  # fmt: skip
 
+    points = kernels.line_points(layout.height, layout.width)
+
     def compose_inputs(dtype: str, seed: int) -> Any:
         normal = draw(seed)
         anchors = torch.cat([normal(1, h, w, 12).tanh(), normal(1, h, w, 4).softmax(-1)], -1)
@@ -303,7 +305,7 @@ def cases(size: tuple[int, int], device: torch.device) -> Iterator[Case]:
         edit = torch.cat([normal(1, h, w, 240, scale=0.1), anchors, pens], -1).to(DTYPES[dtype])
         seed_tensor = torch.tensor([seed], device=device)
         moved = normal(1, 2, h, w, scale=5.0), normal(1, 1, h, w).sigmoid()
-        lines = normal(1, 2, layout.height, layout.width).clamp(0, 1).half()
+        lines = normal(1, 2, *points).clamp(0, 1).half()
         return frame(seed), edit, torch.ones(1, device=device), seed_tensor, *moved, lines
 
     def run_compose(i: Any) -> Tensor:
@@ -322,7 +324,7 @@ def cases(size: tuple[int, int], device: torch.device) -> Iterator[Case]:
 
     for name, run, more in (("compose", run_compose, 0), ("compose, late answer", run_late, 60)):
         yield Case(
-            name, run, compose_inputs, floats, copied_bytes=12.0 * pixels + 528 * cells,
+            name, run, compose_inputs, floats, copied_bytes=8.0 * pixels + 4.0 * points[0] * points[1] + 528 * cells,
             vector_flops=(2 * (192 + 12) + 16 * 14 + 100.0 + more) * pixels, whole_numbers=True,
         )  # fmt: skip
 

@@ -147,8 +147,9 @@ class Work:
         path, layout = self.path, self.path.kind.layout
         width = path.style[:, INK_WIDTH].clone()
         if path.depth is not None:
-            depth = self._metres(path.depth.flip(0) if layout.flipped else path.depth)
-            found = kernels.depth_lines(depth[self.lines_y, self.lines_x][None, None].contiguous())
+            upright = path.depth.flip(0) if layout.flipped else path.depth
+            depth = self._metres(upright[self.lines_y, self.lines_x])
+            found = kernels.depth_lines(depth[None, None].contiguous())
             self.lines.copy_(kernels.trace_lines(found, width))
             return
         found = kernels.colour_lines(path.frame, layout, rows=self.rows, columns=self.columns)

@@ -297,7 +297,8 @@ class Engine:
         order = _RGB
         canvas = self.open(FrameKind("RGBA8", 360, 640), 0)
         canvas.watch = Watch(None)  # frames of noise are out of bounds, and a frame's cost is that of a healthy one
-        self.set_style(canvas, Style.make("plain", {}))
+        # With lines, so that what finds them is compiled as well, and a style's cost is that of the dearer ones.
+        self.set_style(canvas, Style.make("lines", {"ink": 0.5}))
         for given in (FramePlanes(), planes):
             for grid in range(len(GRIDS)):
                 canvas.fit_to(grid)

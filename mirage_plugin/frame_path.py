@@ -112,6 +112,8 @@ class Stream:
             _kind(offer), self.session.seed & 0x7FFFFFFF, self._grid(0)
         )
         self._last: LastAnswer | None = None
+        self._read: list[tuple[Canvas | CudaCanvas, bool]] = []
+        """What was read of the present frame, and whether its edit and memory were moved along already."""
         self._regions: dict[int, Canvas | CudaCanvas] = {}
         self._shown: list[tuple[Canvas | CudaCanvas, NDArray[np.bool_]]] = []
         self._scratch: NDArray[Any] = np.empty(0)
@@ -164,6 +166,7 @@ class Stream:
         decision = pacing.decide(self.pace, began_ns, frame, others)
         self.recorder.decided(decision)
         kind, reason, rescued, composed_ns = "source", decision.reason, False, 0
+        self._read = []
         resets, corrections = self.canvas.resets, self.canvas.corrections
         if self._unfinished is not None and self.engine.settled(self.canvas):
             self._unfinished.cancel()
@@ -178,9 +181,10 @@ class Stream:
             # Of a device that is gone nothing can be learned; one that is late was too slow.
             rescued = not self.engine.lost
             decision = decision if rescued else dataclasses.replace(decision, action="source")
-        reused, held, follows = kind == "reprojected", False, decision.behind and not self.engine.lost
+        held = False
         if kind == "source":
-            follows = follows and self._read_for_later(job)
+            if decision.behind and not self._read and not self.engine.raw:
+                self._read_for_later(job)
             held = (rescued or decision.action == "source") and decision.hold and self._publish_again(job, reason)
             if held:
                 kind = "reprojected"
@@ -193,17 +197,15 @@ class Stream:
             row, kind, finished_ns, rescued=rescued, reseeded=canvas.resets != resets, reason=reason or None,
             drift_state=drift[0], drift_output=drift[1], corrected=canvas.corrections != corrections,
         )  # fmt: skip
-        behind_ns = self._follow(reused) if follows else 0
+        behind_ns = self._follow() if decision.behind and not self.engine.lost else 0
         self.pace = pacing.observe(
             self.pace, decision, frame, began_ns, finished_ns, rescued=rescued, compose_ns=composed_ns, held=held,
             behind_ns=behind_ns,
         )  # fmt: skip
         return Served(kind, finished_ns - began_ns)
 
-    def _read_for_later(self, job: FrameJob) -> bool:
-        """Read a frame that the source answers, for an edit behind it. False where the engine makes none."""
-        if self.engine.raw:
-            return False
+    def _read_for_later(self, job: FrameJob) -> None:
+        """Read a frame that the source answers, for an edit behind it."""
         pixels, planes = self._upload(job)
         self._condition(job)
         grid = self._grid(len(self.rungs) - 1)
@@ -211,16 +213,13 @@ class Stream:
             if canvas.fit.grid != grid:
                 canvas.fit_to(grid)
             self._preprocess(canvas, pixels, planes, job.camera_cut)
-        return True
 
-    def _follow(self, reused: bool) -> int:
-        """Let the net make an edit of the frame that was answered; returns how long that took, 0 for none."""
+    def _follow(self) -> int:
+        """Let the net make edits of what was read of the frame that was answered; returns how long that took, 0 where
+        the main one came to nothing."""
         began_ns = time.monotonic_ns()
-        made = [
-            self.engine.denoise_behind(canvas, reused=reused)
-            for canvas in (self.canvas, *(self._regions.values() if not reused else (c for c, _ in self._shown)))
-        ]
-        return time.monotonic_ns() - began_ns if made[0] else 0
+        made = [self.engine.denoise_behind(canvas, reused=moved) for canvas, moved in self._read]
+        return time.monotonic_ns() - began_ns if made and made[0] else 0
 
     def _restyle(self, job: FrameJob, decision: pacing.Decision) -> tuple[str, str, bool, int]:
         """Answer by the net or the last edit: (kind, reason, whether there was no time left, composing's time)."""
@@ -268,7 +267,9 @@ class Stream:
                 canvas.fit_to(grid)
         self._preprocess(canvas, pixels, planes, job.camera_cut)
         if decision.action == "reuse":
-            return self.engine.reuse(canvas)
+            moved = self.engine.reuse(canvas)
+            self._read[-1] = (canvas, moved)
+            return moved
         return self._denoise(canvas, decision.steps)
 
     @staged("upload")
@@ -285,6 +286,7 @@ class Stream:
         self, canvas: Canvas | CudaCanvas, pixels: NDArray[np.uint8], planes: FramePlanes, cut: bool
     ) -> None:
         self.engine.read(canvas, pixels, self._order, planes, cut)
+        self._read.append((canvas, False))
 
     @staged("condition")
     def _condition(self, job: FrameJob) -> None:
@@ -364,6 +366,7 @@ class Stream:
             working_size=(self.canvas.fit.content[1], self.canvas.fit.content[0]),
         )  # fmt: skip
 
+    @staged("publish")
     def _publish_again(self, job: FrameJob, reason: str) -> bool:
         """Publish the last answer again, where there was no time for another: a frame of the game's own between styled
         ones is a flash, and one that is shown twice is hardly seen. False where that would be no such frame."""

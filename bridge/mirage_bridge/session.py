@@ -674,7 +674,9 @@ class Session:
     def _last_again(self, wanted: int) -> Answer | None:
         """The last answer, not as one to this frame; None where it may not be shown again."""
         held = self._latest
-        if held is None or held.taken.pixels is None:
+        if held is None or held.taken.pixels is None or self._source is None:
+            return None
+        if held.taken.pixels.shape != self._source.shape:
             return None
         record = held.taken.record
         recent = wanted - record.frame_id <= self._hold_frames and record.frame_id >= self._cut_id

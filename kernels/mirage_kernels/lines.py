@@ -45,6 +45,7 @@ __all__ = [
     "line_points",
     "line_shares",
     "middles",
+    "point_side",
     "spread_lines",
     "trace_lines",
     "trace_lines_reference",
@@ -84,10 +85,15 @@ def line_shares(traced: Tensor) -> Tensor:
     return functional.avg_pool2d(traced, 8).permute(0, 2, 3, 1).contiguous()
 
 
+def point_side(height: int) -> int:
+    """How many pixels wide a line is on a display of so many rows."""
+    return max(1, round(height / FINEST_ROWS))
+
+
 def line_points(height: int, width: int) -> tuple[int, int]:
     """How many points (rows, columns) the lines of depth have on a display of `height` x `width` pixels."""
-    step = max(1, round(height / FINEST_ROWS))
-    return max(1, height // step), max(1, width // step)
+    side = point_side(height)
+    return max(1, height // side), max(1, width // side)
 
 
 def middles(points: int, pixels: int) -> Tensor:

@@ -28,24 +28,30 @@ from mirage_kernels.frames import (
     unpack_frame,
 )
 from mirage_kernels.launch import Config, check, jit, launch, on_triton, recording, require, tl
+from mirage_kernels.lines import point_side
 
-__all__ = ["block_side", "pixelate", "pixelate_reference", "pixelate_triton"]
+__all__ = ["block_side", "means_of_blocks", "pixelate", "pixelate_reference", "pixelate_triton"]
 
 
-def block_side(height: int, finest_rows: int = 720) -> int:
+def block_side(height: int) -> int:
     """The side of a style's pixels on a display of so many rows: four of those that lines are drawn in."""
-    return 4 * max(1, round(height / finest_rows))
+    return 4 * point_side(height)
+
+
+def means_of_blocks(image: Tensor, side: int) -> Tensor:
+    """An image [N, C, H, W] with the mean of its block everywhere."""
+    height, width = image.shape[-2:]
+    padded = functional.pad(image, (0, -width % side, 0, -height % side), mode="replicate")
+    coarse = functional.interpolate(functional.avg_pool2d(padded, side), scale_factor=side, mode="nearest")
+    return coarse[..., :height, :width]
 
 
 def pixelate_reference(frames: Tensor, layout: FrameLayout, amount: Tensor, side: int, mask: Tensor | None) -> None:
     """The definition of `pixelate`; writes into `frames`."""
     raw = unpack_frame(frames, layout)
     unit = unit_rgb(raw, layout).permute(0, 3, 1, 2)
-    height, width = layout.height, layout.width
-    padded = functional.pad(unit, (0, -width % side, 0, -height % side), mode="replicate")
-    coarse = functional.interpolate(functional.avg_pool2d(padded, side), scale_factor=side, mode="nearest")
     share = amount.view(-1, 1, 1, 1) if mask is None else amount.view(-1, 1, 1, 1) * mask.float()
-    delta = torch.nan_to_num(share * (coarse[..., :height, :width] - unit), nan=0.0).permute(0, 2, 3, 1)
+    delta = torch.nan_to_num(share * (means_of_blocks(unit, side) - unit), nan=0.0).permute(0, 2, 3, 1)
     unit = unit.permute(0, 2, 3, 1)
     edited = (unit + delta).clamp(0, 1)
     step = srgb_decode(edited) - srgb_decode(unit) if layout.linear else edited - unit

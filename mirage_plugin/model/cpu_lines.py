@@ -61,7 +61,7 @@ def depth_lines(depth: NDArray[np.float32], width: float) -> Bytes:
     if lines is None:
         chosen = depth if rows is None or columns is None else depth[rows][:, columns]
         found = depth_lines_reference(torch.from_numpy(np.ascontiguousarray(chosen))[None, None])
-        return _traced(found, width)
+        return _bytes(trace_lines_reference(found, torch.tensor([width]))[0])
     if depth.strides[1] != 4 or depth.strides[0] % 4:
         depth = np.ascontiguousarray(depth)
     at = [None if place is None else place.ctypes.data for place in (rows, columns)]
@@ -88,10 +88,6 @@ def colour_lines(cells: Bytes, width: float) -> tuple[Bytes, NDArray[np.float32]
     ):
         raise MemoryError("no memory to find a frame's lines")
     return out, shares
-
-
-def _traced(lines: torch.Tensor, width: float) -> Bytes:
-    return _bytes(trace_lines_reference(lines, torch.tensor([width]))[0])
 
 
 def _bytes(traced: torch.Tensor) -> Bytes:

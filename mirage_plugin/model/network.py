@@ -27,6 +27,7 @@ from mirage_kernels.lines import (
     line_shares,
     trace_lines_reference,
 )
+from mirage_kernels.pixelate import means_of_blocks
 from mirage_kernels.shade import BINS, STYLE_NUMBERS, SURFACE, WORDS, shade_reference, style_offset
 from mirage_plugin.model.chart import CHART_SIZE, chart
 from mirage_plugin.model.memory import Memory, MemoryState
@@ -367,10 +368,7 @@ def pixelate(answer: Tensor, amount: Tensor, side: int = 4) -> Tensor:
     """Draw answers [N, C, H, W] in square pixels of `side`, as far as `amount` [N] says."""
     if not bool((amount > 0).any()):
         return answer
-    height, width = answer.shape[-2:]
-    padded = functional.pad(answer, (0, -width % side, 0, -height % side), mode="replicate")
-    coarse = functional.interpolate(functional.avg_pool2d(padded, side), scale_factor=side, mode="nearest")
-    return answer + amount.view(-1, 1, 1, 1) * (coarse[..., :height, :width] - answer)
+    return answer + amount.view(-1, 1, 1, 1) * (means_of_blocks(answer, side) - answer)
 
 
 class MirageNet(nn.Module):

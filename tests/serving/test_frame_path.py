@@ -79,6 +79,18 @@ def test_an_edit_is_made_behind_a_reused_one(game: Game, decide: Decide) -> None
     assert np.abs(seen(game)[2].astype(int) - behind).mean() < 6
 
 
+@pytest.mark.parametrize("action", ["source", "reuse"])
+def test_a_frame_is_read_once_whatever_becomes_of_it(game: Game, decide: Decide, action: pacing.Action) -> None:
+    decide("net")
+    game.play(frame(0))
+    canvas = canvas_of(game)
+    before, number = canvas.edit, canvas.frame
+    decide(action, behind=True, compose_by_ns=0, hold=False)
+    assert game.play(frame(1)).kind == "source"
+    assert canvas.frame == number + 1
+    assert canvas.edit is not before
+
+
 def test_behind_a_source_as_well(game: Game, decide: Decide) -> None:
     decide("source", behind=True)
     assert game.play(frame(0)).kind == "source"

@@ -396,6 +396,16 @@ def test_statistics(shape: tuple[int, ...], draw: torch.Generator) -> None:
 # --------------------------------------------------------------------------------------------------
 
 
+def assert_frames(actual: Tensor, expected: Tensor, layout: kernels.FrameLayout) -> None:
+    """A value at the threshold of its dither may fall to either side; a half float has 11 bits."""
+    ours, theirs = kernels.unpack_frame(actual, layout), kernels.unpack_frame(expected, layout)
+    if layout.format == "rgba16f":
+        assert error(ours, theirs) < TOLERANCE[torch.float16]
+    else:
+        assert (ours - theirs).abs().max() <= 1
+        assert (ours != theirs).float().mean() < 5e-3
+
+
 @pytest.mark.parametrize(
     ("name", "linear", "what"),
     [
@@ -433,13 +443,7 @@ def test_compose(name: kernels.PixelFormat, linear: bool, what: str, draw: torch
         return kernels.compose(frames, layout, edit, strength, rows=rows, columns=columns, out=out, **optional)
 
     actual, expected = both(run)
-    ours, theirs = kernels.unpack_frame(actual, layout), kernels.unpack_frame(expected, layout)
-    # A value at the threshold of its dither may fall to either side; a half float has 11 bits.
-    if name == "rgba16f":
-        assert error(ours, theirs) < TOLERANCE[torch.float16]
-    else:
-        assert (ours - theirs).abs().max() <= 1
-        assert (ours != theirs).float().mean() < 5e-3
+    assert_frames(actual, expected, layout)
     # Bytes between the rows are not ours.
     span = layout.width * layout.bytes_per_pixel
     rows_of = actual.as_strided((n, 2, layout.pitch_bytes), (actual.stride(0), layout.pitch_bytes, 1))
@@ -454,12 +458,7 @@ def test_pixelate(name: kernels.PixelFormat, linear: bool, side: int, draw: torc
     frames, amount = random_frame(layout, 3, draw), torch.tensor([0.7, 0.0, 1.0])
     mask = torch.rand(3, 1, 9, 37, generator=draw) if name == "bgra8" else None
     actual, expected = both(lambda: kernels.pixelate(frames.clone(), layout, amount, side=side, mask=mask))
-    ours, theirs = kernels.unpack_frame(actual, layout), kernels.unpack_frame(expected, layout)
-    if name == "rgba16f":
-        assert error(ours, theirs) < TOLERANCE[torch.float16]
-    else:
-        assert (ours - theirs).abs().max() <= 1
-        assert (ours != theirs).float().mean() < 5e-3
+    assert_frames(actual, expected, layout)
     assert torch.equal(actual[1], frames[1])
     assert not torch.equal(actual[0], frames[0])
 
