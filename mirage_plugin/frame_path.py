@@ -107,6 +107,7 @@ class Stream:
             self.engine.reuse_ns,
             self.engine.compose_ns,
             time.monotonic_ns(),
+            behind=not self.engine.raw,
         )
         self.canvas: Canvas | CudaCanvas = self.engine.open(
             _kind(offer), self.session.seed & 0x7FFFFFFF, self._grid(0)
@@ -183,7 +184,7 @@ class Stream:
             decision = decision if rescued else dataclasses.replace(decision, action="source")
         held = False
         if kind == "source":
-            if decision.behind and not self._read and not self.engine.raw:
+            if decision.behind and not self._read:
                 self._read_for_later(job)
             held = (rescued or decision.action == "source") and decision.hold and self._publish_again(job, reason)
             if held:

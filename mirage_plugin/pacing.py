@@ -172,9 +172,9 @@ class Pace:
     ``level`` is the rung in force, ``len(ladder)`` where the net does not fit. ``costs_ns`` are upper
     estimates by rung, 0 where nothing is known. ``misses`` and ``shorts`` count those in a row,
     ``debt`` and ``late`` those beyond what is allowed. ``mix`` is the weight of the restyled picture that
-    was shown last, ``edit_rung`` the rung that the last edit was made at. ``hold_ns`` is the calm time before the
-    next step up, ``backoff_ns`` what it begins with after a step down, ``fell_ns`` when that was, and ``rose`` whether
-    it went up since.
+    was shown last, ``edit_rung`` the rung that the last edit was made at, ``behind`` whether the engine can make one
+    behind an answer. ``hold_ns`` is the calm time before the next step up, ``backoff_ns`` what it begins with after a
+    step down, ``fell_ns`` when that was, and ``rose`` whether it went up since.
     """
 
     ladder: tuple[Rung, ...]
@@ -200,6 +200,7 @@ class Pace:
     mix: float = 0.0
     edit_age_frames: int | None = None
     edit_rung: int = -1
+    behind: bool = False
     period_ns: int = 0
     published_ns: int = 0
     seen_ns: int = 0
@@ -263,11 +264,13 @@ def start(
     reuse_ns: int = 0,
     compose_ns: int = 0,
     now_ns: int = 0,
+    behind: bool = False,
 ) -> Pace:
     """The pace of a new session.
 
     ``rungs`` are those of the engine for this frame size, the best first; ``reuse_ns`` is the whole service
-    time of a reused frame and ``compose_ns`` that of compose to publish, 0 where unknown. Raises `ValueError`
+    time of a reused frame and ``compose_ns`` that of compose to publish, 0 where unknown; ``behind``: the engine can
+    make an edit of a frame that was answered already. Raises `ValueError`
     for no rungs, rungs that do not get cheaper, or a budget that is not positive.
     """
     rungs = tuple(rungs)
@@ -285,6 +288,7 @@ def start(
         counts=tuple(_LEARN if rung.measured_ns > 0 else 0 for rung in rungs),
         reuse_ns=reuse_ns,
         compose_ns=compose_ns,
+        behind=behind,
         changed_ns=now_ns,
         seen_ns=now_ns,
     )
@@ -380,15 +384,18 @@ def decide(pace: Pace, now_ns: int, frame: FrameTimes, others: Sequence[Pace] = 
     by = pace.edit_rung if decision.action == "reuse" else floor - 1
     if left_ns < pace.reuse_ns or not _fits_behind(pace, by, now_ns, deadline_ns):
         return decision
-    why = "the net runs behind" if decision.action == "reuse" and decision.mix == 1.0 else decision.reason
-    return replace(decision, behind=True, reason=why)
+    if decision.action == "source":
+        return replace(decision, behind=True)
+    # However old the edit is: the next frame has a new one, and fading now would be a dip.
+    mix = min(1.0, pace.mix + 1 / FADE_FRAMES)
+    return replace(decision, behind=True, mix=mix, reason="fading in" if mix < 1.0 else "the net runs behind")
 
 
 def _fits_behind(pace: Pace, rung: int, now_ns: int, deadline_ns: int) -> bool:
     """Whether the net can make an edit behind the answer to a frame that is due at `deadline_ns`, and the next one
     still be answered in time."""
     cost_ns = estimate_ns(pace, rung)
-    if not cost_ns or not pace.period_ns:
+    if not pace.behind or not cost_ns or not pace.period_ns:
         return False
     next_ns = deadline_ns + pace.period_ns - margin_ns(pace.budget_ns) - pace.reuse_ns
     return now_ns + pace.reuse_ns + cost_ns - pace.compose_ns <= next_ns
@@ -483,9 +490,10 @@ def observe(
     if behind_ns and decision.behind:
         rung = pace.edit_rung if decision.action == "reuse" else len(pace.ladder) - 1
         costs = list(learned.get("costs_ns", pace.costs_ns))
-        # Reading and composing are what a reused frame takes. What was known is from before the net was given up.
-        now_ns = behind_ns + pace.reuse_ns
-        costs[rung] = _toward(costs[rung], now_ns) if now_ns > costs[rung] else (3 * costs[rung] + now_ns) // 4
+        # Reading and composing are what a reused frame takes. The mean, not what the slowest take: where it was more,
+        # one frame is the last answer again, and where it is not done edits age. Far more is believed at once.
+        spent_ns = behind_ns + pace.reuse_ns
+        costs[rung] = spent_ns if 2 * spent_ns > 3 * costs[rung] else (3 * costs[rung] + spent_ns) // 4
         learned["costs_ns"] = tuple(costs)
     elif decision.action != "net" and decision.level >= len(pace.ladder):
         # What never runs is never measured: its estimate comes down by itself, but not below what warm-up saw.
@@ -576,8 +584,11 @@ def _learn(pace: Pace, decision: Decision, took_ns: int, missed: bool, compose_n
     if compose_ns > 0:
         learned["compose_ns"] = _toward(pace.compose_ns, compose_ns)
     if decision.action == "reuse":
-        # A reuse that missed must not be tried at the same estimate again.
+        # A reuse that missed must not be tried at the same estimate again; where it is the first in long, and came
+        # behind a whole picture, it is tried soon.
         after_ns = max(took_ns, pace.reuse_ns) if missed else _toward(pace.reuse_ns, took_ns)
+        if missed and pace.mix == 1.0 and pace.debt < 1:
+            after_ns = min(after_ns, max(pace.reuse_ns, decision.left_ns * 17 // 16))
         return learned | {"reuse_ns": after_ns}
     if decision.action == "source":
         # What is never tried is never measured: let the estimate come down by itself.
