@@ -10,8 +10,9 @@ trained, in closed loop, on the endless loops of `mirage eval --time`: unseen sc
 is the full network's weights again: error correction takes part in play alone, and only where the full weights know
 their bounds; all others are played without it, and are to be held against that row where it differs from *full*.
 
-*Closed loop*, *per frame* (without memory) and *truth-fed* (a memory that was trained on the truth, fed with it again:
-what it would be worth if the truth were there) are mean PSNR behind the first lap. *Full is better by* is closed loop
+*Closed loop*, *depth seldom* (depth with one frame of four), *per frame* (without memory) and *truth-fed* (a memory
+that was trained on the truth, fed with it again: what it would be worth if the truth were there) are mean PSNR behind
+the first lap. *Full is better by* is closed loop
 against closed loop. *Drift* is the steepest fall of any scene, *surely* what of it is beyond its 95 % interval.
 """
 
@@ -96,6 +97,7 @@ def measure(trained: list[Trained], seed: int, lap: int, laps: int, device: torc
         first = rows[0]["closed_loop_db"] if rows else figures.closed
         rows.append({
             "name": name, "steps": one.steps, "closed_loop_db": figures.closed,
+            "depth_seldom_db": figures.seldom,
             "full_is_better_by_db": first - figures.closed if rows else None, "per_frame_db": figures.per_frame,
             "truth_fed_db": figures.told, "drift_db_per_1000": figures.slope,
             "drift_surely_db_per_1000": figures.beyond, "corrections": figures.corrections,
@@ -111,6 +113,7 @@ def _page(title: str, rows: list[dict[str, Any]]) -> str:
     """The rows as a Markdown table."""
     columns = {
         "steps": ("steps", ""), "closed loop": ("closed_loop_db", ".2f"),
+        "depth seldom": ("depth_seldom_db", ".2f"),
         "full is better by": ("full_is_better_by_db", "+.2f"), "per frame": ("per_frame_db", ".2f"),
         "truth-fed": ("truth_fed_db", ".2f"), "drift": ("drift_db_per_1000", "+.3f"),
         "surely": ("drift_surely_db_per_1000", ".3f"), "corrected": ("corrections", ""),

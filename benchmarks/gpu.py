@@ -339,7 +339,7 @@ def part_1(bench: Bench) -> dict[str, Any]:
             v = torch.from_numpy(frame[..., :3].astype(np.float32)).permute(2, 0, 1)[None] / 127.5 - 1
             none = MemoryState(torch.zeros(1, h // 2, w // 2, c), torch.zeros(1, h // 2, w // 2, 1))
             noise = fresh_noise(torch.tensor([3]), torch.tensor([0]), 4 * h, 4 * w)
-            planes, trust = torch.zeros(1, h, w, 24), torch.ones(1)
+            planes, trust = torch.zeros(1, h, w, 32), torch.ones(1)
             lines = frame_lines(v, None, None, style_vector(net))
             expected, _, _ = sample(net, v, noise, planes, none, style_vector(net), trust, lines)
         right = ((expected[0].permute(1, 2, 0) + 1) * 127.5 + 0.5).floor().clamp(0, 255).numpy()
@@ -389,7 +389,7 @@ def torch_frame(net: Any, size: tuple[int, int], device: Any, dtype: Any, nchw: 
     noise = torch.randn(1, 1, 4 * h, 4 * w, device=device)
     stored = torch.randint(-90, 90, (1, h // 2, w // 2, net.tier.state), dtype=torch.int8, device=device)
     motion, seen = torch.zeros(1, 2, h // 2, w // 2, device=device), torch.ones(1, 1, h // 2, w // 2, device=device)
-    planes, one = torch.zeros(1, h, w, 24, device=device, dtype=dtype), torch.ones(1, device=device)
+    planes, one = torch.zeros(1, h, w, 32, device=device, dtype=dtype), torch.ones(1, device=device)
     condition = net.condition(style.to(dtype), one, one)
     film = net.conditioned(condition, style)
 

@@ -128,7 +128,7 @@ def cases(size: tuple[int, int], device: torch.device) -> Iterator[Case]:
     def stem_inputs(dtype: str, seed: int) -> Any:
         normal = draw(seed)
         weights = kernels.fold_stem(
-            normal(c0, 192, scale=0.07), normal(c0, 192, scale=0.07), normal(c0, 24, scale=0.2), normal(c0),
+            normal(c0, 192, scale=0.07), normal(c0, 192, scale=0.07), normal(c0, 32, scale=0.2), normal(c0),
             layout=layout, sigma=0.25, dtype=DTYPES[dtype],
         )  # fmt: skip
         return frame(seed), weights, normal(1, 1, 4 * h, 4 * w)

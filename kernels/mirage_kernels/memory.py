@@ -2,14 +2,14 @@
 """memory: the learned state on half the cell grid: moved, read through a trust gate, written by another.
 
     warp    state'  = bilinear(dequantise(state), cell + motion / 16),  valid = inside * visible
-    read    out     = f + Wi (s * sigmoid(Wt [f, s, valid] + bt) * valid) + bi
-    write   keep    = sigmoid(Wk [f, s, valid] + bk) * valid
-            state   = s * keep + tanh(Wc f + bc) * (1 - keep),  as int8 of 1/127 for the next frame
+    read    out     = f + |f| (Wi (s * sigmoid(Wt [f / |f|, s, valid] + bt) * valid) + bi)
+    write   keep    = sigmoid(Wk [f / |f|, s, valid] + bk) * valid
+            state   = s * keep + tanh(Wc f / |f| + bc) * (1 - keep),  as int8 of 1/127 for the next frame
 
-f [N, h, w, C] are features, s [N, h, w, S] the moved state. Each is one launch: unpacking happens while the
-warp reads, packing while the write stores, and the gates' concatenation is three products that meet in
-registers. The read depends on the warp, and the write on blocks between: three passes are as few as there can
-be.
+f [N, h, w, C] are features, |f| the root of a cell's mean square, s [N, h, w, S] the moved state. Each is one launch:
+unpacking happens while the warp reads, packing while the write stores, the gates' concatenation is three products that
+meet in registers, and the products with f are divided by |f| where they are whole. The read depends on the warp, and
+the write on blocks between: three passes are as few as there can be.
 
 Floors per cell in bf16: warp S + 12 + 2 S bytes; read 2 (2 C + S) bytes and 2 (C S + S S + S C) operations;
 write 2 (C + S) + S bytes and 2 (2 C S + S S) operations; the weights once.
@@ -142,13 +142,18 @@ def warp_state_reference(state: Tensor, motion: Tensor, visible: Tensor, dtype: 
     return moved.to(dtype), valid.to(dtype).contiguous()
 
 
+def _size(f: Tensor) -> Tensor:
+    return (f.square().mean(-1, keepdim=True) + 1e-6).sqrt()
+
+
 def memory_read_reference(features: Tensor, state: Tensor, valid: Tensor, weights: MemoryWeights) -> Tensor:
     """The definition of `memory_read`, in fp32."""
     f, s, v = wide(features), wide(state), wide(valid)
     t = MemoryWeights(*(part.to(f.dtype) for part in weights))
-    size = s.shape[-1]
-    gate = f @ t.trust_f[:size].t() + s @ t.trust_s[:size, :size].t() + v * t.trust_v[:size] + t.trust_bias[:size]
-    out = f + (s * (gate.sigmoid() * v)) @ t.into[:, :size].t() + t.into_bias
+    size, scale = s.shape[-1], _size(f)
+    gate = (f / scale) @ t.trust_f[:size].t() + s @ t.trust_s[:size, :size].t()
+    gate = gate + v * t.trust_v[:size] + t.trust_bias[:size]
+    out = f + scale * ((s * (gate.sigmoid() * v)) @ t.into[:, :size].t() + t.into_bias)
     return out.to(features.dtype)
 
 
@@ -157,6 +162,7 @@ def memory_write_reference(
 ) -> Tensor:
     """The definition of `memory_write`, in fp32."""
     f, s, v = wide(features), wide(state), wide(valid)
+    f = f / _size(f)
     t = MemoryWeights(*(part.to(f.dtype) for part in weights))
     size = s.shape[-1]
     keep = f @ t.keep_f[:size].t() + s @ t.keep_s[:size, :size].t() + v * t.keep_v[:size] + t.keep_bias[:size]
@@ -250,19 +256,24 @@ def _memory_read_kernel(
     precision: tl.constexpr = "ieee" if EXACT else "tf32"
     state = tl.load(s_ptr + row[:, None] * S + c[None, :], mask=(c < S)[None, :], other=0.0)
     valid = tl.load(valid_ptr + row).to(tl.float32)
-    gate = tl.zeros([BM, SP], tl.float32) + tl.load(trust_bias_ptr + c)[None, :]
-    gate += valid[:, None] * tl.load(trust_v_ptr + c)[None, :]
-    gate = tl.dot(state, tl.load(trust_s_ptr + c[None, :] * SP + c[:, None]), gate, input_precision=precision)
+    gate = tl.zeros([BM, SP], tl.float32)
+    squares = tl.zeros([BM], tl.float32)
     for k in tl.range(0, C, BK):
         f = tl.load(f_ptr + row[:, None] * C + (k + kk)[None, :])
+        squares += tl.sum(f.to(tl.float32) * f.to(tl.float32), axis=1)
         weight = tl.load(trust_f_ptr + c[None, :] * C + (k + kk)[:, None])
         gate = tl.dot(f, weight, gate, input_precision=precision)
+    # Dividing the product is dividing the features.
+    size = tl.sqrt(squares * (1.0 / C) + 1e-6)
+    gate = gate / size[:, None] + tl.load(trust_bias_ptr + c)[None, :]
+    gate += valid[:, None] * tl.load(trust_v_ptr + c)[None, :]
+    gate = tl.dot(state, tl.load(trust_s_ptr + c[None, :] * SP + c[:, None]), gate, input_precision=precision)
     known = (state.to(tl.float32) * (tl.sigmoid(gate) * valid[:, None])).to(dtype)
     for k in tl.range(0, C, BK):
         weight = tl.load(into_ptr + (k + kk)[None, :] * SP + c[:, None])
         y = tl.dot(known, weight, input_precision=precision)
         at = row[:, None] * C + (k + kk)[None, :]
-        y += tl.load(into_bias_ptr + k + kk)[None, :] + tl.load(f_ptr + at).to(tl.float32)
+        y = (y + tl.load(into_bias_ptr + k + kk)[None, :]) * size[:, None] + tl.load(f_ptr + at).to(tl.float32)
         tl.store(out_ptr + at, y.to(dtype), mask=keep[:, None])
 
 
@@ -294,15 +305,20 @@ def _memory_write_kernel(
     precision: tl.constexpr = "ieee" if EXACT else "tf32"
     state = tl.load(s_ptr + row[:, None] * S + c[None, :], mask=(c < S)[None, :], other=0.0)
     valid = tl.load(valid_ptr + row).to(tl.float32)
-    gate = tl.zeros([BM, SP], tl.float32) + tl.load(keep_bias_ptr + c)[None, :]
-    gate += valid[:, None] * tl.load(keep_v_ptr + c)[None, :]
-    gate = tl.dot(state, tl.load(keep_s_ptr + c[None, :] * SP + c[:, None]), gate, input_precision=precision)
-    new = tl.zeros([BM, SP], tl.float32) + tl.load(candidate_bias_ptr + c)[None, :]
+    gate = tl.zeros([BM, SP], tl.float32)
+    new = tl.zeros([BM, SP], tl.float32)
+    squares = tl.zeros([BM], tl.float32)
     for k in tl.range(0, C, BK):
         f = tl.load(f_ptr + row[:, None] * C + (k + kk)[None, :])
+        squares += tl.sum(f.to(tl.float32) * f.to(tl.float32), axis=1)
         at = c[None, :] * C + (k + kk)[:, None]
         gate = tl.dot(f, tl.load(keep_f_ptr + at), gate, input_precision=precision)
         new = tl.dot(f, tl.load(candidate_ptr + at), new, input_precision=precision)
+    # Dividing the products is dividing the features.
+    inverse = tl.rsqrt(squares * (1.0 / C) + 1e-6)[:, None]
+    new = new * inverse + tl.load(candidate_bias_ptr + c)[None, :]
+    gate = gate * inverse + tl.load(keep_bias_ptr + c)[None, :] + valid[:, None] * tl.load(keep_v_ptr + c)[None, :]
+    gate = tl.dot(state, tl.load(keep_s_ptr + c[None, :] * SP + c[:, None]), gate, input_precision=precision)
     keep = tl.sigmoid(gate) * valid[:, None]
     value = state.to(tl.float32) * keep + (2.0 * tl.sigmoid(2.0 * new) - 1.0) * (1.0 - keep)
     mask = (cell < cells)[:, None] & (c < S)[None, :]

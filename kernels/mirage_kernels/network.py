@@ -203,7 +203,7 @@ def random_parameters(sizes: NetworkSizes, device: torch.device | str = "cpu", s
     """
     c0, c1, c2 = sizes.widths
     s, d = sizes.state, sizes.condition
-    shapes: dict[str, tuple[int, ...]] = {"stem_noisy.weight": (c0, 192), "stem_planes.weight": (c0, 24)}
+    shapes: dict[str, tuple[int, ...]] = {"stem_noisy.weight": (c0, 192), "stem_planes.weight": (c0, 32)}
     layers: dict[str, tuple[int, ...]] = {
         "stem_source": (c0, 192), "down1": (c1, 4 * c0), "down2": (c2, 4 * c1), "up2": (4 * c1, c2),
         "up1": (4 * c0, c1), "film": (sum(3 * c * n for c, n in sizes.stages) + 2 * c0, d),

@@ -67,8 +67,8 @@ class StemWeights(NamedTuple):
     """The patch projection with everything linear folded into it; see `fold_stem`.
 
     In the compute dtype: `both` (Wx + Wy), `source` (Wx), `noisy` (Wy) [C0, 256] over (row, column, element);
-    `answer` (Wy) [C0, 192]; `noise` [C0, 16]; `depth` [C0, 16]. fp32: `rest` [8, C0] (depth flag, motion x,
-    y, flag, masks, flag) and `bias` [2, C0]: what stands always, and what k multiplies.
+    `answer` (Wy) [C0, 192]; `noise` [C0, 16]; `depth` [C0, 32] (nearness, then what `_growth` tells). fp32: `rest`
+    [8, C0] (depth flag, motion x, y, flag, masks, flag) and `bias` [2, C0]: what stands always, and what k multiplies.
     """
 
     both: Tensor
@@ -103,7 +103,7 @@ def fold_stem(
 ) -> StemWeights:
     """Fold a format into the network's stem.
 
-    `source`, `noisy` [C0, 192] over (row, column, rgb) and `planes` [C0, 24] are the weights of the stem's
+    `source`, `noisy` [C0, 192] over (row, column, rgb) and `planes` [C0, 32] are the weights of the stem's
     three linear layers, `bias` [C0] that of the first; `sigma` is the noise at k = 1. 8-bit values enter as
     `(raw - 128) / 128`, which bf16 holds exactly; the bias makes up for the difference to v with the
     *rounded* weights, so that rounding them never shifts a flat colour.
@@ -111,7 +111,7 @@ def fold_stem(
     c0 = source.shape[0]
     check("source", source, (None, 192), (torch.float32, torch.float64))
     check("noisy", noisy, (c0, 192), source.dtype)
-    check("planes", planes, (c0, 24), source.dtype)
+    check("planes", planes, (c0, 32), source.dtype)
     check("bias", bias, (c0,), source.dtype)
     factor, shift = (128 / 127.5, 0.5 / 128) if _folds(layout) else (1.0, 0.0)
 
@@ -131,10 +131,29 @@ def fold_stem(
         answer,
         noisy.to(dtype).contiguous(),
         noise.to(dtype).contiguous(),
-        planes[:, :16].to(dtype).contiguous(),
-        planes[:, 16:].t().to(wide_bias.dtype).contiguous(),
+        torch.cat([planes[:, :16], _by_pair(planes[:, 24:])], 1).to(dtype).contiguous(),
+        planes[:, 16:24].t().to(wide_bias.dtype).contiguous(),
         wide_bias.contiguous(),
     )
+
+
+# Depth grows within pairs of a cell's 4x4 points: in each row from the first to the second and from the third to the
+# fourth, then in each column. Two pairs make what the network knows as the slope of a quarter of the cell.
+_PAIRS = [((r, c), (r, c + 1)) for r in range(4) for c in (0, 2)] + [
+    ((r, c), (r + 1, c)) for r in (0, 2) for c in range(4)
+]
+
+
+def _by_pair(slopes: Tensor) -> Tensor:
+    """Weights of a cell's 8 slopes (quarter, across or down) [C0, 8] as those of its pairs: [C0, 16]."""
+    return torch.stack([slopes[:, 4 * (r // 2) + 2 * (c // 2) + i // 8] / 2 for i, ((r, c), _) in enumerate(_PAIRS)], 1)
+
+
+def _growth(metres: Tensor) -> Tensor:
+    """By which part of itself depth [N, 1, 4h, 4w] grows within pairs of points: [N, h, w, 16] in [-1, 1]."""
+    cells = _cells(torch.nan_to_num(metres, nan=1e4, posinf=1e4).clamp(0, 1e4), 4)
+    first, second = (cells[..., [4 * pair[i][0] + pair[i][1] for pair in _PAIRS]] for i in range(2))
+    return (16 * (second - first) / (second + first + 0.01)).clamp(-1, 1)
 
 
 def area_matrix(out_size: int, in_size: int, device: torch.device | None = None) -> Tensor:
@@ -214,7 +233,8 @@ def pixels_reference(
         # Subsampled, as in training: a mean of two depths is a surface that is not there.
         metres = _pad(depth.to(compute), h * CELL, w * CELL)[..., ::2, ::2]
         near = torch.nan_to_num(1.0 / (1.0 + metres.clamp_min(0) * 0.25), nan=0.0)
-        out = out + product(_cells(near, 4), weights.depth) + rest[0]
+        told = torch.cat([_cells(near, 4), _growth(metres)], -1)
+        out = out + product(told, weights.depth) + rest[0]
     if motion is not None:
         middle = CELL // 2
         moved = _pad(motion.to(compute), h * CELL, w * CELL)[..., middle::CELL, middle::CELL]
@@ -246,13 +266,19 @@ def _element(frame_ptr, row, x, c, KIND: tl.constexpr, FOLDS: tl.constexpr, LINE
 
 
 @jit
+def _metres(depth):
+    """Depth within bounds; what is no number is as far as can be."""
+    return tl.where(depth == depth, tl.minimum(tl.maximum(depth, 0.0), 1e4), 1e4)
+
+
+@jit
 def _pixels_kernel(
     frame_ptr,  # elements of [N, size_bytes]
     weight_ptr,  # [C0, 256] both, or source where STEP
     noisy_ptr,  # [C0, 256]
     answer_weight_ptr,  # [C0, 192]
     noise_weight_ptr,  # [C0, 16]
-    depth_weight_ptr,  # [C0, 16]
+    depth_weight_ptr,  # [C0, 32]
     rest_ptr,  # [8, C0] fp32
     bias_ptr,  # [2, C0] fp32
     noise_ptr,  # [N, 1, 4h, 4w] fp32
@@ -377,11 +403,25 @@ def _pixels_kernel(
         x = tl.minimum(cx[:, None] * 8 + (q % 4)[None, :] * 2, columns - 1)
         metres = tl.load(plane + y * columns + x).to(tl.float32)
         near = tl.where(metres == metres, 1.0 / (1.0 + tl.maximum(metres, 0.0) * 0.25), 0.0)
+        # Pairs of points, across and then down, as `_PAIRS`.
+        down = q // 8
+        first_y = tl.where(down == 0, q % 8 // 2, q % 8 // 4 * 2)
+        first_x = tl.where(down == 0, q % 2 * 2, q % 4)
+        y = cy[:, None] * 8 + first_y[None, :] * 2
+        x = cx[:, None] * 8 + first_x[None, :] * 2
+        at = plane + tl.minimum(y, rows - 1) * columns + tl.minimum(x, columns - 1)
+        one = _metres(tl.load(at).to(tl.float32))
+        y = tl.minimum(y + 2 * down[None, :], rows - 1)
+        x = tl.minimum(x + 2 - 2 * down[None, :], columns - 1)
+        other = _metres(tl.load(plane + y * columns + x).to(tl.float32))
+        grows = 16.0 * (other - one) / (other + one + 0.01)
+        grows = tl.minimum(tl.maximum(grows, -1.0), 1.0).to(dtype)
         a = near.to(dtype)
         new = ()
         for i in tl.static_range(C0 // BN):
-            at_w = (i * BN + n_idx)[None, :] * 16 + q[:, None]
-            new = new + (tl.dot(a, tl.load(depth_weight_ptr + at_w), acc[i], input_precision=precision),)
+            at_w = depth_weight_ptr + (i * BN + n_idx)[None, :] * 32 + q[:, None]
+            part = tl.dot(a, tl.load(at_w), acc[i], input_precision=precision)
+            new = new + (tl.dot(grows, tl.load(at_w + 16), part, input_precision=precision),)
         acc = new
     if HAS_MOTION:
         middle = tl.minimum(cy * 8 + 4, rows - 1) * columns + tl.minimum(cx * 8 + 4, columns - 1)
@@ -525,7 +565,7 @@ def _checked(
     dtype, full = weights.both.dtype, (torch.float64 if exact else torch.float32)
     planes = (torch.float64,) if exact else (torch.float32, torch.float16)
     check("weights.both", weights.both, (c0, 256), (*FLOATS, torch.float64), like=frames)
-    for name, size in (("source", 256), ("noisy", 256), ("answer", 192), ("noise", 16), ("depth", 16)):
+    for name, size in (("source", 256), ("noisy", 256), ("answer", 192), ("noise", 16), ("depth", 32)):
         check(f"weights.{name}", getattr(weights, name), (c0, size), dtype, like=frames)
     check("weights.rest", weights.rest, (8, c0), full, like=frames)
     check("weights.bias", weights.bias, (2, c0), full, like=frames)

@@ -46,9 +46,12 @@ BINS = 4
 """Readings of a cell."""
 KINDS = 9
 """Kinds of material, by number: sky, ground, foliage, wall, object, creature, water, emissive, window."""
-SURFACE = 26
+SURFACE = 29
 """Numbers of a reading, before their squashing: colour 3, kinds 9, sun 1, openness 1, lamp 3, which way up 1, facing 1,
-nearness 1, elevation 1, cloud 1, line 1, texture's line 1, shine 1, keep 1."""
+nearness 1, elevation 1, cloud 1, line 1, texture's line 1, shine 1, keep 1, and 3 that its colour's are moved by to
+those of the surface without its texture."""
+KEEP = 25
+"""Where `keep` stands among them."""
 WORDS = BINS * SURFACE + BINS
 """Numbers of a cell: its readings one after another, then how much of the cell each holds for."""
 MADE = BINS * 12 + 192
@@ -83,10 +86,10 @@ PLAIN_LAMP = 0.5
 PLAIN_GLOW = 0.9
 DARKEST = 0.12
 """No light is taken to be less: a colour divided by next to nothing is noise."""
-FLATTENED, HELD = 0.5, 0.6
-"""How much of a style's flat colours, and of the evenness of its bands, is painted. Both take a cell's colour for its
-pixels' own, which blurs what the readings do not part: measured on 56 unseen scenes and styles, these shares are nearer
-to the truth than all of it, by 0.1 dB, and sharper."""
+HELD = 0.6
+"""How much of the evenness of a style's bands is painted. It takes a cell's colour for its pixels' own, which blurs
+what the readings do not part: measured on 56 unseen scenes and styles, this share is nearer to the truth than all of
+it, and sharper."""
 COVERED = 0.48
 """How much brighter what lies on a surface is where that is brighter."""
 RAMP = 0.06
@@ -141,10 +144,11 @@ def shade_reference(
 
     kind = x[3 : 3 + KINDS].softmax(0)
     sky, ground, foliage, wall, thing, creature, water, emissive, window = kind
-    said = torch.cat([x[:3], x[3 + KINDS :]]).sigmoid()
+    said = torch.cat([x[:3], x[3 + KINDS : KEEP + 1], x[:3] + x[KEEP + 1 :]]).sigmoid()
     colour, sun, openness, lamp = said[:3], said[3], said[4], said[5:8] * 1.5
     up = said[8] * 2 - 1
-    facing, near, elevation, cloud, line, texture_line, shine, keep = said[9:]
+    facing, near, elevation, cloud, line, texture_line, shine, keep = said[9:17]
+    plane = said[17:]
 
     # The map so far: colour -> m . colour + c, m [3 in, 3 out, N, E] and c [3, N, E].
     identity = torch.eye(3, device=device)[:, :, None, None]
@@ -164,20 +168,21 @@ def shade_reference(
     # From what the game shows to the surface's own colour, and its texture away from it.
     plain = sun * rgb(PLAIN_SUN) + openness * rgb(PLAIN_AMBIENT) + lamp * PLAIN_LAMP + emissive * PLAIN_GLOW
     unlit = torch.minimum(1 / plain.clamp_min(DARKEST), 1.5 / colour.clamp_min(1e-3))
-    flat = p["flatten"] * FLATTENED * (1 - window)
-    m, c = identity * (unlit * (1 - flat)), unlit * colour * flat
+    flat = p["flatten"] * (1 - window)
+    m, c = identity * (unlit * (1 - flat)), unlit * plane * flat
 
     m, c = painted(p["ground_colour"], (ground + water) * p["ground"])
     m, c = painted(p["foliage_colour"], foliage * p["foliage"])
     m, c = painted(p["wall_colour"], wall * p["walls"])
     m, c = painted(p["object_colour"], (thing + creature) * p["objects"])
-    lies = ((up - 0.35) * 2.2).clamp(0, 1) * (1 - creature - sky).clamp_min(0)
-    # What lies on a surface shows its texture: `fine` is how much brighter a pixel is than its reading, by its colour.
+    # What lies on a surface clings to what is bright of its texture, and shows it: `fine` is how bright a pixel is.
     fine = unlit * rgb(_LUMA)
+    clings = ((up - 0.35) * 2.2 + 0.8 * (fine * (colour - plane)).sum(0)).clamp(0, 1)
+    lies = clings * (1 - creature - sky).clamp_min(0)
     on, paint = (lies * p["cover"] * 1.25).clamp(0, 1), p["cover_colour"]
     m, c = covered(paint * 0.94, on)
     m = m + (COVERED * on) * paint * fine[:, None]
-    c = c - (COVERED * on) * paint * (fine * colour).sum(0)
+    c = c - (COVERED * on) * paint * (fine * plane).sum(0)
     level = ((up - 0.7) * 4).clamp(0, 1) * (1 - sky) * p["wet"]
 
     hemisphere = openness * (1 + p["overhead"] * (0.6 * up.clamp_min(-0.5) - 0.45))
@@ -519,6 +524,10 @@ def _shade_kernel(
     facing = tl.sigmoid(tl.load(word_ptr + 72).to(tl.float32))
     line = tl.sigmoid(tl.load(word_ptr + 88).to(tl.float32))
     kept = tl.sigmoid(tl.load(word_ptr + 100).to(tl.float32))
+    # The surface's colour without its texture.
+    plane_r = tl.sigmoid(tl.load(word_ptr).to(tl.float32) + tl.load(word_ptr + 104).to(tl.float32))
+    plane_g = tl.sigmoid(tl.load(word_ptr + 4).to(tl.float32) + tl.load(word_ptr + 108).to(tl.float32))
+    plane_b = tl.sigmoid(tl.load(word_ptr + 8).to(tl.float32) + tl.load(word_ptr + 112).to(tl.float32))
 
     column = tl.arange(0, 4)[:, None]
     own_r = column == 0
@@ -539,23 +548,25 @@ def _shade_kernel(
     r = tl.where(own_r, unlit_r[None, :], 0.0)
     g = tl.where(own_g, unlit_g[None, :], 0.0)
     b = tl.where(own_b, unlit_b[None, :], 0.0)
-    flat = tl.load(s + 16) * 0.5 * (1.0 - window)  # FLATTENED
-    r = _toward(r, last, unlit_r * red, flat)
-    g = _toward(g, last, unlit_g * green, flat)
-    b = _toward(b, last, unlit_b * blue, flat)
+    flat = tl.load(s + 16) * (1.0 - window)
+    r = _toward(r, last, unlit_r * plane_r, flat)
+    g = _toward(g, last, unlit_g * plane_g, flat)
+    b = _toward(b, last, unlit_b * plane_b, flat)
 
-    # Ground and water, foliage, walls, things and creatures; then what lies on all that faces up.
+    # Ground and water, foliage, walls, things and creatures; then what lies on all that faces up: it clings to what is
+    # bright of the texture, and shows it.
     r, g, b = _painted(r, g, b, last, s + 23, (k1 + k6) * whole * tl.load(s + 22))
     r, g, b = _painted(r, g, b, last, s + 27, k2 * whole * tl.load(s + 26))
     r, g, b = _painted(r, g, b, last, s + 31, k3 * whole * tl.load(s + 30))
     r, g, b = _painted(r, g, b, last, s + 35, (k4 + k5) * whole * tl.load(s + 34))
-    lies = _clamp((up - 0.35) * 2.2, 0.0, 1.0) * tl.maximum(1.0 - creature - sky, 0.0)
+    plane = _luma_of(unlit_r * plane_r, unlit_g * plane_g, unlit_b * plane_b)
+    clings = (up - 0.35) * 2.2 + 0.8 * (_luma_of(unlit_r * red, unlit_g * green, unlit_b * blue) - plane)
+    lies = _clamp(clings, 0.0, 1.0) * tl.maximum(1.0 - creature - sky, 0.0)
     on = _clamp(lies * tl.load(s + 17) * 1.25, 0.0, 1.0)
     r, g, b = _covered(r, g, b, last, s + 18, 0.94, on)
-    # What lies on a surface shows its texture.
     fine = tl.where(own_g, (0.7152 * unlit_g)[None, :], tl.where(own_b, (0.0722 * unlit_b)[None, :], 0.0))
     fine = tl.where(own_r, (0.2126 * unlit_r)[None, :], fine)
-    fine = tl.where(last, -tl.sum(fine * colour, 0)[None, :], fine) * (0.48 * on)[None, :]  # COVERED
+    fine = tl.where(last, -plane[None, :], fine) * (0.48 * on)[None, :]  # COVERED
     r += tl.load(s + 18) * fine
     g += tl.load(s + 19) * fine
     b += tl.load(s + 20) * fine
@@ -649,7 +660,7 @@ def _shade_kernel(
     b = _settled(b, last, colour, posterize)
 
     # What marks are drawn on: the cell's colour before its lines, its readings by their shares.
-    share = tl.reshape(tl.load(word_ptr + 104).to(tl.float32), [BM, 4])
+    share = tl.reshape(tl.load(word_ptr + 116).to(tl.float32), [BM, 4])
     share = tl.exp(share - tl.max(share, 1)[:, None])
     share = share / tl.sum(share, 1)[:, None]
     seen_r = tl.sum(tl.reshape(tl.sum(r * colour, 0), [BM, 4]) * share, 1)

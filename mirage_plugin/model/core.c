@@ -9,7 +9,7 @@
 #include "products.h"
 #include "shade.h"
 
-enum { CELL = DETAIL, NOISE = POINTS, PLANES = 24 };
+enum { CELL = DETAIL, NOISE = POINTS, PLANES = 32 };
 /* A byte goes into the stem as 0 to 2, as large as noise and planes: a row of integers has one unit for all three. */
 static const float BYTE = 1.0f / 128.0f;
 /* Where in a row of the head's outputs the words, the transforms and the detail begin. */
@@ -95,12 +95,18 @@ static void depthwise(const struct grid *in, const struct block *block, int firs
     }
 }
 
-/* RMSNorm over channels with FiLM. */
-static inline void normalise(const float *x, int channels, const float *scale, const float *shift, number *out)
+/* The root of the mean square of a cell's channels. */
+static inline float size_of(const float *x, int channels)
 {
     vec squares = {0};
     for (int c = 0; c < channels; c += LANES) squares += load(x + c) * load(x + c);
-    float inverse = 1.0f / __builtin_sqrtf(sum(squares) / (float)channels + 1e-6f);
+    return __builtin_sqrtf(sum(squares) / (float)channels + 1e-6f);
+}
+
+/* RMSNorm over channels with FiLM. */
+static inline void normalise(const float *x, int channels, const float *scale, const float *shift, number *out)
+{
+    const float inverse = 1.0f / size_of(x, channels);
     for (int c = 0; c < channels; c += LANES)
         put(out + c, load(x + c) * inverse * (1.0f + load(scale + c)) + load(shift + c));
 }
@@ -219,14 +225,15 @@ static void warp(const int8_t *stored, const float *motion, const float *seen, i
     }
 }
 
-/* Features, state and validity of a group side by side. */
+/* Features at unit size, state and validity of a group side by side. */
 static void recall(const struct grid *half, const float *moved, const float *valid, int state, int first, int count,
                    const struct scratch *s)
 {
     for (int i = 0; i < count; i++) {
         const float *from = at(half, (first + i) / half->w, (first + i) % half->w);
+        const float inverse = 1.0f / size_of(from, half->channels);
         number *to = s->a + (ptrdiff_t)i * s->inputs;
-        for (int c = 0; c < half->channels; c += LANES) put(to + c, load(from + c));
+        for (int c = 0; c < half->channels; c += LANES) put(to + c, load(from + c) * inverse);
         for (int c = 0; c < state; c += LANES)
             put(to + half->channels + c, load(moved + (ptrdiff_t)(first + i) * state + c));
         to += half->channels + state;
@@ -254,8 +261,9 @@ static void read_memory(const struct network *net, const struct grid *half, cons
         product(s->b, s->inputs, count, &net->into, s->y, s->outputs);
         for (int i = 0; i < count; i++) {
             float *to = at(half, (first + i) / half->w, (first + i) % half->w);
+            const float size = size_of(to, half->channels);
             for (int c = 0; c < half->channels; c += LANES)
-                store(to + c, load(to + c) + load(s->y + (ptrdiff_t)i * s->outputs + c));
+                store(to + c, load(to + c) + size * load(s->y + (ptrdiff_t)i * s->outputs + c));
         }
     }
 }
@@ -332,7 +340,7 @@ size_t mirage_core_bytes(const struct network *net, int h, int w)
     return 4 * floats + 2 * sizeof(number) * (size_t)GROUP * (size_t)widest_input(net) + 20 * 64;
 }
 
-/* As `CoreInput` and `CoreOutput` in core.py: `cells` [h, w, 192] bytes, `noise` [h, w, 16], `planes` [h, w, 24],
+/* As `CoreInput` and `CoreOutput` in core.py: `cells` [h, w, 192] bytes, `noise` [h, w, 16], `planes` [h, w, 32],
  * `stored` [h/2, w/2, S], `motion` [2, h/2, w/2], `seen` [h/2, w/2], `there` [h, w, 2], `film` with the style behind it;
  * out come `matrices` [h, w, 48], `detail` [h, w, 192], `anchors` [h, w, 16], `pens` [h, w, 8], `next` as `stored`,
  * `health` [5]. h and w are multiples of 4. */

@@ -32,7 +32,7 @@ def best_dtype(device: torch.device) -> torch.dtype:
 class CoreInput(NamedTuple):
     """One working frame of h x w cells (multiples of 4).
 
-    `cells` uint8 [1, h, w, 192]; `noise` float32 [1, h, w, 16]; `planes` float32 [1, h, w, 24]; `stored` int8
+    `cells` uint8 [1, h, w, 192]; `noise` float32 [1, h, w, 16]; `planes` float32 [1, h, w, 32]; `stored` int8
     [1, h/2, w/2, S]; `motion` float32 [1, 2, h/2, w/2] working pixels; `seen` float32 [1, 1, h/2, w/2]; `there`
     float32 [1, h, w, 2] of `doubted_lines`; `film` [1, F] from `Core.film`.
     """

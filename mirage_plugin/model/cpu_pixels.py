@@ -47,10 +47,17 @@ def cells_from_pixels(pixels: Any, order: Any, cells: Any) -> None:
 
 
 @_jit
+def _grows(near: Any, far: Any) -> Any:
+    """By which part of itself depth grows from one point to another, as `depth_slopes`."""
+    one = np.float32(1.0)
+    return min(max(np.float32(16.0) * (far - near) / (far + near + np.float32(0.01)), -one), one)
+
+
+@_jit
 def plane_cells(
     depth: Any, motion: Any, mask: Any, has_depth: bool, has_motion: bool, has_mask: bool, cells: Any
 ) -> None:
-    """Reduce an engine's planes to float32 [h, w, 24], as `planes_to_cells`.
+    """Reduce an engine's planes to float32 [h, w, 32], as `planes_to_cells`.
 
     All planes have one entry per 2x2 pixels of the working frame's content, [H2, W2]: `depth` float32 metres;
     `motion` float32 [H2, W2, 2], working pixels to where it was; `mask` uint8 (0 overlay, 2 object, 3 sky).
@@ -62,6 +69,8 @@ def plane_cells(
     zero, one = np.float32(0.0), np.float32(1.0)
     inside = min(width, 4 * w)
     near = np.empty(4 * w, np.float32)
+    metres = np.empty((4, 4 * w), np.float32)
+    farthest, half = np.float32(1e4), np.float32(0.5)
     kinds = np.empty((3, 4 * w), np.uint8)
     for cy in range(h):
         if has_depth:
@@ -72,14 +81,24 @@ def plane_cells(
                     d = depth[y, x]
                     close = one / (one + (d if d > zero else zero) * quarter)
                     near[x] = close if d < np.float32(1e30) else zero
+                    metres[j, x] = (d if d > zero else zero) if d < farthest else farthest
                 for x in range(inside, 4 * w):
                     near[x] = near[inside - 1]
+                    metres[j, x] = metres[j, inside - 1]
                 for cx in range(w):
                     for i in range(4):
                         cells[cy, cx, j * 4 + i] = near[cx * 4 + i]
+            for cx in range(w):
+                for q in range(4):
+                    y, x = q // 2 * 2, cx * 4 + q % 2 * 2
+                    a, b, c, d = metres[y, x], metres[y, x + 1], metres[y + 1, x], metres[y + 1, x + 1]
+                    cells[cy, cx, 24 + 2 * q] = half * (_grows(a, b) + _grows(c, d))
+                    cells[cy, cx, 25 + 2 * q] = half * (_grows(a, c) + _grows(b, d))
         else:
             for cx in range(w):
                 for c in range(16):
+                    cells[cy, cx, c] = zero
+                for c in range(24, 32):
                     cells[cy, cx, c] = zero
         kinds[...] = 0
         if has_mask:

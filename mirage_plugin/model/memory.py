@@ -55,8 +55,17 @@ def warp_state(state: Tensor, motion: Tensor, visible: Tensor) -> MemoryState:
     return MemoryState(moved.permute(0, 2, 3, 1), valid)
 
 
+def rms(features: Tensor) -> Tensor:
+    """How large features [..., C] are, as the root of their mean square: [..., 1]."""
+    return (features.float().square().mean(-1, keepdim=True) + 1e-6).sqrt().to(features.dtype)
+
+
 class Memory(nn.Module):
-    """Reads the state into the features through a trust gate, and writes the next state."""
+    """Reads the state into the features through a trust gate, and writes the next state.
+
+    The features are those of a residual stream, which grows as it is trained: the gates look at them at unit size, and
+    what is read is added at theirs. Else the gates end up open or shut for good, and what they let through is drowned.
+    """
 
     def __init__(self, channels: int, state: int) -> None:
         super().__init__()
@@ -69,12 +78,14 @@ class Memory(nn.Module):
 
     def read(self, features: Tensor, memory: MemoryState) -> Tensor:
         """Add what the state knows and the gate believes: [N, h2, w2, C]."""
-        gate = self.trust(torch.cat([features, memory.state, memory.valid], -1)).sigmoid()
-        out: Tensor = features + self.into(memory.state * (gate * memory.valid))
+        size = rms(features)
+        gate = self.trust(torch.cat([features / size, memory.state, memory.valid], -1)).sigmoid()
+        out: Tensor = features + size * self.into(memory.state * (gate * memory.valid))
         return out
 
     def write(self, features: Tensor, memory: MemoryState) -> Tensor:
         """Return the next state [N, h2, w2, S] in [-1, 1]: what is not valid is written anew."""
+        features = features / rms(features)
         keep = self.keep(torch.cat([features, memory.state, memory.valid], -1)).sigmoid() * memory.valid
         out: Tensor = memory.state * keep + self.candidate(features).tanh() * (1 - keep)
         return out

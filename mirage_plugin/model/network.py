@@ -28,7 +28,7 @@ from mirage_kernels.lines import (
     trace_lines_reference,
 )
 from mirage_kernels.pixelate import means_of_blocks
-from mirage_kernels.shade import BINS, STYLE_NUMBERS, SURFACE, WORDS, shade_reference, style_offset
+from mirage_kernels.shade import BINS, KEEP, STYLE_NUMBERS, SURFACE, WORDS, shade_reference, style_offset
 from mirage_plugin.model.chart import CHART_SIZE, chart
 from mirage_plugin.model.memory import Memory, MemoryState
 from mirage_plugin.styles.parameters import PARAMETERS, VECTOR_SIZE, parameter_range
@@ -52,7 +52,11 @@ SIGMA = 0.25
 CODE_SIZE = 128
 STYLE_SIZE = CODE_SIZE + STYLE_NUMBERS
 """A style vector: a learned code, and the style's parameters in natural units."""
-PLANE_CHANNELS = 16 + 1 + 2 + 1 + 3 + 1
+PLANE_CHANNELS = 16 + 1 + 2 + 1 + 3 + 1 + 8
+"""Of a cell: nearness of 4x4 points and whether depth is given, motion and whether it is, mask and whether it is, then
+of its quarters how depth slopes across and down."""
+FARTHEST = 1e4
+"""Metres; what is farther, or is no number, counts as so far."""
 
 
 @dataclass(frozen=True)
@@ -145,6 +149,7 @@ def planes_to_cells(planes: Planes, n: int, h: int, w: int, like: Tensor) -> Ten
         near = torch.nan_to_num(near, nan=0.0)
         out[..., 0:16] = noise_to_cells(near).to(out.dtype)
         out[..., 16] = 1.0
+        out[..., 24:] = depth_slopes(planes.depth[..., ::2, ::2]).to(out.dtype)
     if planes.motion is not None:
         motion = planes.motion[..., CELL // 2 :: CELL, CELL // 2 :: CELL].float()
         motion = torch.nan_to_num(motion, nan=0.0, posinf=0.0, neginf=0.0)
@@ -154,6 +159,24 @@ def planes_to_cells(planes: Planes, n: int, h: int, w: int, like: Tensor) -> Ten
         out[..., 20:23] = functional.avg_pool2d(planes.mask, CELL).permute(0, 2, 3, 1).to(out.dtype)
         out[..., 23] = 1.0
     return out
+
+
+def depth_slopes(depth: Tensor) -> Tensor:
+    """Which way surfaces face, as depth tells it: [N, 1, 4h, 4w] in metres -> [N, h, w, 8] in [-1, 1].
+
+    Of each quarter of a cell, row by row, by which part of itself depth grows from point to point, across and down:
+    whatever the distance, that tells how a surface is turned. Edges, where it jumps, are bounded pair by pair.
+    """
+    n, _, rows, columns = depth.shape
+    metres = torch.nan_to_num(depth.float(), nan=FARTHEST, posinf=FARTHEST).clamp(0, FARTHEST)
+    corners = metres.view(n, rows // 4, 2, 2, columns // 4, 2, 2).permute(0, 1, 4, 2, 5, 3, 6)
+
+    def grows(near: Tensor, far: Tensor) -> Tensor:
+        return (16 * (far - near) / (far + near + 0.01)).clamp(-1, 1).mean(-1)
+
+    across = grows(corners[..., 0], corners[..., 1])
+    down = grows(corners[..., 0, :], corners[..., 1, :])
+    return torch.stack([across, down], -1).flatten(-3)
 
 
 def frame_lines(v: Tensor, depth: Tensor | None, given: Tensor | None, style: Tensor) -> Tensor:
@@ -183,6 +206,8 @@ def doubted_lines(source: Tensor, planes: Tensor, style: Tensor) -> Tensor:
     `source` [N, h, w, 192] cells of v, `planes` [N, h, w, PLANE_CHANNELS], `style` as in `frame_lines`.
     """
     given = planes[:, :1, :1, 16:17]
+    if not torch.compiler.is_compiling() and bool((given > 0).all()):
+        return torch.full_like(planes[..., :2], -1.0)
     colours = colour_lines_of((cells_to_pixels(source.float()) + 1) / 2)
     return torch.where(given > 0, -1.0, line_shares(trace_lines_reference(colours, style_number(style, "ink_width"))))
 
@@ -415,7 +440,7 @@ class MirageNet(nn.Module):
                     start += 3 * width
 
     def _keep_all(self, logit: float) -> None:
-        self.head_words.bias[: BINS * SURFACE].view(BINS, SURFACE)[:, -1] = logit
+        self.head_words.bias[: BINS * SURFACE].view(BINS, SURFACE)[:, KEEP] = logit
 
     @torch.no_grad()
     def begin_training(self) -> None:

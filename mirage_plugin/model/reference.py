@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mirage_plugin.config import weights_directory
-from mirage_plugin.errors import DataError
+from mirage_plugin.errors import DataError, WeightsError
 from mirage_plugin.model.chart import chart
 from mirage_plugin.model.checkpoint import load_tensors
 from mirage_plugin.model.network import CELL, pixels_to_cells, space_to_depth
@@ -60,7 +60,9 @@ class ReferenceEncoder(nn.Module):
         self.fine = nn.Sequential(_Mix(c0), _Mix(c0))
         self.down = nn.Linear(4 * c0, c1)
         self.coarse = nn.Sequential(_Mix(c1), _Mix(c1))
-        self.head = nn.Sequential(nn.Linear(3 * c0 + 3 * c1, 320), nn.SiLU(), nn.Linear(320, VECTOR_SIZE))
+        known = 3 * c0 + 3 * c1
+        # Without the norm what is found grows from block to block, and the layer behind it falls silent for good.
+        self.head = nn.Sequential(nn.LayerNorm(known), nn.Linear(known, 320), nn.SiLU(), nn.Linear(320, VECTOR_SIZE))
 
     def forward(self, v: Tensor) -> Tensor:
         """See the class."""
@@ -95,9 +97,12 @@ def reference_loss(encoder: ReferenceEncoder, pictures: Tensor, parameters: Tens
 
 def load_reference(path: Path | None = None) -> ReferenceEncoder:
     """Load the encoder that ships, or another; raises `WeightsError` where it is missing or damaged."""
-    encoder = ReferenceEncoder()
-    tensors = load_tensors("reference", path or weights_directory() / "reference.safetensors")
-    encoder.load_state_dict({name: value.float() for name, value in tensors.items()})
+    encoder, path = ReferenceEncoder(), path or weights_directory() / "reference.safetensors"
+    tensors = load_tensors("reference", path)
+    try:
+        encoder.load_state_dict({name: value.float() for name, value in tensors.items()})
+    except RuntimeError as error:
+        raise WeightsError.unreadable(path, "its tensors do not fit this version's encoder") from error
     return encoder.eval().requires_grad_(False)
 
 

@@ -5,7 +5,7 @@
 #define MIRAGE_SHADE_H
 #include "vectors.h"
 
-enum { BINS = 4, KINDS = 9, SURFACE = 26, WORDS = BINS * SURFACE + BINS };
+enum { BINS = 4, KINDS = 9, SURFACE = 29, KEEP = 25, WORDS = BINS * SURFACE + BINS };
 enum { TRANSFORM = 12, COEFFICIENTS = BINS * TRANSFORM, ANCHORS = BINS * 4, PENS = 8 };
 /* The field of noise has one value for 2x2 pixels: 4x4 in a cell. */
 enum { POINTS = 16, PIXELS = 64, DETAIL = 192 };
@@ -23,7 +23,7 @@ int mirage_core_style_numbers(void) { return sizeof(struct style) / sizeof(float
 
 static const float LUMA[3] = {0.2126f, 0.7152f, 0.0722f}, PLAIN_SUN[3] = {0.75f, 0.7275f, 0.675f},
                    PLAIN_AMBIENT[3] = {0.36f, 0.38f, 0.40f}, WARMTH[3] = {0.12f, 0.0f, -0.14f};
-static const float PLAIN_LAMP = 0.5f, PLAIN_GLOW = 0.9f, DARKEST = 0.12f, FLATTENED = 0.5f, HELD = 0.6f,
+static const float PLAIN_LAMP = 0.5f, PLAIN_GLOW = 0.9f, DARKEST = 0.12f, HELD = 0.6f,
                    SPARSE = 0.2f, COVERED = 0.48f, RAMP = 0.06f;
 
 /* colour -> m . colour + c; m[in][out]. */
@@ -95,12 +95,13 @@ struct painted {
 static void shade_reading(const struct shading *s, const vec x[SURFACE], vec change[3][4], struct painted *out)
 {
     const struct style *p = s->p;
-    vec most = x[3], total = {0}, kind[KINDS], said[SURFACE - KINDS];
+    vec most = x[3], total = {0}, kind[KINDS], said[KEEP + 1 - KINDS], plane[3];
     for (int k = 1; k < KINDS; k++) most = greater(most, x[3 + k]);
     for (int k = 0; k < KINDS; k++) total += kind[k] = exponential(x[3 + k] - most);
     total = 1.0f / total;
     for (int k = 0; k < KINDS; k++) kind[k] *= total;
-    for (int k = 0; k < SURFACE - KINDS; k++) said[k] = sigmoid(x[k < 3 ? k : k + KINDS]);
+    for (int k = 0; k < KEEP + 1 - KINDS; k++) said[k] = sigmoid(x[k < 3 ? k : k + KINDS]);
+    for (int o = 0; o < 3; o++) plane[o] = sigmoid(x[o] + x[KEEP + 1 + o]);
     const vec sky = kind[0], ground = kind[1], foliage = kind[2], wall = kind[3], thing = kind[4], creature = kind[5],
               water = kind[6], emissive = kind[7], window = kind[8];
     const vec *colour = said, sun = said[3], openness = said[4];
@@ -113,25 +114,27 @@ static void shade_reading(const struct shading *s, const vec x[SURFACE], vec cha
 
     /* From what the game shows to the surface's own colour, and its texture away from it. */
     vec unlit[3];
-    const vec flat = p->flatten * FLATTENED * (1.0f - window);
+    const vec flat = p->flatten * (1.0f - window);
     for (int o = 0; o < 3; o++) {
         vec plain = sun * PLAIN_SUN[o] + openness * PLAIN_AMBIENT[o] + lamp[o] * PLAIN_LAMP + emissive * PLAIN_GLOW;
         unlit[o] = lesser(1.0f / at_least(plain, DARKEST), 1.5f / at_least(colour[o], 1e-3f));
         for (int i = 0; i < 3; i++) t.m[i][o] = i == o ? unlit[o] * (1.0f - flat) : zero;
-        t.c[o] = unlit[o] * colour[o] * flat;
+        t.c[o] = unlit[o] * plane[o] * flat;
     }
 
     painted(&t, p->ground_colour, (ground + water) * p->ground);
     painted(&t, p->foliage_colour, foliage * p->foliage);
     painted(&t, p->wall_colour, wall * p->walls);
     painted(&t, p->object_colour, (thing + creature) * p->objects);
-    const vec lies = clamp((up - 0.35f) * 2.2f, 0.0f, 1.0f) * at_least(1.0f - creature - sky, 0.0f);
+    /* What lies on a surface clings to what is bright of its texture, and shows it. */
+    const vec fine[3] = {LUMA[0] * unlit[0], LUMA[1] * unlit[1], LUMA[2] * unlit[2]};
+    const vec own = fine[0] * plane[0] + fine[1] * plane[1] + fine[2] * plane[2];
+    const vec brighter = fine[0] * colour[0] + fine[1] * colour[1] + fine[2] * colour[2] - own;
+    const vec clings = clamp((up - 0.35f) * 2.2f + 0.8f * brighter, 0.0f, 1.0f);
+    const vec lies = clings * at_least(1.0f - creature - sky, 0.0f);
     for (int o = 0; o < 3; o++) paint[o] = all(p->cover_colour[o] * 0.94f);
     const vec on = clamp(lies * p->cover * 1.25f, 0.0f, 1.0f);
     covered(&t, paint, on);
-    /* What lies on a surface shows its texture. */
-    const vec fine[3] = {LUMA[0] * unlit[0], LUMA[1] * unlit[1], LUMA[2] * unlit[2]};
-    const vec own = fine[0] * colour[0] + fine[1] * colour[1] + fine[2] * colour[2];
     for (int o = 0; o < 3; o++) {
         const vec more = on * (COVERED * p->cover_colour[o]);
         for (int i = 0; i < 3; i++) t.m[i][o] += more * fine[i];

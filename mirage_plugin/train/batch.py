@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -13,11 +14,20 @@ from mirage_plugin.model.network import Planes
 from mirage_plugin.model.noise import advect_noise, fresh_noise
 from mirage_plugin.styles.parameters import Style, parameter_slice
 from mirage_plugin.train.worlds.gbuffer import GBuffer, Material
-from mirage_plugin.train.worlds.program import Look, as_shown, draw_source, edges, random_look, restyle
+from mirage_plugin.train.worlds.program import (
+    Look,
+    as_shown,
+    coarse_as,
+    draw_source,
+    edges,
+    random_look,
+    restyle,
+    textured_as,
+)
 from mirage_plugin.train.worlds.styles import random_style, style_tensor
 from mirage_plugin.train.worlds.textures import choice
 
-__all__ = ["Batch", "clip_noise", "draw_batch", "engine_planes", "kept", "render_pair"]
+__all__ = ["Batch", "clip_noise", "draw_batch", "engine_planes", "kept", "offered", "render_pair"]
 
 
 @dataclass(frozen=True)
@@ -25,7 +35,8 @@ class Batch:
     """N clips of T frames; images float32 [T, N, C, H, W], v in [-1, 1].
 
     `motion` and `visible` are what the memory is moved by (zero motion and all visible where the engine's
-    motion is withheld); `parameters` [T, N, VECTOR_SIZE] in [-1, 1]; `cut` bool [T, N].
+    motion is withheld); `has_depth`, `has_motion` and `has_mask` float32 [T, N], 1 in frames that come with that plane;
+    `parameters` [T, N, VECTOR_SIZE] in [-1, 1]; `cut` bool [T, N].
     """
 
     source: Tensor
@@ -50,8 +61,20 @@ class Batch:
 
 def kept(batch: Batch, t: int, answer: Tensor) -> Tensor:
     """Frame t's answers v [N, 3, H, W] as a game is shown them: where its mask says overlay, its own pixels stand."""
-    overlay = batch.mask[t][:, :1] * batch.has_mask[:, None, None, None]
+    overlay = batch.mask[t][:, :1] * batch.has_mask[t][:, None, None, None]
     return torch.where(overlay > 0.5, batch.source[t], answer)
+
+
+def offered(rng: torch.Generator, frames: int) -> Tensor:
+    """In which frames of a clip an engine sends a plane, 1 or 0 [frames]: in all, in none, or now and then.
+
+    Reading a plane back costs an engine time, so some send it with every other frame or so: what it told then is worth
+    remembering.
+    """
+    if frames == 1 or choice(rng, 3) > 0:
+        return torch.full((frames,), float(choice(rng, 2)))
+    every = (2, 3, frames)[choice(rng, 3)]
+    return ((torch.arange(frames) + choice(rng, every)) % every == 0).float()
 
 
 def engine_planes(g: GBuffer) -> tuple[Tensor, Tensor, Tensor]:
@@ -62,7 +85,7 @@ def engine_planes(g: GBuffer) -> tuple[Tensor, Tensor, Tensor]:
     return g.depth, g.motion.float(), torch.cat([overlay, thing, sky], 1)
 
 
-SURFACE_PLANES = 15
+SURFACE_PLANES = 18
 INK_WIDTH = parameter_slice("ink_width").start
 
 
@@ -70,9 +93,11 @@ def surface_planes(g: GBuffer, style: Tensor) -> Tensor:
     """What words about surfaces ought to say, of every second pixel: float32 [N, SURFACE_PLANES, H/2, W/2].
 
     Material's number, sun, openness, lamp (3), which way up, facing, nearness `1 / (1 + metres / 4)`, elevation and
-    clouds of the sky, line (as wide as the style [N, VECTOR_SIZE] draws it), texture's line, shine, overlay.
+    clouds of the sky, line (as wide as the style [N, VECTOR_SIZE] draws it), texture's line, shine, overlay, and how
+    many times as bright (3) the surface would be without its texture.
     """
-    edge, texture = edges(g, g.albedo.float())
+    albedo = g.albedo.float()
+    edge, texture = edges(g, albedo)
     wide = functional.max_pool2d(edge, 3, 1, 1)
     shine = torch.maximum(edge, functional.avg_pool2d(wide, 3, 1, 1) * 0.7)
     width = style[:, INK_WIDTH, None, None, None].float()
@@ -80,7 +105,7 @@ def surface_planes(g: GBuffer, style: Tensor) -> Tensor:
     planes = (
         g.material.float(), g.direct.float(), g.ambient.float(), g.lamp.float(), g.normal[:, 1:2].float(),
         g.facing.float(), 1 / (1 + g.depth * 0.25), up, g.cloud.float(), torch.lerp(edge, wide, width), texture, shine,
-        g.hud[:, 3:].float(),
+        g.hud[:, 3:].float(), torch.where(g.material == Material.SKY, 1.0, ((g.flat.float() + 0.02) / (albedo + 0.02))),
     )  # fmt: skip
     return torch.cat([plane[..., ::2, ::2] for plane in planes], 1)
 
@@ -119,12 +144,12 @@ def _draw_pairs(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Draw frames as a game and in their styles: source and truth v [N, 3, H, W], parameters [N, VECTOR_SIZE].
 
-    All lists have one entry per frame of `g`; `smooth` bool [N]: whether the game anti-aliases; `grain` as in
-    `draw_source`.
+    `g` as `textured_as` has it. All lists have one entry per frame of `g`; `smooth` bool [N]: whether the game
+    anti-aliases; `grain` as in `draw_source`.
     """
     source, clean = draw_source(g, looks, grain)
     natural, scaled = style_tensor(styles)
-    truth = restyle(as_shown(g, clean), natural, noise, source)
+    truth = restyle(as_shown(g, clean), natural, noise, source, functools.partial(coarse_as, looks))
     chosen = smooth[:, None, None, None]
     source = torch.where(chosen, (_smooth_edges(source, g) * 255).round() / 255, source)
     truth = torch.where(chosen, _smooth_edges(truth, g), truth)
@@ -137,6 +162,7 @@ def render_pair(
     """Draw one clip as a game of a random look and in its styles (one per frame); returns as `_draw_pairs`."""
     frames, _, height, width = g.depth.shape
     look = random_look(rng)
+    g = textured_as([look] * frames, g)
     smooth = torch.full((frames,), choice(rng, 5) < 3)
     grain = torch.randn(frames, 1, height, width, generator=rng)
     return _draw_pairs(g, styles, noise, [look] * frames, smooth, grain)
@@ -173,7 +199,7 @@ def draw_batch(
         looks += [random_look(rng)] * frames
         smooth += [choice(rng, 5) < 3] * frames
         noise.append(clip_noise(g, int(torch.randint(1 << 31, (), generator=rng))))
-    every = GBuffer.cat(clips)
+    every = textured_as(looks, GBuffer.cat(clips))
     grain = torch.randn(size * frames, 1, height, width, generator=rng)
     source, truth, parameters = _draw_pairs(
         every, styles, torch.cat(noise), looks, torch.tensor(smooth), grain
@@ -181,8 +207,10 @@ def draw_batch(
     depth, motion, mask = engine_planes(every)
     surface = surface_planes(every, style_tensor(styles)[0])
     visible = every.visible.float()
-    has_depth, has_motion, has_mask = ((torch.rand(size, generator=rng) < 0.5).float() for _ in range(3))
-    withheld = (has_motion == 0).repeat_interleave(frames)[:, None, None, None]
+    has_depth, has_motion, has_mask = (
+        torch.stack([offered(rng, frames) for _ in range(size)], 1) for _ in range(3)
+    )
+    withheld = (has_motion == 0).T.reshape(-1)[:, None, None, None]
     motion = torch.where(withheld, torch.zeros_like(motion), motion)
     visible = torch.where(withheld, torch.ones_like(visible), visible)
 

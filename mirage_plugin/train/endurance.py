@@ -33,7 +33,16 @@ from mirage_plugin.model.noise import advect_noise, fresh_noise
 from mirage_plugin.model.sampling import ParallelSampler, predict
 from mirage_plugin.styles.parameters import PARAMETERS, Style
 from mirage_plugin.train.batch import Batch, clip_noise, kept, render_pair
-from mirage_plugin.train.evaluation import answer_clip, draw_frame, empty_state, graded_clip, pair_batch, rgb_alone
+from mirage_plugin.train.evaluation import (
+    Company,
+    answer_clip,
+    company,
+    draw_frame,
+    empty_state,
+    graded_clip,
+    pair_batch,
+    rgb_alone,
+)
 from mirage_plugin.train.metrics import gradient_energy, psnr, warp_back, warping_error
 from mirage_plugin.train.objective import Ablation, given_lines, given_planes
 from mirage_plugin.train.pool import EVALUATION_SEED
@@ -50,6 +59,8 @@ __all__ = ["Ablated", "answer_in_parallel", "loop_clip", "play_ablated", "time_r
 HEIGHT, WIDTH = 96, 128
 FAMILIES = ("town", "corridor", "landscape", "abstract")
 STICK_FRAMES = 60
+SELDOM = 4
+"""Depth comes with one frame of so many where an engine sends it seldom."""
 NO_BOUNDS = "these weights know no bounds: see mirage_plugin/train/calibration.py"
 
 
@@ -99,15 +110,23 @@ def _calm(style: Style) -> Style:
     return Style.make(style.name, settings)
 
 
+def _loop_styles(seed: int) -> list[tuple[int, Style, torch.Generator]]:
+    """Of the loop of every family its number, its unseen style, and what else about it is random."""
+    found = []
+    for i in range(len(FAMILIES)):
+        number = EVALUATION_SEED + seed * 1_000_003 + 500_000 + i
+        rng = torch.Generator().manual_seed(number)
+        found.append((number, _calm(random_style(rng)), rng))
+    return found
+
+
 def _loops(seed: int, lap: int, device: torch.device) -> Batch:
     """One lap of every family, each in an unseen style."""
     pairs = []
-    for i, family in enumerate(FAMILIES):
-        number = EVALUATION_SEED + seed * 1_000_003 + 500_000 + i
-        rng = torch.Generator().manual_seed(number)
+    for family, (number, style, rng) in zip(FAMILIES, _loop_styles(seed), strict=True):
         g = loop_clip(number, family, lap, HEIGHT, WIDTH)
         noise = clip_noise(g, number & 0x7FFFFFFF)
-        source, truth, parameters = render_pair(g, [_calm(random_style(rng))] * lap, noise, rng)
+        source, truth, parameters = render_pair(g, [style] * lap, noise, rng)
         pairs.append((g, source, truth, noise, parameters))
     return pair_batch(pairs, device)
 
@@ -129,6 +148,7 @@ class Play:
         self.stored = empty_state(net, self.n, height, width, device)
         self.noise = torch.zeros(self.n, 1, height // 2, width // 2, device=device)
         self._key = torch.arange(self.n, device=device) + 1
+        self._company: dict[tuple[int, int], tuple[Batch, Company]] = {}
 
     def step(self, batch: Batch, t: int) -> Tensor:
         """Answer frame `t` of `batch`: v [N, 3, H, W]."""
@@ -162,7 +182,15 @@ class Play:
 
     def _draw(self, batch: Batch, t: int, remembers: list[bool]) -> tuple[Tensor, Tensor, Tensor]:
         known = torch.tensor(remembers, device=self.stored.device)
-        return draw_frame(self.net, batch, t, self.stored, self.noise, known)
+        return draw_frame(self.net, batch, t, self.stored, self.noise, known, given=self.company(batch, t))
+
+    def company(self, batch: Batch, t: int) -> Company:
+        """What frame `t` of `batch` comes with; loops are played many times, and are asked once."""
+        key = id(batch), t
+        if key not in self._company:
+            # The batch as well: an id is its own only while it lives.
+            self._company[key] = batch, company(self.net, batch, t)
+        return self._company[key][1]
 
 
 def _lap(net: MirageNet, batch: Batch, *, memory: bool = True) -> Tensor:
@@ -190,6 +218,12 @@ def _without_motion(batch: Batch) -> Batch:
     )
 
 
+def _with_depth_seldom(batch: Batch) -> Batch:
+    """The same clips from an engine that sends depth with one frame of `SELDOM`."""
+    sent = torch.arange(batch.source.shape[0], device=batch.source.device) % SELDOM == 0
+    return replace(batch, has_depth=batch.has_depth * sent[:, None])
+
+
 def _warping(answers: Tensor, batch: Batch) -> float:
     """Mean warping error over a lap; frame 0 follows the lap's last."""
     lap = answers.shape[0]
@@ -213,6 +247,13 @@ def _memory_rows(net: MirageNet, batch: Batch, tier: str) -> list[Row]:
         for name, a in ({"closed": closed, "truth": batch.truth, "per frame": alone}).items()
     }
     flicker = _warping(closed, batch) / own
+
+    def pays(name: str, batch: Batch) -> Row:
+        with_it, without = (float(_per_frame(psnr, a, batch.truth).mean()) for a in (
+            _lap(net, batch), _lap(net, batch, memory=False)
+        ))  # fmt: skip
+        return Row(f"- {name}", tier, with_it - without, "dB", Bar(), {}, f"closed loop {with_it:.2f} dB")
+
     return [
         Row(
             "memory pays: closed loop over per frame",
@@ -223,6 +264,8 @@ def _memory_rows(net: MirageNet, batch: Batch, tier: str) -> list[Row]:
             {name: value - base for name, value in score.items()},
             f"closed loop {ours:.2f} dB",
         ),
+        pays(f"depth with every {SELDOM}th frame", _with_depth_seldom(batch)),
+        pays("RGB alone", rgb_alone(batch)),
         Row(
             "motion warp pays: with it over without",
             tier,
@@ -251,9 +294,10 @@ def _memory_rows(net: MirageNet, batch: Batch, tier: str) -> list[Row]:
 
 
 def _long_rows(
-    net: MirageNet, batch: Batch, length: Length, tier: str, out: Path, advance: Callable[[int], None],
+    net: MirageNet, batch: Batch, length: Length, names: list[str], out: Path, advance: Callable[[int], None],
     bounds: Bounds | None = None,
 ) -> list[Row]:  # fmt: skip
+    tier = net.tier.name
     lap, frames, n = length.lap, length.frames, batch.source.shape[1]
     play = Play(net, batch, bounds)
     curve = np.zeros((frames, n), np.float32)
@@ -285,7 +329,7 @@ def _long_rows(
         lonely.step(bare, i % lap)
     alone = sum(watch.corrections for watch in lonely.watches)
     played = (frames + 2 * lap) * n
-    _plot_curve(out / "long.png", laps, lap, tier)
+    _plot_curve(out / "long.png", laps, lap, tier, names)
     settled = slice(frames // 5, frames // 5 + 100)
     big = tier == "base"
     return [
@@ -339,19 +383,19 @@ def _worst_slope(laps: NDArray[np.float32], lap: int) -> tuple[float, float]:
     return worst
 
 
-def _plot_curve(path: Path, laps: NDArray[np.float32], lap: int, tier: str) -> None:
+def _plot_curve(path: Path, laps: NDArray[np.float32], lap: int, tier: str, names: list[str]) -> None:
     import matplotlib as mpl  # half a second that only drawing needs
 
     mpl.use("Agg")
     from matplotlib import pyplot as plt
 
     figure, axes = plt.subplots(figsize=(8, 4))
-    for i, family in enumerate(FAMILIES):
-        axes.plot((np.arange(laps.shape[0]) + 0.5) * lap, laps[:, i], label=family)
+    for i, name in enumerate(names):
+        axes.plot((np.arange(laps.shape[0]) + 0.5) * lap, laps[:, i], label=name)
     axes.set(
         xscale="log", xlabel="frame", ylabel="PSNR, dB", title=f"{tier}: closed loop, means over whole laps"
     )
-    axes.legend(frameon=False)
+    axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(0, -0.15), fontsize=8)
     try:
         figure.savefig(path, dpi=110, bbox_inches="tight")
     except OSError as error:
@@ -612,13 +656,14 @@ class _AblatedPlay(Play):
         super().__init__(net, batch, bounds)
         self.ablation, self.told = ablation, told
 
+    @torch.inference_mode()
     def _draw(self, batch: Batch, t: int, remembers: list[bool]) -> tuple[Tensor, Tensor, Tensor]:
         v, known = batch.source[t], torch.tensor(remembers, device=self.stored.device)
         seen = functional.avg_pool2d(batch.visible[t], 16)
         memory = self.ablation.recall(dequantise(self.stored), batch.motion[t][..., 8::16, 8::16], seen, known)
-        noised, planes = self.ablation.start(v, self.noise), given_planes(batch, t)
-        style, trust = self.net.style(batch.parameters[t]), torch.ones(self.n, device=v.device)
-        rest = (trust, self.noise, given_lines(batch, t, style))
+        noised, (style, planes, lines) = self.ablation.start(v, self.noise), self.company(batch, t)
+        trust = torch.ones(self.n, device=v.device)
+        rest = (trust, self.noise, lines)
         answer, edit, state, *_ = predict(self.net, v, noised, planes, memory, style, torch.ones_like(trust), *rest)
         answer = kept(batch, t, answer.clamp(-1, 1))
         shown = batch.truth[t] if self.told else answer
@@ -630,13 +675,14 @@ class _AblatedPlay(Play):
 class Ablated:
     """How a network that was trained without a part plays the loops; means in dB over scenes and styles.
 
-    `closed` is closed loop, `told` the same with the truth fed to a memory that is written from pictures (None for all
-    others), both behind the first lap; `per_frame` is without memory. `slope` is the steepest fall of any scene, in dB
-    per 1,000 frames, `beyond` how far its 95 % interval stays away from zero. `laps` [laps, N] are closed loop's means,
-    `corrections` counts the frames whose memory was dropped.
+    `closed` is closed loop, `seldom` the same where depth comes with one frame of `SELDOM`, `told` with the truth fed
+    to a memory that is written from pictures (None for all others), all behind the first lap; `per_frame` is without
+    memory. `slope` is the steepest fall of any scene, in dB per 1,000 frames, `beyond` how far its 95 % interval stays
+    away from zero. `laps` [laps, N] are closed loop's means, `corrections` counts the frames whose memory was dropped.
     """
 
     closed: float
+    seldom: float
     per_frame: float
     told: float | None
     slope: float
@@ -659,14 +705,20 @@ def play_ablated(
         curve = np.stack([_lap_psnr(play, batch) for _ in range(laps)])
         slope, beyond = _worst_slope(curve[1:], lap)
         alone = [psnr(_AblatedPlay(net, batch, ablation).step(batch, t), batch.truth[t]).mean() for t in range(lap)]
+        seldom = _second_lap(_AblatedPlay(net, batch, ablation), _with_depth_seldom(batch))
         told = None
         if not ablation.own_history:
-            fed = _AblatedPlay(net, batch, ablation, told=True)
-            told = float(np.stack([_lap_psnr(fed, batch) for _ in range(2)])[1].mean())
+            told = _second_lap(_AblatedPlay(net, batch, ablation, told=True), batch)
         yield Ablated(
-            float(curve[1:].mean()), float(torch.stack(alone).mean()), told, slope, beyond, curve,
+            float(curve[1:].mean()), seldom, float(torch.stack(alone).mean()), told, slope, beyond, curve,
             sum(watch.corrections for watch in play.watches),
         )  # fmt: skip
+
+
+def _second_lap(play: Play, batch: Batch) -> float:
+    """Play two laps from the beginning: the second one's mean PSNR."""
+    _lap_psnr(play, batch)
+    return float(_lap_psnr(play, batch).mean())
 
 
 def _lap_psnr(play: Play, batch: Batch) -> NDArray[np.float32]:
@@ -750,7 +802,9 @@ def time_rows(
         part("memory")
         rows = _memory_rows(net, batch, tier)
         part("the long run")
-        rows += _long_rows(net, batch, length, tier, out, lambda n: progress.advance(task, n), bounds)
+        each = zip(FAMILIES, _loop_styles(seed), strict=True)
+        names = [f"{family}: {style.caption()}" for family, (_, style, _) in each]
+        rows += _long_rows(net, batch, length, names, out, lambda n: progress.advance(task, n), bounds)
         part("a still camera")
         rows += _still_rows(net, batch, length, tier)
         part("texture")

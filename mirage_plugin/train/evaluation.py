@@ -44,6 +44,7 @@ from mirage_plugin.train.worlds.styles import random_style, style_tensor
 __all__ = [
     "answer_clip",
     "answer_frame",
+    "company",
     "draw_frame",
     "empty_state",
     "evaluate",
@@ -75,21 +76,33 @@ QUICK = Scale(1, 4, 2, 2, 2)
 FULL = Scale(6, 6, 4, 4, 6)
 
 
+Company = tuple[Tensor, Tensor, Tensor]
+"""What a frame comes with besides its pixels, as the network takes it: style vectors, planes on cells, lines."""
+
+
+@torch.inference_mode()
+def company(net: MirageNet, batch: Batch, t: int) -> Company:
+    """What frame `t` comes with besides its pixels: the same however often it is played."""
+    style = net.style(batch.parameters[t])
+    return style, given_planes(batch, t), given_lines(batch, t, style)
+
+
 @torch.inference_mode()
 def draw_frame(
-    net: MirageNet, batch: Batch, t: int, stored: Tensor, noise: Tensor, known: Tensor, *, steps: int = 1
-) -> tuple[Tensor, Tensor, Tensor]:
+    net: MirageNet, batch: Batch, t: int, stored: Tensor, noise: Tensor, known: Tensor, *, steps: int = 1,
+    given: Company | None = None,
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     """Redraw frame `t` of every clip of a batch: (v [N, 3, H, W], the next stored state, `drift.mean_squares`).
 
     `stored` int8 [N, h/2, w/2, S] is what the frame before left; `known` bool [N] says where there was one. `noise`
-    float32 [N, 1, H/2, W/2].
+    float32 [N, 1, H/2, W/2]. `given` is what `company` says of the frame, for who has asked already.
     """
     v = batch.source[t]
     seen = functional.avg_pool2d(batch.visible[t], 16)
     seen = seen * (known & ~batch.cut[t])[:, None, None, None]
     moved: MemoryState = warp_state(dequantise(stored), batch.motion[t][..., 8::16, 8::16], seen)
-    style, trust = net.style(batch.parameters[t]), torch.ones(v.shape[0], device=v.device)
-    planes, lines = given_planes(batch, t), given_lines(batch, t, style)
+    style, planes, lines = given or company(net, batch, t)
+    trust = torch.ones(v.shape[0], device=v.device)
     answer, edit, state = sample(net, v, noise, planes, moved, style, trust, lines, steps)
     return kept(batch, t, answer), quantise(state), mean_squares(edit, state, moved)
 
@@ -146,7 +159,7 @@ def pair_batch(pairs: list[tuple[GBuffer, Tensor, Tensor, Tensor, Tensor]], devi
                 "cut": g.cut[:, 0, 0, 0],
             }
         )
-    given = torch.ones(len(rows), device=device)
+    given = torch.ones(rows[0]["source"].shape[0], len(rows), device=device)
     stacked = {name: torch.stack([row[name] for row in rows], 1).to(device) for name in rows[0]}
     return Batch(**stacked, has_depth=given, has_motion=given, has_mask=given)
 

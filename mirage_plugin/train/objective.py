@@ -15,10 +15,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from mirage_kernels.compose import SIMILAR
-from mirage_kernels.shade import BINS, KINDS, SURFACE
+from mirage_kernels.shade import BINS, KEEP, KINDS, SURFACE
 from mirage_plugin.model.memory import MemoryState, warp_state
 from mirage_plugin.model.network import CELL, SIGMA, MirageNet, frame_lines, planes_to_cells
-from mirage_plugin.model.sampling import lift_noise, predict, to_8_bits
+from mirage_plugin.model.sampling import Prediction, lift_noise, predict, to_8_bits
 from mirage_plugin.train.batch import Batch, kept
 
 __all__ = [
@@ -32,10 +32,14 @@ __all__ = [
     "surface_loss",
 ]
 
-SURFACE_SHARE = 0.3
+SURFACE_SHARE = 0.5
 """What the words about surfaces count beside the picture."""
 TOLD_LEVEL = 0.25
 """The noise level of a picture that a fed history is written from: the least that refined steps know."""
+
+
+Frame = tuple[Tensor, Tensor, Tensor, MemoryState, Tensor, Tensor, Tensor, Tensor]
+"""What a step is predicted from: (v, noised, planes, memory, style, trust, noise, lines)."""
 
 
 @dataclass(frozen=True)
@@ -69,13 +73,10 @@ class Ablation:
             motion, seen = torch.zeros_like(motion), torch.ones_like(seen)
         return warp_state(state, motion, seen * known[:, None, None, None].to(seen.dtype))
 
-    def write(
-        self, net: MirageNet, frame: tuple[Tensor, Tensor, Tensor, MemoryState, Tensor, Tensor, Tensor, Tensor],
-        shown: Tensor, written: Tensor,
-    ) -> Tensor:  # fmt: skip
+    def write(self, net: MirageNet, frame: Frame, shown: Tensor, written: Tensor) -> Tensor:
         """The state that a frame leaves [N, h/2, w/2, S].
 
-        `frame` is (v, noised, planes, memory, style, trust, noise, lines), `written` what its first step wrote; `shown`
+        `frame` is what its first step was predicted from, `written` what its first step wrote; `shown`
         [N, 3, H, W] the picture that a fed history is told of: the truth in training, the network's own answer at play.
         """
         if self.own_history or not self.memory:
@@ -142,6 +143,8 @@ def surface_loss(words: Tensor, anchors: Tensor, v: Tensor, surface: Tensor) -> 
     count = anchor[..., 3:] / (1 + away / SIMILAR).square()
     chosen = count / count.sum(-2, keepdim=True)
 
+    # What a reading says of the surface without its texture is said beside its colour.
+    x = torch.cat([x[..., : KEEP + 1], x[..., :3].detach() + x[..., KEEP + 1 :]], -1)
     at_pixels = torch.cat([x[..., 3 : 3 + KINDS].softmax(-1), x[..., 22:26].sigmoid()], -1)
     fine = (at_pixels.transpose(-1, -2) @ chosen).clamp(1e-4, 1 - 1e-4)
     there = by_cell(surface)
@@ -154,7 +157,7 @@ def surface_loss(words: Tensor, anchors: Tensor, v: Tensor, surface: Tensor) -> 
     colour = (seen + 1) / 2
     solid, air = there[..., 1:8, :] * (1 - sky), there[..., 9:11, :] * sky
     solid = torch.cat([solid[..., :5, :], (solid[..., 5:6, :] + (1 - sky)) / 2, solid[..., 6:, :]], -2)
-    planes = torch.cat([sky, colour, solid, air, there[..., 8:9, :]], -2)
+    planes = torch.cat([sky, colour, solid, air, there[..., 8:9, :], (colour * there[..., 15:, :]).clamp(0, 1)], -2)
     chosen = chosen.detach()
     share = chosen.mean(-1)
     total = total - 0.1 * (share * words[..., BINS * SURFACE :].log_softmax(-1)).sum(-1).mean()
@@ -164,7 +167,7 @@ def surface_loss(words: Tensor, anchors: Tensor, v: Tensor, surface: Tensor) -> 
     at = 1
     for first, number, worth, scale, where in (
         (0, 3, 2.0, 1.0, mass), (12, 2, 2.0, 1.0, mass - in_air), (14, 3, 1.2, 1.5, mass - in_air),
-        (17, 2, 0.6, 1.0, mass - in_air), (20, 2, 0.4, 1.0, in_air), (19, 1, 2.0, 1.0, mass),
+        (17, 2, 0.6, 1.0, mass - in_air), (20, 2, 0.4, 1.0, in_air), (19, 1, 2.0, 1.0, mass), (26, 3, 2.0, 1.0, mass),
     ):  # fmt: skip
         said = x[..., first : first + number].sigmoid() * (scale * where)
         total = total + worth * (said - pooled[..., at : at + number]).abs().sum((-1, -2)).mean()
@@ -210,16 +213,43 @@ def _corrupt(state: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor]:
 def given_planes(batch: Batch, t: int) -> Tensor:
     """The planes of frame t on the cell grid, [N, h, w, PLANE_CHANNELS], blank where an engine gives none."""
     n, _, height, width = batch.source.shape[1:]
-    flags = torch.cat([
-        batch.has_depth[:, None].expand(-1, 17), batch.has_motion[:, None].expand(-1, 3),
-        batch.has_mask[:, None].expand(-1, 4),
-    ], 1)[:, None, None]  # fmt: skip
+    depth, motion, mask = (has[t][:, None] for has in (batch.has_depth, batch.has_motion, batch.has_mask))
+    flags = torch.cat([depth.expand(-1, 17), motion.expand(-1, 3), mask.expand(-1, 4), depth.expand(-1, 8)], 1)
+    flags = flags[:, None, None]
     return planes_to_cells(batch.planes(t), n, height // 8, width // 8, batch.source[t]) * flags
 
 
 def given_lines(batch: Batch, t: int, style: Tensor) -> Tensor:
     """The lines of frame t, [N, 2, H, W], of depth where the engine gives it, drawn in styles [N, STYLE_SIZE]."""
-    return frame_lines(batch.source[t], batch.depth[t], batch.has_depth, style)
+    return frame_lines(batch.source[t], batch.depth[t], batch.has_depth[t], style)
+
+
+def _first_step(
+    net: MirageNet, batch: Batch, t: int, memory: MemoryState, trust: Tensor, ablation: Ablation
+) -> tuple[Prediction, Frame]:
+    """Predict frame t at noise level 1."""
+    v, noise = batch.source[t], batch.noise[t]
+    style = net.style(batch.parameters[t])
+    noised, lines, planes = ablation.start(v, noise), given_lines(batch, t, style), given_planes(batch, t)
+    found = predict(net, v, noised, planes, memory, style, torch.ones_like(trust), trust, noise, lines)
+    return found, (v, noised, planes, memory, style, trust, noise, lines)
+
+
+@torch.no_grad()
+def _rehearsed(net: MirageNet, batch: Batch, state: Tensor, ablation: Ablation) -> Tensor:
+    """The state that playing a batch of clips backwards leaves, from `state` [N, h2, w2, S] of nothing.
+
+    At play a state has been written over and over for hours; a clip is short, and from nothing it never gets there.
+    """
+    frames, n = batch.cut.shape
+    still = torch.zeros_like(batch.motion[0][..., 8::16, 8::16])
+    seen, trust = torch.ones_like(still[:, :1]), torch.ones(n, device=state.device)
+    for t in reversed(range(frames)):
+        known = (~batch.cut[t + 1]).float() if t + 1 < frames else torch.zeros_like(trust)
+        found, frame = _first_step(net, batch, t, ablation.recall(state, still, seen, known), trust, ablation)
+        written = ablation.write(net, frame, batch.truth[t], found.state)
+        state = (written.float() * 127).round() / 127
+    return state
 
 
 def clip_loss(
@@ -234,7 +264,8 @@ def clip_loss(
     """Roll a batch of clips out and return (loss, final state [N, h2, w2, S] detached).
 
     `second_pass` is the share of frames that are also refined at a lower noise level; `carried` is a foreign
-    state some clips start from instead of none; `ablation` is what training goes without.
+    state some clips start from instead of none; `ablation` is what training goes without. Half of the batches of clips
+    start from the state that playing them backwards has left: frames forwards and back are twice as long a rollout.
     """
     frames, n, _, height, width = batch.source.shape
     device = batch.source.device
@@ -245,14 +276,19 @@ def clip_loss(
         foreign = (torch.rand(n, generator=rng) < 0.2).to(device)
         state = torch.where(foreign[:, None, None, None], carried, state)
         starts = foreign.float()
+    rehearsed = frames > 1 and float(torch.rand((), generator=rng)) < 0.5 and ablation.memory
+    if rehearsed:
+        own = _rehearsed(net, batch, torch.zeros_like(state), ablation)
+        state = torch.where(starts[:, None, None, None] > 0, state, own)
+        starts = torch.ones_like(starts)
     losses = []
     for t in range(frames):
-        v, truth, noise = batch.source[t], batch.truth[t], batch.noise[t]
-        planes = given_planes(batch, t)
+        truth = batch.truth[t]
         motion, seen = batch.motion[t][..., 8::16, 8::16], functional.avg_pool2d(batch.visible[t], 16)
         trust = torch.ones(n, device=device)
         if t == 0:
             seen, known = torch.ones_like(seen), starts
+            motion = torch.zeros_like(motion) if rehearsed else motion
         else:
             if spoilt:
                 state, trust = _corrupt(state, rng)
@@ -260,10 +296,8 @@ def clip_loss(
             told = batch.cut[t] & (torch.rand(n, generator=rng) < 0.5).to(device)
             seen = torch.where(batch.cut[t][:, None, None, None], torch.ones_like(seen), seen)
             known = (~told).float()
-        memory = ablation.recall(state, motion, seen, known)
-        style = net.style(batch.parameters[t])
-        noised, lines = ablation.start(v, noise), given_lines(batch, t, style)
-        found = predict(net, v, noised, planes, memory, style, torch.ones(n, device=device), trust, noise, lines)
+        found, frame = _first_step(net, batch, t, ablation.recall(state, motion, seen, known), trust, ablation)
+        v, noised, planes, memory, style, _, noise, lines = frame
         answer, written = kept(batch, t, found.answer), found.state
         losses.append(reconstruction_loss(answer, truth))
         if batch.surface is not None:
@@ -277,7 +311,7 @@ def clip_loss(
             noisy = (1 - mix) * own + mix * noised
             refined = predict(net, v, noisy, planes, memory, style, k, trust, noise, lines)
             losses.append(reconstruction_loss(kept(batch, t, refined.answer), truth))
-        written = ablation.write(net, (v, noised, planes, memory, style, trust, noise, lines), truth, written)
+        written = ablation.write(net, frame, truth, written)
         # Quantised as it is stored between frames; the gradient passes straight through.
         state = written + ((written * 127).round() / 127 - written).detach()
         if float(torch.rand((), generator=rng)) < 0.15:

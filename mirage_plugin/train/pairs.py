@@ -24,7 +24,7 @@ from mirage_plugin.config import MAX_SIDE_PX, parse_size
 from mirage_plugin.errors import DataError, OutputError, UnknownStyleError
 from mirage_plugin.model.noise import advect_noise, fresh_noise
 from mirage_plugin.styles.parameters import PARAMETERS, Style, load_style, preset_names
-from mirage_plugin.train.batch import Batch, clip_noise, engine_planes, render_pair
+from mirage_plugin.train.batch import Batch, clip_noise, engine_planes, offered, render_pair
 from mirage_plugin.train.worlds.gbuffer import SKY_DEPTH, GBuffer
 from mirage_plugin.train.worlds.raycast import Window, cast_clip
 from mirage_plugin.train.worlds.scenes import draw_scene
@@ -201,7 +201,8 @@ class PairFolder:
         """Draw `size` pieces of `frames` frames, cropped to `height` x `width`, half of them mirrored.
 
         Clips that are too short or too small for that are passed over. Depth, motion and mask are withheld
-        half of the time each, as an engine may. Raises `DataError` where no clip will do or a file is bad.
+        half of the time each, from a whole clip or from some of its frames, as an engine may. Raises
+        `DataError` where no clip will do or a file is bad.
         """
         fit = [c for c in self.clips if c.frames >= frames and c.height >= height and c.width >= width]
         if not fit:
@@ -215,12 +216,7 @@ class PairFolder:
             clip = fit[choice(rng, len(fit))]
             for name, value in _draw_piece(clip, rng, frames, height, width).items():
                 columns[name].append(value)
-        return Batch(
-            **{
-                name: torch.stack(values, dim=0 if name.startswith("has_") else 1)
-                for name, values in columns.items()
-            }
-        )
+        return Batch(**{name: torch.stack(values, dim=1) for name, values in columns.items()})
 
 
 def _draw_piece(clip: Clip, rng: torch.Generator, frames: int, height: int, width: int) -> dict[str, Tensor]:
@@ -236,27 +232,29 @@ def _draw_piece(clip: Clip, rng: torch.Generator, frames: int, height: int, widt
         torch.stack([_picture(clip.path(kind, i)) for i in span]) for kind in ("source", "styled")
     )
     cut = torch.tensor([i == start or i in clip.cuts for i in span])
-    has_depth = clip.has_depth and choice(rng, 2) == 0
-    has_motion = clip.has_motion and choice(rng, 2) == 0
-    has_mask = clip.has_mask and choice(rng, 2) == 0
+    has_depth, has_motion, has_mask = (
+        offered(rng, frames) * there for there in (clip.has_depth, clip.has_motion, clip.has_mask)
+    )
 
     plane = torch.zeros(frames, 1, clip.height, clip.width)
-    depth = torch.cat([_depth(clip.path("depth", i)) for i in span]) if has_depth else plane
+    depth = torch.cat([_depth(clip.path("depth", i)) for i in span]) if has_depth.any() else plane
     mask = plane.expand(-1, 3, -1, -1)
-    if has_mask:
+    if has_mask.any():
         mask = torch.stack([_picture(clip.path("mask", i)) for i in span])
     seed = int(torch.randint(1 << 31, (), generator=rng))
     if clip.seed is not None and clip.has_motion:
         # Styled frames drawn with our noise have grain in it: the same field, from the clip's first frame on.
         noise = _noise(clip, clip.seed, range(span.stop))[start:]
-    elif has_motion:
+    elif has_motion.any():
         noise = _noise(clip, seed, span)
     else:
         noise = _noise(clip, seed, range(start, start + 1)).expand(frames, -1, -1, -1)
     motion, visible = torch.zeros(frames, 2, clip.height, clip.width), plane + 1
-    if has_motion:
+    if has_motion.any():
         both = [_motion(clip, i) for i in span]
-        motion, visible = torch.cat([b[0] for b in both]), torch.cat([b[1] for b in both]).float()
+        withheld = (has_motion == 0)[:, None, None, None]
+        motion = torch.cat([b[0] for b in both]).masked_fill(withheld, 0)
+        visible = torch.cat([b[1] for b in both]).float().masked_fill(withheld, 1)
     row = {
         "source": source[window] * 2 - 1,
         "truth": truth[window] * 2 - 1,
@@ -270,9 +268,9 @@ def _draw_piece(clip: Clip, rng: torch.Generator, frames: int, height: int, widt
         row = {name: value.flip(-1) for name, value in row.items()}
         row["motion"] = row["motion"] * torch.tensor([-1.0, 1.0]).view(2, 1, 1)
     row |= {
-        "has_depth": torch.tensor(float(has_depth)),
-        "has_motion": torch.tensor(float(has_motion)),
-        "has_mask": torch.tensor(float(has_mask)),
+        "has_depth": has_depth,
+        "has_motion": has_motion,
+        "has_mask": has_mask,
         "cut": cut,
         "parameters": torch.from_numpy(clip.style.vector()).float().expand(frames, -1),
     }

@@ -27,10 +27,10 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from mirage_kernels.shade import shade_reference
 from mirage_plugin.config import TrainConfig
 from mirage_plugin.errors import DataError, DeviceError, OutputError
-from mirage_plugin.model.checkpoint import load_network, load_tensors, note_weights, save_network, save_tensors
+from mirage_plugin.model.checkpoint import load_network, note_weights, save_network, save_tensors
 from mirage_plugin.model.core import best_dtype
 from mirage_plugin.model.network import TIERS, MirageNet
-from mirage_plugin.model.reference import ReferenceEncoder, reference_loss
+from mirage_plugin.model.reference import ReferenceEncoder, load_reference, reference_loss
 from mirage_plugin.train.batch import Batch, draw_batch
 from mirage_plugin.train.calibration import EFFORT, learn_bounds
 from mirage_plugin.train.objective import ABLATED, FULL, clip_loss
@@ -45,8 +45,6 @@ SHEET_EVERY_S = 900.0
 LINE_EVERY_S = 30.0
 COMPILED_FROM_MIN = 20
 """Shorter runs go without the compiler, which takes two minutes and then a sixth off every step (two x86 cores)."""
-REFERENCES = 3
-"""Pictures a step that the encoder of references learns from."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +78,7 @@ class Recipe:
 
 def _recipe(tier: str, device: torch.device) -> Recipe:
     if device.type == "cpu":
-        stages = (Stage(0.7, 22, 1, 128, 160, 0.1), Stage(1.0, 6, 4, 128, 160, 0.3))
+        stages = (Stage(0.6, 22, 1, 128, 160, 0.1), Stage(1.0, 4, 6, 128, 160, 0.3))
         return Recipe(stages, 2e-3, 6, 700, 6, 1, 1)
     batch = {"nano": 256, "small": 128, "base": 96}[tier]
     rate = {"nano": 3e-3, "small": 1.5e-3, "base": 1e-3}[tier]
@@ -160,7 +158,7 @@ class Run:
             net.load_state_dict(weights)
         beside = path.with_name("reference.safetensors")
         if beside.is_file():
-            weights = {name: value.float() for name, value in load_tensors("reference", beside).items()}
+            weights = load_reference(beside).state_dict()
             for encoder in (self.reference, self.reference_average):
                 encoder.load_state_dict(weights)
 
@@ -328,9 +326,8 @@ def _train_stage(
             loss, carried = clip_loss(
                 run.net, batch, rng, second_pass=stage.second_pass, carried=carried, ablation=ablation
             )
-            reference = reference_loss(
-                run.reference, batch.truth.flatten(0, 1)[:REFERENCES], batch.parameters.flatten(0, 1)[:REFERENCES]
-            )
+            # The first frame of every clip: the rest show the same in the same style.
+            reference = reference_loss(run.reference, batch.truth[0], batch.parameters[0])
         run.optimizer.zero_grad(set_to_none=True)
         (loss + reference).backward()  # type: ignore[no-untyped-call]
         norms = [torch.nn.utils.clip_grad_norm_(m.parameters(), 1.0) for m in (run.net, run.reference)]
@@ -365,11 +362,8 @@ def _train_stage(
 
 def _sheet(net: MirageNet, batch: Batch, path: Path) -> None:
     """Source, answer and truth of a batch's first frames, as a picture."""
-    first = Batch(**{
-        k: (value if value is None or k.startswith("has_") else value[:1])
-        for k in Batch.__dataclass_fields__
-        for value in [getattr(batch, k)]
-    })  # fmt: skip
+    every = {name: getattr(batch, name) for name in Batch.__dataclass_fields__}
+    first = Batch(**{name: value[:1] for name, value in every.items() if value is not None})
     from mirage_plugin.train.evaluation import answer_clip
 
     answer = answer_clip(net, first)

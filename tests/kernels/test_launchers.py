@@ -176,9 +176,9 @@ def test_what_else_is_refused() -> None:
     del broken["down1.weight"]
     with pytest.raises(KernelError, match=r"no 'down1\.weight'"):
         kernels.prepare(broken, torch.float32)
-    head, noise, style = torch.zeros(1, 4, 4, 348), torch.zeros(1, 1, 16, 16), torch.zeros(1, kernels.STYLE_NUMBERS)
+    head, noise, style = torch.zeros(1, 4, 4, 360), torch.zeros(1, 1, 16, 16), torch.zeros(1, kernels.STYLE_NUMBERS)
     there = torch.zeros(1, 4, 4, 2)
-    with pytest.raises(KernelError, match=r"head has shape \[1, 4, 4, 264\]; it must be \[\*, \*, \*, 348\]"):
+    with pytest.raises(KernelError, match=r"head has shape \[1, 4, 4, 264\]; it must be \[\*, \*, \*, 360\]"):
         kernels.shade(edit, noise, there, style)
     with pytest.raises(KernelError, match=r"noise has shape \[1, 1, 4, 4\]; it must be \[1, 1, 16, 16\]"):
         kernels.shade(head, noise[..., :4, :4].contiguous(), there, style)
@@ -229,7 +229,7 @@ def calls() -> dict[str, Callable[[], Any]]:
         "solver_step": lambda: opcheck(ops.solver_step.default, (cells, cells, noise, torch.ones(1), 0.25)),
         "shade": lambda: opcheck(
             ops.shade.default,
-            (torch.randn(1, 4, 4, 348), noise, x[..., :2].contiguous(), torch.ones(1, kernels.STYLE_NUMBERS)),
+            (torch.randn(1, 4, 4, 360), noise, x[..., :2].contiguous(), torch.ones(1, kernels.STYLE_NUMBERS)),
         ),
         "colour_lines": lambda: opcheck(ops.colour_lines.default, (FRAMES, *shape)),
         "depth_lines": lambda: opcheck(ops.depth_lines.default, (noise.exp(),)),

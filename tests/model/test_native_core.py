@@ -70,7 +70,7 @@ CLOSE = {
     # Eight bits of mantissa in every layer.
     "bf16": (0.03, 1.0, 0.03),
     # Thirteen bits for the largest of a row of activations, ten to fourteen for an output's largest weight.
-    "int16": (0.005, 0.05, 0.003),
+    "int16": (0.005, 0.08, 0.003),
 }
 """Where numbers are rounded and what steps may step elsewhere: how far off in the mean an edit, an entry of the state
 and the statistics may be."""

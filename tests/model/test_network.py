@@ -17,6 +17,7 @@ from mirage_plugin.model.network import (
     Planes,
     cells_to_pixels,
     compose,
+    depth_slopes,
     frame_lines,
     pixels_to_cells,
     planes_to_cells,
@@ -103,6 +104,21 @@ def test_planes_of_nonsense_stay_finite() -> None:
     assert cells.shape == (1, 4, 8, PLANE_CHANNELS)
     assert bool(cells.isfinite().all())
     assert float(cells.abs().max()) <= 1
+
+
+def test_a_flat_surface_has_the_same_slope_near_and_far() -> None:
+    # The inverse of its depth is affine on the screen.
+    y, x = torch.meshgrid(torch.arange(32.0), torch.arange(64.0), indexing="ij")
+    for away in (1.0, 30.0):
+        slopes = depth_slopes(away / (1 + 0.002 * x + 0.004 * y)[None, None, ::2, ::2])
+        assert slopes.shape == (1, 4, 8, 8)
+        across, down = slopes[..., ::2], slopes[..., 1::2]
+        assert torch.allclose(across, down / 2, atol=4e-3)
+        assert bool((across < -0.025).all())
+        assert bool((across > -0.034).all())
+    # Where a near thing ends before a far one, each of the two pairs is bounded for itself.
+    edge = torch.where(torch.arange(32) < 14, 2.0, 90.0).expand(16, -1)[None, None]
+    assert depth_slopes(edge).abs().max() <= 1
 
 
 def test_absent_planes_are_zero() -> None:

@@ -9,6 +9,7 @@ from torch import Tensor
 from mirage_kernels.lines import depth_lines_reference, spread_lines, trace_lines_reference
 from mirage_kernels.shade import (
     BINS,
+    KEEP,
     KINDS,
     PLAIN_AMBIENT,
     PLAIN_GLOW,
@@ -40,8 +41,10 @@ def _surfaces(rng: torch.Generator) -> tuple[GBuffer, Tensor]:
     up = plane(1, -1, 1)
     sky = material == Material.SKY
     albedo = plane(3, 0.1, 0.6)
+    # A texel is brighter or darker than the surface's flat colour.
     g = GBuffer(
-        albedo=albedo, flat=albedo, direct=plane(1, 0, 0.6), ambient=plane(1, 0.5, 1), lamp=plane(3, 0, 0.3),
+        albedo=albedo, flat=albedo * plane(1, 0.8, 1.2), direct=plane(1, 0, 0.6), ambient=plane(1, 0.5, 1),
+        lamp=plane(3, 0, 0.3),
         normal=torch.cat([(1 - up**2).sqrt(), up, torch.zeros_like(up)], 1), facing=plane(1, 0, 1),
         depth=torch.where(sky, 1000.0, plane(1, 1, 80)), height=torch.where(sky, plane(1, 0, 100), 0.0),
         cloud=torch.where(sky, plane(1, 0, 1), 0.0), material=material.to(torch.uint8),
@@ -61,6 +64,7 @@ def _words(g: GBuffer, source: Tensor) -> Tensor:
         _logit(g.lamp[:, :, 0, 0] / 1.5), _logit((g.normal[:, 1:2, 0, 0] + 1) / 2), _logit(g.facing[:, :, 0, 0]),
         _logit(1 / (1 + g.depth[:, :, 0, 0] / 4)), _logit((g.height[:, :, 0, 0] / 100).clamp_min(1e-4) ** 0.6),
         _logit(g.cloud[:, :, 0, 0]), none, none, none, none,
+        _logit(source[:, :, 0, 0] * g.flat[:, :, 0, 0] / g.albedo[:, :, 0, 0]) - _logit(source[:, :, 0, 0]),
     ]  # fmt: skip
     reading = torch.cat(at, 1)
     assert reading.shape[1] == SURFACE
@@ -106,7 +110,7 @@ def test_what_is_kept_is_the_source() -> None:
     g, source = _surfaces(rng)
     natural = style_tensor([random_style(rng) for _ in range(COUNT)])[0]
     words = _words(g, source)
-    words[..., : BINS * SURFACE].view(COUNT, BINS, SURFACE)[..., -1] = 20.0
+    words[..., : BINS * SURFACE].view(COUNT, BINS, SURFACE)[..., KEEP] = 20.0
     painted, detail = _painted(words, source, natural, torch.randn(COUNT, 1, 4, 4, generator=rng))
     assert torch.allclose(painted, source[:, :, 0, 0], atol=1e-4)
     assert detail.abs().max() < 1e-4
@@ -217,9 +221,9 @@ def test_pens_draw_as_the_style_says_and_as_far_as_the_words_do_where_nobody_kno
     for said, drawn in ((0.0, 0.0), (0.05, 0.2), (0.2, 0.8), (0.25, 1.0), (0.9, 1.0)):
         told = words.clone()
         lines = told[..., : BINS * SURFACE].view(COUNT, BINS, SURFACE)
-        lines[..., [-4, -2]] = torch.tensor(said).logit().clamp(-30, 30)
+        lines[..., [KEEP - 3, KEEP - 1]] = torch.tensor(said).logit().clamp(-30, 30)
         found = pens(told, 0.25)
         assert torch.allclose(found[:, :2], drawn * certain[:, :2], atol=2e-3), said
     kept = words.clone()
-    kept[..., : BINS * SURFACE].view(COUNT, BINS, SURFACE)[..., -1] = 20.0
+    kept[..., : BINS * SURFACE].view(COUNT, BINS, SURFACE)[..., KEEP] = 20.0
     assert pens(kept, -1.0)[:, :2].abs().max() < 1e-5

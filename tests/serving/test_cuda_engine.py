@@ -169,7 +169,7 @@ def test_several_steps_are_those_of_the_definition() -> None:
     with torch.inference_mode():
         vector = net.style(torch.from_numpy(style.vector().astype(np.float32))[None])
         lines = frame_lines(v, None, None, vector)
-        given = (v, field, torch.zeros(1, 8, 12, 24), none, vector, torch.ones(1), lines)
+        given = (v, field, torch.zeros(1, 8, 12, 32), none, vector, torch.ones(1), lines)
         expected, _, _ = sample(net, *given, steps=2)
     bytes_ = ((expected[0].permute(1, 2, 0) + 1) * 127.5 + 0.5).floor().clamp(0, 255).numpy().astype(np.uint8)
     largest, share = steps_apart(drawn[..., :3], bytes_)
@@ -212,7 +212,7 @@ def test_lines_are_of_the_depth_at_the_display_s_resolution_or_of_colours() -> N
     answer(engine, bare, picture)
     v = torch.from_numpy(picture[..., :3].copy()).permute(2, 0, 1)[None] / 127.5 - 1
     assert torch.allclose(bare.work.lines.float(), frame_lines(v, None, None, natural), atol=2e-3)
-    there = doubted_lines(pixels_to_cells(v), torch.zeros(1, SMALL.height // 8, SMALL.width // 8, 24), natural)
+    there = doubted_lines(pixels_to_cells(v), torch.zeros(1, SMALL.height // 8, SMALL.width // 8, 32), natural)
     assert torch.allclose(bare.work.there, there, atol=1e-3)
     assert there.max() > 0.1
 

@@ -66,7 +66,7 @@ def test_planes_are_those_of_the_definition() -> None:
     motion = rng(2).normal(0, 9, (height, width, 2)).astype(np.float32)
     motion[4, 4] = np.nan
     mask = rng(3).integers(0, 4, (height // 2, width // 2)).astype(np.uint8).repeat(2, 0).repeat(2, 1)
-    cells = np.empty((8, 12, 24), np.float32)
+    cells = np.empty((8, 12, 32), np.float32)
     plane_cells(
         np.ascontiguousarray(depth[::2, ::2]), np.ascontiguousarray(motion[::2, ::2]),
         np.ascontiguousarray(mask[::2, ::2]), True, True, True, cells,
@@ -215,7 +215,7 @@ def test_the_folded_core_is_the_network() -> None:
     cells = rng(10).integers(0, 256, (1, h, w, 192), np.uint8)
     v_cells = torch.from_numpy(cells).float() * (2 / 255) - 1
     noise = torch.randn(1, 1, h * 4, w * 4)
-    planes = torch.rand(1, h, w, 24)
+    planes = torch.rand(1, h, w, 32)
     stored = quantise(torch.rand(1, h // 2, w // 2, 48) * 2 - 1)
     motion, seen = torch.randn(1, 2, h // 2, w // 2) * 9, torch.rand(1, 1, h // 2, w // 2)
     with torch.inference_mode():

@@ -67,6 +67,17 @@ def test_the_encoder_learns_styles(encoder: ReferenceEncoder) -> None:
     assert losses[-1] < 0.4 * losses[0]
 
 
+def test_the_encoder_that_ships_tells_pictures_apart() -> None:
+    """One had fallen silent in training: whatever it was shown, it read the same style."""
+    encoder = load_reference()
+    read = [
+        style_of([np.full((120, 160, 3), colour, np.uint8)], "x", encoder).vector()
+        for colour in ((235, 240, 250), (200, 40, 10), (10, 15, 40))
+    ]
+    for i in range(3):
+        assert np.abs(read[i] - read[i - 1]).mean() > 0.02
+
+
 @pytest.mark.parametrize("content", [b"", b"not a picture", b"\x89PNG\r\n\x1a\n" + b"\0" * 50])
 def test_what_is_no_picture_is_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "painting.png"

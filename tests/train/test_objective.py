@@ -116,7 +116,7 @@ def test_without_memory_no_frame_knows_another(net: MirageNet, batch: Batch) -> 
 
 def test_without_warp_the_memory_stays_where_it_is(net: MirageNet, batch: Batch) -> None:
     # The network is not told of motion here, so only the memory can follow it.
-    still = replace(batch, has_motion=torch.zeros(2))
+    still = replace(batch, has_motion=torch.zeros_like(batch.has_motion))
     moving = replace(still, motion=still.motion + 16, visible=torch.ones_like(still.visible))
     assert torch.equal(final_state(net, still, "no-warp"), final_state(net, moving, "no-warp"))
     assert not torch.equal(final_state(net, still, "full"), final_state(net, moving, "full"))
@@ -141,7 +141,7 @@ def test_the_loss_prefers_sharp_to_blurred() -> None:
 
 def spoken(batch: Batch, t: int) -> tuple[Tensor, Tensor]:
     """The words that say what is there, alike in every reading, and anchors that are all of one colour."""
-    surface, v = batch.surface, (batch.source[t] + 1) / 2
+    surface, colour = batch.surface, (batch.source[t][..., ::2, ::2] + 1) / 2
     assert surface is not None
     known = surface[t]
     kinds = torch.nn.functional.one_hot(known[:, 0].long(), KINDS).permute(0, 3, 1, 2).float()
@@ -154,12 +154,13 @@ def spoken(batch: Batch, t: int) -> tuple[Tensor, Tensor]:
 
     sky = kinds[:, :1]
     numbers = [
-        cells(v[..., ::2, ::2], 4), among(known[:, 1:3], 1 - sky), among(known[:, 3:6], 1 - sky) / 1.5,
+        cells(colour, 4), among(known[:, 1:3], 1 - sky), among(known[:, 3:6], 1 - sky) / 1.5,
         (among(known[:, 6:7], 1 - sky) + 1) / 2, among(known[:, 7:8], 1 - sky), cells(known[:, 8:9], 4),
         among(known[:, 9:11], sky), cells(known[:, 11:15], 4),
     ]  # fmt: skip
     squashed = torch.cat(numbers, -1).clamp(1e-4, 1 - 1e-4).logit()
-    reading = torch.cat([squashed[..., :3], cells(kinds, 4).clamp_min(1e-4).log(), squashed[..., 3:]], -1)
+    plane = cells((colour * known[:, 15:]).clamp(0, 1), 4).clamp(1e-4, 1 - 1e-4).logit() - squashed[..., :3]
+    reading = torch.cat([squashed[..., :3], cells(kinds, 4).clamp_min(1e-4).log(), squashed[..., 3:], plane], -1)
     words = torch.cat([reading.repeat(1, 1, 1, BINS), torch.zeros(*reading.shape[:3], BINS)], -1)
     return words, torch.tensor([0.0, 0.0, 0.0, 1 / BINS]).repeat(BINS).expand(*reading.shape[:3], -1)
 

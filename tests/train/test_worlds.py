@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import fields, replace
+from functools import partial
 
 import pytest
 import torch
 
 from mirage_plugin.styles import load_style, preset_names
-from mirage_plugin.train.batch import clip_noise, draw_batch, render_pair
+from mirage_plugin.train.batch import clip_noise, draw_batch, offered, render_pair
 from mirage_plugin.train.endurance import loop_clip
 from mirage_plugin.train.metrics import warp_back
 from mirage_plugin.train.pool import draw_clip
-from mirage_plugin.train.worlds import FAMILIES, SKY_DEPTH, GBuffer, held_out, random_style
-from mirage_plugin.train.worlds.program import restyle
+from mirage_plugin.train.worlds import (
+    FAMILIES,
+    SKY_DEPTH,
+    GBuffer,
+    draw_source,
+    held_out,
+    random_look,
+    random_style,
+    restyle,
+    textured_as,
+)
+from mirage_plugin.train.worlds.program import as_shown, coarse_as
 from mirage_plugin.train.worlds.styles import style_tensor
 
 
@@ -115,3 +126,47 @@ def test_snow_lies_on_the_ground_and_lit_windows_are_lit() -> None:
         float(snow.mean(1, keepdim=True)[ground].mean())
         > float(source.mean(1, keepdim=True)[ground].mean()) + 0.2
     )
+
+
+def test_a_coarse_game_keeps_its_pixels_in_every_style() -> None:
+    rng = torch.Generator().manual_seed(4)
+    looks = [replace(random_look(rng), pixels=size, blur=False, noise=0.0, texture=1.0) for size in (1, 2, 3)]
+    g = draw_clip(7, 1, 96, 144, "town")
+    every = replace(GBuffer.cat([g] * 3), hud=torch.zeros(3, 4, 96, 144, dtype=g.hud.dtype))
+    natural, _ = style_tensor([load_style("desert")] * 3)
+    source, clean = draw_source(every, looks, torch.zeros(3, 1, 96, 144))
+    noise = clip_noise(g, 1).expand(3, -1, -1, -1)
+    truth = restyle(as_shown(every, clean), natural, noise, source, partial(coarse_as, looks))
+    for picture in (source, truth):
+        for i, size in enumerate((1, 2, 3)):
+            blocks = picture[i].unfold(1, size, size).unfold(2, size, size)
+            assert bool((blocks == blocks[..., :1, :1]).all()), size
+        # Finer than a block of two, the first game shows what the others do not.
+        fine = picture[:, :, ::2] - picture[:, :, 1::2]
+        assert float(fine[0].abs().mean()) > 0.001
+
+
+def test_a_game_of_faint_textures_has_flat_colours_that_are_flat() -> None:
+    rng = torch.Generator().manual_seed(2)
+    look = replace(random_look(rng), texture=0.3, outline=0.0, contrast=1.0, exposure=0.0, saturation=1.0)
+    g = textured_as([look], draw_clip(11, 1, 96, 160, "interior"))
+    _, clean = draw_source(g, [look], torch.zeros(1, 1, 96, 160))
+    shown = as_shown(g, clean)
+    inside = (g.ident[..., 1:] == g.ident[..., :-1]) & (g.material[..., 1:] == 3)
+
+    def roughness(x: torch.Tensor) -> float:
+        """How much a colour differs from its neighbour's, by its part, on one surface."""
+        steps = (x[..., 1:] - x[..., :-1]).abs() / (x[..., 1:] + x[..., :-1] + 0.05)
+        return float(steps.mean(1, keepdim=True)[inside].mean())
+
+    assert int(inside.sum()) > 500
+    assert roughness(shown.flat.float()) < 0.35 * roughness(shown.albedo.float())
+
+
+def test_an_engine_offers_a_plane_always_never_or_now_and_then() -> None:
+    rng = torch.Generator().manual_seed(0)
+    many = torch.stack([offered(rng, 6) for _ in range(300)])
+    shares = many.mean(1)
+    for kind in (shares == 0, shares == 1, (shares > 0) & (shares < 1)):
+        assert 0.2 < float(kind.float().mean()) < 0.5
+    assert {float(offered(rng, 1)) for _ in range(20)} == {0.0, 1.0}

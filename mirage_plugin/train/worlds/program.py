@@ -18,7 +18,17 @@ from mirage_plugin.styles.parameters import PARAMETERS
 from mirage_plugin.train.worlds.gbuffer import GBuffer, Material
 from mirage_plugin.train.worlds.textures import choice, uniform
 
-__all__ = ["Look", "as_shown", "draw_source", "edges", "plain_light", "random_look", "restyle"]
+__all__ = [
+    "Look",
+    "as_shown",
+    "coarse_as",
+    "draw_source",
+    "edges",
+    "plain_light",
+    "random_look",
+    "restyle",
+    "textured_as",
+]
 
 _LUMA = (0.2126, 0.7152, 0.0722)
 _PLAIN = {p.name: p.default[0] for p in PARAMETERS if p.size == 1}
@@ -91,12 +101,15 @@ def _blocks(rgb: Tensor, size: int) -> Tensor:
     return functional.interpolate(small, scale_factor=size, mode="nearest")[..., :h, :w]
 
 
-def restyle(g: GBuffer, style: Tensor, noise: Tensor, source: Tensor) -> Tensor:
+def restyle(
+    g: GBuffer, style: Tensor, noise: Tensor, source: Tensor, screen: Callable[[Tensor], Tensor] | None = None
+) -> Tensor:
     """Draw frames in their styles.
 
     `g` holds N frames; `style` float32 [N, VECTOR_SIZE] in natural units; `noise` float32 [N, 1, H/2, W/2]
     unit normal; `source` float32 [N, 3, H, W] in [0, 1], the drawn source (its sky shows where the style
-    does not replace it). Returns float32 [N, 3, H, W] in [0, 1].
+    does not replace it). `screen` is what becomes of a picture [N, 3, H, W] on the game's screen (`coarse_as`); marks
+    are drawn over that. Returns float32 [N, 3, H, W] in [0, 1].
     """
     p: dict[str, Tensor] = {}
     start = 0
@@ -175,6 +188,8 @@ def restyle(g: GBuffer, style: Tensor, noise: Tensor, source: Tensor) -> Tensor:
     rgb = torch.lerp(rgb, duo, p["tone"])
     levels = 5.0
     rgb = torch.lerp(rgb, ((rgb * levels).floor() + 0.5) / levels, p["posterize"] * 0.9)
+    if screen is not None:
+        rgb = screen(rgb)
 
     dark = (0.75 - luma(rgb)).clamp(0, 1)
     stroke = sum(torch.roll(noise, (k, -k), (2, 3)) for k in range(-2, 3))
@@ -285,20 +300,48 @@ def as_shown(g: GBuffer, source: Tensor) -> GBuffer:
     return replace(g, **{name: value.clamp(0, 1.5).to(g.albedo.dtype) for name, value in shown.items()})
 
 
+def textured_as(looks: list[Look], g: GBuffer) -> GBuffer:
+    """Frames whose materials have as much of their texture as games of these looks show, one look per frame.
+
+    To be done before anything is drawn of them: the truth is as flat, and as textured, as the game.
+    """
+    amount = _columns(looks, g.depth.device)("texture")
+    return replace(g, albedo=torch.lerp(g.flat.float(), g.albedo.float(), amount).to(g.albedo.dtype))
+
+
+def coarse_as(looks: list[Look], rgb: Tensor) -> Tensor:
+    """Pictures [N, 3, H, W] in pixels as large, and as soft, as games of these looks have them, one look per frame.
+
+    Truths as well: what a game's pixels are too coarse to show, nobody can draw from them, and a game of large pixels
+    keeps them in every style.
+    """
+    out = rgb.clone()
+    for size in {look.pixels for look in looks if look.pixels > 1}:
+        chosen = [i for i, look in enumerate(looks) if look.pixels == size]
+        out[chosen] = _blocks(rgb[chosen], size)
+    soft = [i for i, look in enumerate(looks) if look.blur]
+    if soft:
+        kernel = torch.tensor([0.12, 0.76, 0.12], device=rgb.device)
+        weight = (kernel[:, None] * kernel[None]).view(1, 1, 3, 3).expand(3, 1, 3, 3)
+        out[soft] = functional.conv2d(
+            functional.pad(out[soft], (1, 1, 1, 1), mode="replicate"), weight, groups=3
+        )
+    return out
+
+
 def draw_source(g: GBuffer, looks: list[Look], grain: Tensor) -> tuple[Tensor, Tensor]:
     """Draw frames as their games would: the picture, and the same without the defects of its screen.
 
-    `looks` has one entry per frame of `g`; `grain` float32 [N, 1, H, W], unit normal, is the game's own noise.
-    Returns two of float32 [N, 3, H, W] in [0, 1]: the picture
-    on the 8-bit grid, and what it was before pixels, blur, noise, few levels and the HUD.
+    `g` as `textured_as` has it; `looks` has one entry per frame; `grain` float32 [N, 1, H, W], unit normal, is the
+    game's own noise. Returns two of float32 [N, 3, H, W] in [0, 1]: the picture on the 8-bit grid, and what it was
+    before pixels, blur, noise, few levels and the HUD.
     """
     device = g.depth.device
     column = _columns(looks, device)
-    albedo, flat = g.albedo.float(), g.flat.float()
-    rgb = torch.lerp(flat, albedo, column("texture"))
+    albedo = g.albedo.float()
     light = g.direct.float() * column("sun") * column("sun_colour") + g.lamp.float() * column("lamps")
     light = light + g.ambient.float() * column("ambient") * column("ambient_colour")
-    rgb = rgb * torch.where(g.material == Material.EMISSIVE, torch.ones_like(light), light)
+    rgb = albedo * torch.where(g.material == Material.EMISSIVE, torch.ones_like(light), light)
     sky = g.material == Material.SKY
     rgb = torch.where(sky, _sky(g, column("sky_top"), column("sky_horizon"), column("clouds")), rgb)
     haze = _fog(g.depth, column("fog"))
@@ -307,18 +350,7 @@ def draw_source(g: GBuffer, looks: list[Look], grain: Tensor) -> tuple[Tensor, T
     if bool((outline > 0).any()):
         rgb = rgb * (1 - edges(g, albedo)[0] * outline)
     rgb = _post(rgb, column("exposure"), column("contrast"), column("saturation"), column("temperature"))
-    out = rgb.clone()
-    for size in {look.pixels for look in looks if look.pixels > 1}:
-        chosen = [i for i, look in enumerate(looks) if look.pixels == size]
-        out[chosen] = _blocks(rgb[chosen], size)
-    soft = [i for i, look in enumerate(looks) if look.blur]
-    if soft:
-        kernel = torch.tensor([0.12, 0.76, 0.12], device=device)
-        weight = (kernel[:, None] * kernel[None]).view(1, 1, 3, 3).expand(3, 1, 3, 3)
-        out[soft] = functional.conv2d(
-            functional.pad(out[soft], (1, 1, 1, 1), mode="replicate"), weight, groups=3
-        )
-    out = out + grain * column("noise")
+    out = coarse_as(looks, rgb) + grain * column("noise")
     levels = column("levels")
     out = torch.where(levels > 0, (out * levels).round() / levels.clamp_min(1), out)
     hud = g.hud.float()

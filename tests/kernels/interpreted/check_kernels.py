@@ -49,7 +49,7 @@ def parameters(c: int, draw: torch.Generator, dtype: torch.dtype, hidden: int = 
 
 
 def stem(layout: kernels.FrameLayout, draw: torch.Generator, dtype: torch.dtype) -> kernels.StemWeights:
-    shapes = ((64, 192), (64, 192), (64, 24), (64,))
+    shapes = ((64, 192), (64, 192), (64, 32), (64,))
     source, noisy, planes, bias = (torch.randn(shape, generator=draw) * 0.1 for shape in shapes)
     return kernels.fold_stem(source, noisy, planes, bias, layout=layout, sigma=0.25, dtype=dtype)
 
@@ -190,7 +190,7 @@ def test_empty_batches(draw: torch.Generator) -> None:
 def test_linear(mode: Mode, dtype: torch.dtype, draw: torch.Generator) -> None:
     fp8 = dtype == torch.float8_e4m3fn
     compute = torch.float16 if fp8 else dtype
-    k, out = {"plain": (96, 160), "down": (64, 96), "up": (96, 256), "head": (64, 348)}[mode]
+    k, out = {"plain": (96, 160), "down": (64, 96), "up": (96, 256), "head": (64, 360)}[mode]
     inputs = 4 * k if mode == "down" else k
     layer = torch.randn(out, inputs, generator=draw) * 0.2, torch.randn(out, generator=draw)
     weights = kernels.pack_linear(*layer, compute, fp8=fp8)
