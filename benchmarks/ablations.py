@@ -12,8 +12,8 @@ their bounds; all others are played without it, and are to be held against that 
 
 *Closed loop*, *depth seldom* (depth with one frame of four), *per frame* (without memory) and *truth-fed* (a memory
 that was trained on the truth, fed with it again: what it would be worth if the truth were there) are mean PSNR behind
-the first lap. *Full is better by* is closed loop
-against closed loop. *Drift* is the steepest fall of any scene, *surely* what of it is beyond its 95 % interval.
+the first lap. *Full is better by* is closed loop against closed loop. *Drift* is the steepest fall of any scene,
+*surely* what of it is beyond its 95 % interval.
 """
 
 from __future__ import annotations

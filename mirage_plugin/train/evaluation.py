@@ -42,6 +42,7 @@ from mirage_plugin.train.worlds.scenes import FAMILIES
 from mirage_plugin.train.worlds.styles import random_style, style_tensor
 
 __all__ = [
+    "Company",
     "answer_clip",
     "answer_frame",
     "company",

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from mirage_kernels.pixelate import means_of_blocks
 from mirage_plugin.styles.parameters import PARAMETERS
 from mirage_plugin.train.worlds.gbuffer import GBuffer, Material
 from mirage_plugin.train.worlds.textures import choice, uniform
@@ -93,12 +94,6 @@ def _post(rgb: Tensor, exposure: Tensor, contrast: Tensor, saturation: Tensor, t
     rgb = (rgb - 0.45) * contrast + 0.45
     grey = luma(rgb)
     return (grey + (rgb - grey) * saturation).clamp(0, 1)
-
-
-def _blocks(rgb: Tensor, size: int) -> Tensor:
-    h, w = rgb.shape[2:]
-    small = functional.avg_pool2d(functional.pad(rgb, (0, -w % size, 0, -h % size), mode="replicate"), size)
-    return functional.interpolate(small, scale_factor=size, mode="nearest")[..., :h, :w]
 
 
 def restyle(
@@ -205,7 +200,7 @@ def restyle(
     shine = torch.maximum(edge, functional.avg_pool2d(wide, 3, 1, 1) * 0.7)
     rgb = rgb + p["glow_colour"] * shine * p["glow"]
     rgb = rgb * (1 + 0.11 * p["grain"] * fine) + 0.03 * p["grain"] * fine
-    coarse = _blocks(rgb, 4)
+    coarse = means_of_blocks(rgb, 4)
     rgb = torch.lerp(rgb, coarse, p["pixels"])
     rgb = rgb.clamp(0, 1)
     hud = g.hud.float()
@@ -318,7 +313,7 @@ def coarse_as(looks: list[Look], rgb: Tensor) -> Tensor:
     out = rgb.clone()
     for size in {look.pixels for look in looks if look.pixels > 1}:
         chosen = [i for i, look in enumerate(looks) if look.pixels == size]
-        out[chosen] = _blocks(rgb[chosen], size)
+        out[chosen] = means_of_blocks(rgb[chosen], size)
     soft = [i for i, look in enumerate(looks) if look.blur]
     if soft:
         kernel = torch.tensor([0.12, 0.76, 0.12], device=rgb.device)
