@@ -93,17 +93,20 @@ it, and sharper."""
 COVERED = 0.48
 """How much brighter what lies on a surface is where that is brighter."""
 RAMP = 0.06
-"""Half the way from one step to the next, in steps: how bright a reading is is not known better than that, and where
-it is on an edge it would be on either side from cell to cell and from frame to frame."""
+"""Half the way from one of a few colours to the next, in steps: how bright a reading is is not known better than that, and
+where it is on an edge it would be on either side from cell to cell and from frame to frame."""
+SOFT_RAMP = 0.2
+"""The same between bands, which are defined so: two of three bands are three times as bright as one, and a wall of
+about that brightness would be blotched, and flicker (soft quantisation, Winnemoeller et al. 2006)."""
 _LUMA = (0.2126, 0.7152, 0.0722)
 SPARSE = 0.2
 """Lines that colours show are drawn in full where the words say this much of a cell is line, however few there are."""
 
 
-def steps_of(x: Tensor) -> Tensor:
-    """The middles of the steps that x lies on, whole numbers apart, with a ramp from each to the next."""
+def steps_of(x: Tensor, ramp: float) -> Tensor:
+    """The middles of the steps that x lies on, whole numbers apart, with a ramp of half length `ramp` between them."""
     edge = torch.floor(x + 0.5).clamp_min(1)
-    return edge + ((x - edge) * (0.5 / RAMP)).clamp(-0.5, 0.5)
+    return edge + ((x - edge) * (0.5 / ramp)).clamp(-0.5, 0.5)
 
 
 def shade_reference(
@@ -199,7 +202,7 @@ def shade_reference(
     here = value().detach()
     bright = luma(here).clamp_min(0.02)
     steps = p["band_count"].clamp_min(1)
-    stepped = steps_of(bright * steps) / steps
+    stepped = steps_of(bright * steps, SOFT_RAMP) / steps
     hue, rate = here / bright, p["bands"] * stepped / bright
     held = 1 - p["bands"] + rate
     rate = rate * HELD
@@ -233,7 +236,7 @@ def shade_reference(
     duo = p["tone_light"] - p["tone_dark"]
     m, c = mix(m, duo * luma(m)[:, None], p["tone"]), mix(c, p["tone_dark"] + duo * luma(c), p["tone"])
     here = value().detach()
-    m, c = covered(steps_of(here * 5) / 5, p["posterize"] * 0.9)
+    m, c = covered(steps_of(here * 5, RAMP) / 5, p["posterize"] * 0.9)
 
     unmarked = value()
     # Lines of shapes are marks; those of textures stay with the readings.
@@ -387,16 +390,16 @@ def _toned(x, last, dark_ptr, light_ptr, bright, tone):
 
 
 @jit
-def _stepped(x):
-    """The middles of the steps that x lies on, with a ramp from each to the next; RAMP."""
+def _stepped(x, ramp):
+    """The middles of the steps that x lies on, with a ramp of half length `ramp` between them."""
     edge = tl.maximum(tl.floor(x + 0.5), 1.0)
-    return edge + _clamp((x - edge) * (0.5 / 0.06), -0.5, 0.5)
+    return edge + _clamp((x - edge) * (0.5 / ramp), -0.5, 0.5)
 
 
 @jit
 def _settled(x, last, colour, posterize):
     """A row drawn towards a few steps of what it makes of the colour."""
-    return _toward(x, last, _stepped(tl.sum(x * colour, 0) * 5.0) * 0.2, posterize)
+    return _toward(x, last, _stepped(tl.sum(x * colour, 0) * 5.0, 0.06) * 0.2, posterize)  # RAMP
 
 
 @jit
@@ -595,7 +598,7 @@ def _shade_kernel(
     here_g = tl.sum(g * colour, 0)
     here_b = tl.sum(b * colour, 0)
     bright = tl.maximum(_luma_of(here_r, here_g, here_b), 0.02)
-    rate = p_bands * (_stepped(bright * count) / count) / bright
+    rate = p_bands * (_stepped(bright * count, 0.2) / count) / bright  # SOFT_RAMP
     held = (1.0 - p_bands + rate)[None, :]
     across = _luma_of(r, g, b)
     across = tl.where(last, across - bright[None, :], across) * (0.6 * rate / bright)[None, :]  # HELD

@@ -24,7 +24,7 @@ int mirage_core_style_numbers(void) { return sizeof(struct style) / sizeof(float
 static const float LUMA[3] = {0.2126f, 0.7152f, 0.0722f}, PLAIN_SUN[3] = {0.75f, 0.7275f, 0.675f},
                    PLAIN_AMBIENT[3] = {0.36f, 0.38f, 0.40f}, WARMTH[3] = {0.12f, 0.0f, -0.14f};
 static const float PLAIN_LAMP = 0.5f, PLAIN_GLOW = 0.9f, DARKEST = 0.12f, HELD = 0.6f,
-                   SPARSE = 0.2f, COVERED = 0.48f, RAMP = 0.06f;
+                   SPARSE = 0.2f, COVERED = 0.48f, RAMP = 0.06f, SOFT_RAMP = 0.2f;
 
 /* colour -> m . colour + c; m[in][out]. */
 struct map {
@@ -35,11 +35,11 @@ static inline vec luma(const vec x[3]) { return LUMA[0] * x[0] + LUMA[1] * x[1] 
 static inline vec mix(vec a, vec b, vec amount) { return a + amount * (b - a); }
 static inline vec at_least(vec x, float low) { return greater(all(low), x); }
 
-/* The middles of the steps that x lies on, with a ramp from each to the next. */
-static inline vec steps_of(vec x)
+/* The middles of the steps that x lies on, with a ramp of half length `ramp` between them. */
+static inline vec steps_of(vec x, float ramp)
 {
     const vec edge = at_least(whole_below(x + 0.5f), 1.0f);
-    return edge + clamp((x - edge) * (0.5f / RAMP), -0.5f, 0.5f);
+    return edge + clamp((x - edge) * (0.5f / ramp), -0.5f, 0.5f);
 }
 
 static inline void value(const struct map *t, const vec colour[3], vec out[3])
@@ -158,7 +158,7 @@ static void shade_reading(const struct shading *s, const vec x[SURFACE], vec cha
     value(&t, colour, here);
     const vec bright = at_least(luma(here), 0.02f);
     const float steps = p->band_count < 1.0f ? 1.0f : p->band_count;
-    const vec stepped = steps_of(bright * steps) / steps;
+    const vec stepped = steps_of(bright * steps, SOFT_RAMP) / steps;
     const vec rate = p->bands * stepped / bright, held = 1.0f - p->bands + rate;
     vec part[4];
     for (int i = 0; i < 3; i++) part[i] = rate * HELD * luma(t.m[i]);
@@ -224,7 +224,7 @@ static void shade_reading(const struct shading *s, const vec x[SURFACE], vec cha
         }
     }
     value(&t, colour, here);
-    for (int o = 0; o < 3; o++) paint[o] = steps_of(here[o] * 5.0f) / 5.0f;
+    for (int o = 0; o < 3; o++) paint[o] = steps_of(here[o] * 5.0f, RAMP) / 5.0f;
     covered(&t, paint, all(p->posterize * 0.9f));
 
     value(&t, colour, out->unmarked);

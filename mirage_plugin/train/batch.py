@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -27,7 +27,7 @@ from mirage_plugin.train.worlds.program import (
 from mirage_plugin.train.worlds.styles import random_style, style_tensor
 from mirage_plugin.train.worlds.textures import choice
 
-__all__ = ["Batch", "clip_noise", "draw_batch", "engine_planes", "kept", "offered", "render_pair"]
+__all__ = ["Batch", "clip_noise", "draw_batch", "engine_planes", "kept", "offered", "render_pair", "sent_anew"]
 
 
 @dataclass(frozen=True)
@@ -75,6 +75,13 @@ def offered(rng: torch.Generator, frames: int) -> Tensor:
         return torch.full((frames,), float(choice(rng, 2)))
     every = (2, 3, frames)[choice(rng, 3)]
     return ((torch.arange(frames) + choice(rng, every)) % every == 0).float()
+
+
+def sent_anew(batch: Batch, rng: torch.Generator) -> Batch:
+    """The same clips, with depth and mask in other frames; motion is moved by, and stays as it was."""
+    frames, n = batch.has_depth.shape
+    depth, mask = (torch.stack([offered(rng, frames) for _ in range(n)], 1) for _ in range(2))
+    return replace(batch, has_depth=depth, has_mask=mask)
 
 
 def engine_planes(g: GBuffer) -> tuple[Tensor, Tensor, Tensor]:

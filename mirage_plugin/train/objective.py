@@ -167,7 +167,7 @@ def surface_loss(words: Tensor, anchors: Tensor, v: Tensor, surface: Tensor) -> 
     at = 1
     for first, number, worth, scale, where in (
         (0, 3, 2.0, 1.0, mass), (12, 2, 2.0, 1.0, mass - in_air), (14, 3, 1.2, 1.5, mass - in_air),
-        (17, 2, 0.6, 1.0, mass - in_air), (20, 2, 0.4, 1.0, in_air), (19, 1, 2.0, 1.0, mass), (26, 3, 2.0, 1.0, mass),
+        (17, 2, 0.6, 1.0, mass - in_air), (20, 2, 0.4, 1.0, in_air), (19, 1, 2.0, 1.0, mass), (26, 3, 4.0, 1.0, mass),
     ):  # fmt: skip
         said = x[..., first : first + number].sigmoid() * (scale * where)
         total = total + worth * (said - pooled[..., at : at + number]).abs().sum((-1, -2)).mean()

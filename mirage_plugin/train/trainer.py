@@ -31,7 +31,7 @@ from mirage_plugin.model.checkpoint import load_network, note_weights, save_netw
 from mirage_plugin.model.core import best_dtype
 from mirage_plugin.model.network import TIERS, MirageNet
 from mirage_plugin.model.reference import ReferenceEncoder, load_reference, reference_loss
-from mirage_plugin.train.batch import Batch, draw_batch
+from mirage_plugin.train.batch import Batch, draw_batch, sent_anew
 from mirage_plugin.train.calibration import EFFORT, learn_bounds
 from mirage_plugin.train.objective import ABLATED, FULL, clip_loss
 from mirage_plugin.train.pairs import PairFolder
@@ -40,6 +40,11 @@ from mirage_plugin.train.worlds.styles import random_style, style_tensor
 
 __all__ = ["train"]
 
+WEIGHT_DECAY = 0.02
+_ENDS = ("stem", "head")
+"""Layers whose matrices AdamW trains, as Muon's authors advise for what is nearest to the input and the output."""
+ECHO_AFTER = 17
+"""How many batches later one is used again; odd, for every other one is new."""
 CHECKPOINT_EVERY_S = 180.0
 SHEET_EVERY_S = 900.0
 LINE_EVERY_S = 30.0
@@ -52,7 +57,8 @@ class Stage:
     """A part of a run, up to the share `until` of its time.
 
     Single frames first, as many styles a step as fit: most of what there is to learn is what a style does to a
-    picture. Then clips, for the memory.
+    picture. Then clips, for the memory, in turn with batches of `singles` single frames, for a batch of clips has few
+    scenes and few styles.
     """
 
     until: float
@@ -61,6 +67,7 @@ class Stage:
     height: int
     width: int
     second_pass: float
+    singles: int = 0
 
 
 @dataclass(frozen=True)
@@ -69,6 +76,7 @@ class Recipe:
 
     stages: tuple[Stage, ...]
     learning_rate: float
+    """Of what AdamW trains; the matrices, which Muon trains, learn at twice the rate."""
     clip_frames: int
     capacity: int
     steps_per_clip: int
@@ -78,11 +86,11 @@ class Recipe:
 
 def _recipe(tier: str, device: torch.device) -> Recipe:
     if device.type == "cpu":
-        stages = (Stage(0.6, 22, 1, 128, 160, 0.1), Stage(1.0, 4, 6, 128, 160, 0.3))
-        return Recipe(stages, 2e-3, 6, 700, 6, 1, 1)
+        stages = (Stage(0.5, 22, 1, 128, 160, 0.1), Stage(1.0, 4, 6, 128, 160, 0.2, singles=22))
+        return Recipe(stages, 1.5e-3, 6, 700, 6, 1, 1)
     batch = {"nano": 256, "small": 128, "base": 96}[tier]
-    rate = {"nano": 3e-3, "small": 1.5e-3, "base": 1e-3}[tier]
-    stages = (Stage(0.65, batch, 1, 128, 128, 0.15), Stage(1.0, batch // 4, 6, 128, 192, 0.35))
+    rate = {"nano": 2e-3, "small": 1.5e-3, "base": 1e-3}[tier]
+    stages = (Stage(0.6, batch, 1, 128, 128, 0.15), Stage(1.0, batch // 4, 6, 128, 192, 0.25, singles=batch))
     processes = max(2, (os.cpu_count() or 4) - 2)
     return Recipe(stages, rate, 6, 3000, 1, processes // 2, processes // 2)
 
@@ -102,13 +110,17 @@ class Run:
         self.average = deepcopy(self.net).eval().requires_grad_(False)
         self.reference = ReferenceEncoder().to(device)
         self.reference_average = deepcopy(self.reference).eval().requires_grad_(False)
-        every = [*self.net.parameters(), *self.reference.parameters()]
-        decayed = [p for p in every if p.dim() > 1]
-        plain = [p for p in every if p.dim() <= 1]
-        self.optimizer = torch.optim.AdamW(
-            [{"params": decayed, "weight_decay": 0.02}, {"params": plain, "weight_decay": 0.0}],
-            lr=self.recipe.learning_rate, betas=(0.9, 0.98),
-        )  # fmt: skip
+        matrices = [p for name, p in self.net.named_parameters() if p.dim() == 2 and not name.startswith(_ENDS)]
+        others = {id(p) for p in matrices}
+        rest = [p for p in [*self.net.parameters(), *self.reference.parameters()] if id(p) not in others]
+        decayed, plain = [p for p in rest if p.dim() > 1], [p for p in rest if p.dim() <= 1]
+        self.optimizers: dict[str, torch.optim.Optimizer] = {
+            "adamw": torch.optim.AdamW(
+                [{"params": decayed, "weight_decay": WEIGHT_DECAY}, {"params": plain, "weight_decay": 0.0}],
+                betas=(0.9, 0.98),
+            ),
+            "muon": torch.optim.Muon(matrices, weight_decay=WEIGHT_DECAY, adjust_lr_fn="match_rms_adamw"),
+        }
         self.step = 0
         self.seconds = 0.0
         self.losses: list[tuple[int, float]] = []
@@ -120,8 +132,8 @@ class Run:
             torch.save(
                 {
                     "tier": self.net.tier.name, "net": self.net.state_dict(), "average": self.average.state_dict(),
-                    "optimizer": self.optimizer.state_dict(), "step": self.step, "seconds": self.seconds,
-                    "losses": self.losses, "reference": self.reference.state_dict(),
+                    "optimizers": {name: o.state_dict() for name, o in self.optimizers.items()}, "step": self.step,
+                    "seconds": self.seconds, "losses": self.losses, "reference": self.reference.state_dict(),
                     "reference_average": self.reference_average.state_dict(),
                 },
                 part,
@@ -141,11 +153,14 @@ class Run:
             raise DataError(
                 f"{path} holds tier {saved.get('tier')!r}, not {self.net.tier.name!r}: choose another --out"
             )
+        if "optimizers" not in saved:
+            raise DataError(f"{path} is of an earlier version: --fresh --from the weights beside it goes on from them")
         self.net.load_state_dict(saved["net"])
         self.average.load_state_dict(saved["average"])
         self.reference.load_state_dict(saved["reference"])
         self.reference_average.load_state_dict(saved["reference_average"])
-        self.optimizer.load_state_dict(saved["optimizer"])
+        for name, optimizer in self.optimizers.items():
+            optimizer.load_state_dict(saved["optimizers"][name])
         self.step, self.seconds, self.losses = saved["step"], saved["seconds"], saved["losses"]
 
     def begin(self, path: Path) -> None:
@@ -161,6 +176,19 @@ class Run:
             weights = load_reference(beside).state_dict()
             for encoder in (self.reference, self.reference_average):
                 encoder.load_state_dict(weights)
+
+    def descend(self, loss: Tensor, rate: float) -> None:
+        """Take a step at `rate` down the gradients of `loss`; one that is not finite changes nothing."""
+        for name, optimizer in self.optimizers.items():
+            optimizer.zero_grad(set_to_none=True)
+            for group in optimizer.param_groups:
+                group["lr"] = rate * (2 if name == "muon" else 1)
+        loss.backward()  # type: ignore[no-untyped-call]
+        norms = [torch.nn.utils.clip_grad_norm_(m.parameters(), 1.0) for m in (self.net, self.reference)]
+        if all(bool(torch.isfinite(norm)) for norm in norms):
+            for optimizer in self.optimizers.values():
+                optimizer.step()
+            self.update_average()
 
     def update_average(self) -> None:
         """Move the exponential average that ships a little towards the weights."""
@@ -187,7 +215,10 @@ def _device(name: str) -> torch.device:
 
 
 class _Batches(IterableDataset[dict[str, Tensor]]):
-    """Batches in the order of steps, drawn in processes of their own: restyling is half of the work of a step."""
+    """Batches in the order of steps, drawn in processes of their own: restyling is half of the work of a step.
+
+    So a batch is used twice (data echoing, Choi et al. 2019); which frames come with depth and mask is drawn anew.
+    """
 
     def __init__(self, pictures: ClipPool | PairFolder, seed: int, first: int, stage: Stage) -> None:
         self.pictures, self.seed, self.first, self.stage = pictures, seed, first, stage
@@ -197,13 +228,23 @@ class _Batches(IterableDataset[dict[str, Tensor]]):
         worker = get_worker_info()
         offset, stride = (worker.id, worker.num_workers) if worker else (0, 1)
         stage = self.stage
-        for step in itertools.count(self.first + offset, stride):
+        earlier: dict[int, Batch] = {}
+        for i, step in enumerate(itertools.count(self.first + offset, stride)):
             rng = torch.Generator().manual_seed((self.seed * 1_000_003 + step) & (2**63 - 1))
-            sizes = {"size": stage.batch, "frames": stage.frames, "height": stage.height, "width": stage.width}
-            if isinstance(self.pictures, ClipPool):
-                batch = draw_batch(functools.partial(self.pictures.sample, step), rng, **sizes)
+            batch = earlier.pop(i - ECHO_AFTER, None)
+            if batch is not None:
+                # A folder's own clips may lack a plane.
+                batch = sent_anew(batch, rng) if isinstance(self.pictures, ClipPool) else batch
             else:
-                batch = self.pictures.draw_batch(rng, **sizes)
+                single = stage.singles > 0 and i // 2 % 2 == 0
+                sizes = {"size": stage.singles if single else stage.batch, "frames": 1 if single else stage.frames}
+                sizes |= {"height": stage.height, "width": stage.width}
+                if isinstance(self.pictures, ClipPool):
+                    batch = draw_batch(functools.partial(self.pictures.sample, step), rng, **sizes)
+                else:
+                    batch = self.pictures.draw_batch(rng, **sizes)
+                if i % 2 == 0:
+                    earlier[i] = batch
             drawn = {name: getattr(batch, name) for name in Batch.__dataclass_fields__}
             yield {name: value for name, value in drawn.items() if value is not None}
 
@@ -267,6 +308,8 @@ def _loop(
     # An ablation's weights know single frames already: only what follows is trained, at the rate that it has there.
     clock = _Clock(config.minutes * 60, stages[-2].until if config.ablation else 0.0)
     for stage in stages:
+        if config.ablation:
+            stage = replace(stage, singles=0)
         if clock.part < stage.until:
             console.print(f"{stage.batch} clips of {stage.frames} frame(s) a step")
             _train_stage(config, run, pictures, device, folder, console, stage, clock)
@@ -320,20 +363,14 @@ def _train_stage(
             break
         batch = Batch(**{name: value.to(device, non_blocking=True) for name, value in drawn.items()})
         rng = torch.Generator().manual_seed(config.seed * 7_919 + run.step)
-        for group in run.optimizer.param_groups:
-            group["lr"] = _learning_rate(run.recipe, run.step, clock.part)
         with torch.autocast(device.type, torch.bfloat16, enabled=half):
-            loss, carried = clip_loss(
+            loss, state = clip_loss(
                 run.net, batch, rng, second_pass=stage.second_pass, carried=carried, ablation=ablation
             )
             # The first frame of every clip: the rest show the same in the same style.
             reference = reference_loss(run.reference, batch.truth[0], batch.parameters[0])
-        run.optimizer.zero_grad(set_to_none=True)
-        (loss + reference).backward()  # type: ignore[no-untyped-call]
-        norms = [torch.nn.utils.clip_grad_norm_(m.parameters(), 1.0) for m in (run.net, run.reference)]
-        if all(bool(torch.isfinite(norm)) for norm in norms):
-            run.optimizer.step()
-            run.update_average()
+        carried = state if batch.source.shape[0] > 1 else carried
+        run.descend(loss + reference, _learning_rate(run.recipe, run.step, clock.part))
         run.step += 1
         recent.append(float(loss.detach()))
         recent_reference.append(float(reference.detach()))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor
@@ -15,9 +17,12 @@ from mirage_kernels.shade import (
     PLAIN_GLOW,
     PLAIN_LAMP,
     PLAIN_SUN,
+    RAMP,
+    SOFT_RAMP,
     STYLE_LAYOUT,
     SURFACE,
     shade_reference,
+    steps_of,
 )
 from mirage_plugin.styles.parameters import PARAMETERS, parameter_slice
 from mirage_plugin.train.worlds.gbuffer import GBuffer, Material
@@ -103,6 +108,32 @@ def test_it_paints_a_known_surface_as_the_truth_does() -> None:
     # A band's edge that lies between two roundings is another band.
     assert float(error.quantile(0.95)) < 0.02, error.sort().values[-40:]
     assert float(error.mean()) < 0.01
+
+
+@pytest.mark.parametrize("ramp", [RAMP, SOFT_RAMP])
+def test_steps_hold_their_middles_and_are_steep_between_and_no_steeper(ramp: float) -> None:
+    x = torch.linspace(0, 5, 5001)
+    y = steps_of(x, ramp)
+    rise = (y[1:] - y[:-1]) / (x[1:] - x[:-1])
+    assert float(rise.min()) >= 0
+    assert float(rise.max()) == pytest.approx(0.5 / ramp, rel=0.02)
+    assert float((y - x).abs().max()) <= 0.5
+    flat = ((x - x.round()).abs() > ramp + 0.01) & (x < 4.5)
+    assert torch.equal(y[flat], x[flat].floor() + 0.5)
+
+
+def test_a_wall_near_a_step_of_bands_is_not_blotched() -> None:
+    """A hundredth more of light on a surface is at most some hundredths more in bands, wherever it stands."""
+    rng = torch.Generator().manual_seed(3)
+    g, source = _surfaces(rng)
+    style = style_tensor([random_style(rng)])[0].repeat(COUNT, 1)
+    neutral = {"bands": 1.0, "contrast": 1.0} | dict.fromkeys(("exposure", "posterize", "hatch", "grain", "wash"), 0.0)
+    for name, value in neutral.items():
+        style[:, parameter_slice(name)] = value
+    noise = torch.zeros(COUNT, 1, 4, 4)
+    more = replace(g, albedo=(g.albedo.float() * 1.01).half(), flat=(g.flat.float() * 1.01).half())
+    before, after = (restyle(x, style, noise, source) for x in (g, more))
+    assert float((after - before).abs().max()) < 0.12
 
 
 def test_what_is_kept_is_the_source() -> None:

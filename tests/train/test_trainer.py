@@ -19,8 +19,8 @@ from mirage_plugin.model.network import TIERS, MirageNet
 from mirage_plugin.model.reference import ReferenceEncoder
 from mirage_plugin.train import trainer
 from mirage_plugin.train.objective import ABLATED, Ablation
-from mirage_plugin.train.pairs import write_pairs
-from mirage_plugin.train.trainer import Recipe, Stage, train
+from mirage_plugin.train.pairs import PairFolder, write_pairs
+from mirage_plugin.train.trainer import ECHO_AFTER, Recipe, Stage, train
 from mirage_plugin.train.worlds.styles import random_style
 
 
@@ -151,12 +151,59 @@ def test_a_run_that_begins_from_weights(
             assert torch.equal(taken.state_dict()[name], value.half().float()), name
     taken_encoder = run.reference_average.state_dict()
     assert all(torch.equal(taken_encoder[k], v.half().float()) for k, v in encoder.state_dict().items())
-    assert not run.optimizer.state_dict()["state"], "a fresh optimiser"
+    assert not any(o.state_dict()["state"] for o in run.optimizers.values()), "fresh optimisers"
     train(config(pairs, tmp_path / "run", start=weights))
     assert {count for count, _ in seen} == {1, 2}, "a whole run, single frames included"
     assert load_tensors("reference", tmp_path / "run" / "reference.safetensors")
     with pytest.raises(DataError, match="--fresh"):
         train(config(pairs, tmp_path / "run", start=weights))
+
+
+def test_clips_and_single_frames_take_turns_and_come_twice(pairs: Path) -> None:
+    stage = Stage(1.0, 2, 2, 32, 32, 0.3, singles=3)
+    drawn = list(itertools.islice(trainer._Batches(PairFolder(pairs), 3, 5, stage), 44))
+    sizes = [tuple(batch["source"].shape[:2]) for batch in drawn]
+    assert set(sizes) == {(1, 3), (2, 2)}
+    assert 16 <= sizes.count((1, 3)) <= 28
+    again = [i for i in range(44) if i >= ECHO_AFTER and torch.equal(*(drawn[j]["truth"] for j in (i, i - ECHO_AFTER)))]
+    assert again == list(range(ECHO_AFTER, 44, 2)), "every other batch is one of before"
+    new = [drawn[i] for i in range(44) if i not in again]
+    assert not any(
+        torch.equal(a["truth"], b["truth"])
+        for a, b in itertools.combinations(new, 2)
+        if a["truth"].shape == b["truth"].shape
+    )
+
+
+def test_a_checkpoint_brings_back_everything(
+    pairs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seen: list[tuple[int, Ablation]]
+) -> None:
+    train(config(pairs, tmp_path))
+    run = trainer.Run(TrainConfig(device="cpu", seed=9), torch.device("cpu"))
+    run.load(tmp_path / "state.pt")
+    assert run.step == len(seen)
+    for name in ("adamw", "muon"):
+        kept = torch.load(tmp_path / "state.pt", weights_only=True)["optimizers"][name]["state"]
+        state = run.optimizers[name].state_dict()["state"]
+        assert state.keys() == kept.keys()
+        assert state
+        assert all(
+            torch.equal(v, kept[i][k]) for i, of in state.items() for k, v in of.items() if isinstance(v, Tensor)
+        )
+    steps = len(seen)
+    monkeypatch.setattr(trainer, "time", Clock())
+    train(config(pairs, tmp_path))
+    assert int(notes(tmp_path / "nano.safetensors")["steps"]) == len(seen) > steps
+
+
+def test_a_checkpoint_of_an_earlier_version_is_refused(
+    pairs: Path, tmp_path: Path, seen: list[tuple[int, Ablation]]
+) -> None:
+    run = trainer.Run(TrainConfig(device="cpu"), torch.device("cpu"))
+    torch.save({"tier": "nano", "net": run.net.state_dict(), "optimizer": {}}, tmp_path / "state.pt")
+    with pytest.raises(DataError, match="earlier version: --fresh --from"):
+        train(config(pairs, tmp_path))
+    assert not seen
 
 
 def test_weights_of_another_tier_are_refused(pairs: Path, tmp_path: Path, seen: list[tuple[int, Ablation]]) -> None:

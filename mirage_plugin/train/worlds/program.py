@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from mirage_kernels.pixelate import means_of_blocks
+from mirage_kernels.shade import SOFT_RAMP, steps_of
 from mirage_plugin.styles.parameters import PARAMETERS
 from mirage_plugin.train.worlds.gbuffer import GBuffer, Material
 from mirage_plugin.train.worlds.textures import choice, uniform
@@ -153,8 +154,8 @@ def restyle(
     )
     rgb = rgb * light * (whole * was.clamp_min(0.02) / own.clamp_min(0.02)).clamp(0.05, 20).sqrt()
     # Bands of the brightness that is seen (Winnemoeller et al. 2006), not of a light nobody sees.
-    steps, seen = p["band_count"], luma(rgb)
-    stepped = (torch.floor(seen * steps) + 0.5) / steps
+    steps, seen = p["band_count"].clamp_min(1), luma(rgb)
+    stepped = steps_of(seen * steps, SOFT_RAMP) / steps
     rgb = rgb * torch.lerp(torch.ones_like(seen), stepped / seen.clamp_min(0.02), p["bands"])
 
     glows = (material == Material.EMISSIVE).float() * p["emissive"] * 0.9
