@@ -138,7 +138,9 @@ def _plot(path: Path, rows: list[dict[str, Any]], lap: int, tier: str) -> None:
             frames = (np.arange(len(row["laps_db"])) + 0.5) * lap
             axes.plot(frames, row["laps_db"], label=row["name"], linewidth=2.5 if row["name"] == "full" else 1.2)
     axes.set(xscale="log", xlabel="frame", ylabel="PSNR, dB", title=f"{tier}: closed loop without one part, by laps")
-    axes.legend(frameon=False)
+    axes.xaxis.set_major_formatter("{x:,.0f}")
+    axes.xaxis.set_minor_formatter("")
+    axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
     try:
         figure.savefig(path, dpi=110, bbox_inches="tight")
     except OSError as error:

@@ -6,7 +6,7 @@ where they part (`colour_lines`, at the working frame's resolution) there may be
 stain: how much of that is drawn, `shade` takes from the network's words and from how much of a cell it is
 (`line_shares`). `trace_lines` makes either as wide as a style draws it, and as far as it shines.
 
-Floors: `depth_lines` 4 + 4 bytes a point and about 25 operations; `colour_lines` the frame once and 4 bytes a point,
+Floors: `depth_lines` 4 + 4 bytes a point and about 60 operations; `colour_lines` the frame once and 4 bytes a point,
 and 16 of what parts across and down;
 `trace_lines` 4 + 4 bytes a point and about 60 operations.
 """
@@ -26,8 +26,13 @@ from mirage_kernels.pixels import grid_size
 NEAREST, SKY = 1e-3, 900.0
 """Metres. Nearer is as near; what is as far as the sky, or is not a number, has no lines."""
 
-TURN = 0.125
-"""How much of a line the second difference of 1/z is, in parts of 1/z and of a frame one pixel high."""
+PARTED, CORNER = 0.1, 0.5
+"""How much of a line the second difference of 1/z is, and how much the two differences that a corner is shared between, in
+parts of 1/z and of a frame one pixel high; less 0.05 and 0.3, for depth is not exact."""
+APART = 9.0
+"""In the same parts: where 1/z turns more than this, surfaces part, and it is no corner."""
+ALIKE = 1.01
+"""Turns that differ by less are alike: of two alike the line is on the first."""
 
 EVEN = 2e-4
 """Colours part alike where they differ by less: half of what one byte of nine makes. A line is then on its far side."""
@@ -57,20 +62,31 @@ def depth_lines_reference(depth: Tensor) -> Tensor:
     """The definition of `depth_lines`: fp32 [N, 1, H, W] in [0, 1] of `depth` [N, 1, H, W] in metres.
 
     As the program that draws the truths does, depth is compared through 1/z, which is affine on the screen for a plane:
-    its second difference is zero on every flat surface and jumps where surfaces part, on both sides. Nothing is drawn
-    on what is as far as the sky.
+    its second difference is zero on every flat surface and jumps where surfaces part, on both sides. Where a surface
+    turns, between two pixels, its slope changes once, and the second differences of both have a part of that: their sum
+    is the corner, a line a pixel wide where it is the most. Nothing is drawn on what is as far as the sky.
     """
     depth = wide(depth)
     depth = torch.where((depth > NEAREST) & (depth < SKY), depth, torch.where(depth <= NEAREST, NEAREST, SKY))
     inverse = 1 / depth
-    # At the field's edge nobody knows what is beside: no line.
-    pad = functional.pad(inverse, (1, 1, 1, 1), mode="replicate")
-    across = (2 * inverse - pad[..., 1:-1, 2:] - pad[..., 1:-1, :-2]).abs()
-    down = (2 * inverse - pad[..., 2:, 1:-1] - pad[..., :-2, 1:-1]).abs()
-    across[..., 0], across[..., -1], down[..., 0, :], down[..., -1, :] = 0.0, 0.0, 0.0, 0.0
     # The same corner turns less from pixel to pixel where there are more of them.
-    line = (torch.maximum(across, down) * depth * (depth.shape[-2] * TURN) - 0.05).clamp(0, 1)
-    return torch.where(depth < SKY, line, 0.0)
+    scale = depth * depth.shape[-2]
+    line = torch.zeros_like(depth)
+    for side in (-1, -2):
+        row = inverse.transpose(side, -1)
+        # At the field's edge nobody knows what is beside: no line.
+        wider = functional.pad(row, (1, 1, 0, 0), mode="replicate")
+        turn = wider[..., 2:] + wider[..., :-2] - 2 * row
+        turn[..., 0], turn[..., -1] = 0.0, 0.0
+        turn = functional.pad(turn, (2, 1))
+        pair = (turn[..., 1:] + turn[..., :-1]).abs()
+        before, here, after = pair[..., :-2], pair[..., 1:-1], pair[..., 2:]
+        most = (here > before * ALIKE) & (here * ALIKE >= after)
+        parts, scaled = turn[..., 2:-1].abs(), scale.transpose(side, -1)
+        corner = most & (torch.maximum(parts, turn[..., 1:-2].abs()) * scaled < APART)
+        drawn = torch.maximum(parts * scaled * PARTED - 0.05, torch.where(corner, here * scaled * CORNER - 0.3, 0.0))
+        line = torch.maximum(line, drawn.transpose(side, -1))
+    return torch.where(depth < SKY, line.clamp_max(1), 0.0)
 
 
 def trace_lines_reference(lines: Tensor, width: Tensor) -> Tensor:
@@ -145,6 +161,17 @@ def _inverse(depth_ptr, i, mask):
 
 
 @jit
+def _turn(depth_ptr, i, at, away, step, count, keep):
+    """The second difference of 1/z `away` entries from i, which is entry `at` of `count`; at the field's edge nobody
+    knows what is beside, and it is 0."""
+    inside = keep & (at > 0) & (at + 1 < count)
+    middle = i + away * step
+    before = _inverse(depth_ptr, middle - step, inside)
+    after = _inverse(depth_ptr, middle + step, inside)
+    return tl.where(inside, before + after - 2.0 * _inverse(depth_ptr, middle, inside), 0.0)
+
+
+@jit
 def _depth_lines_kernel(
     depth_ptr,  # [N, 1, height, width] fp32
     out_ptr,  # [N, 1, height, width] fp32
@@ -158,17 +185,22 @@ def _depth_lines_kernel(
     depth_ptr += frame.to(tl.int64) * height * width
     out_ptr += frame.to(tl.int64) * height * width
     y, x = i // width, i % width
-    # At the field's edge nobody knows what is beside: no line.
     own = _inverse(depth_ptr, i, keep)
-    inside_x, inside_y = (x > 0) & (x + 1 < width), (y > 0) & (y + 1 < height)
-    right = _inverse(depth_ptr, tl.where(x + 1 < width, i + 1, i), keep)
-    left = _inverse(depth_ptr, tl.where(x > 0, i - 1, i), keep)
-    below = _inverse(depth_ptr, tl.where(y + 1 < height, i + width, i), keep)
-    above = _inverse(depth_ptr, tl.where(y > 0, i - width, i), keep)
-    across = tl.where(inside_x, tl.abs(2.0 * own - right - left), 0.0)
-    down = tl.where(inside_y, tl.abs(2.0 * own - below - above), 0.0)
-    line = tl.maximum(across, down) / own * (height * 0.125) - 0.05  # TURN
-    line = tl.where(own > 1.0 / 900.0, tl.minimum(tl.maximum(line, 0.0), 1.0), 0.0)
+    scale = height / own
+    line = tl.zeros([B], tl.float32)
+    for side in tl.static_range(2):
+        at, count, step = (x, width, 1) if side == 0 else (y, height, width)
+        t0 = _turn(depth_ptr, i, at - 2, -2, step, count, keep)
+        t1 = _turn(depth_ptr, i, at - 1, -1, step, count, keep)
+        t2 = _turn(depth_ptr, i, at, 0, step, count, keep)
+        t3 = _turn(depth_ptr, i, at + 1, 1, step, count, keep)
+        before, here, after = tl.abs(t0 + t1), tl.abs(t1 + t2), tl.abs(t2 + t3)
+        part = tl.abs(t2)
+        most = (here > before * 1.01) & (here * 1.01 >= after)  # ALIKE
+        corner = most & (tl.maximum(part, tl.abs(t1)) * scale < 9.0)  # APART
+        drawn = tl.where(corner, here * scale * 0.5 - 0.3, 0.0)  # CORNER
+        line = tl.maximum(line, tl.maximum(part * scale * 0.1 - 0.05, drawn))  # PARTED
+    line = tl.where(own > 1.0 / 900.0, tl.minimum(line, 1.0), 0.0)
     tl.store(out_ptr + i, line, mask=keep)
 
 

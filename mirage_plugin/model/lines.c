@@ -7,7 +7,8 @@
 #include <string.h>
 
 enum { DETAIL = 192 };
-static const float NEAREST = 1e-3f, SKY = 900.0f, TURN = 0.125f, EVEN = 2e-4f;
+static const float NEAREST = 1e-3f, SKY = 900.0f, EVEN = 2e-4f;
+static const float PARTED = 0.1f, CORNER = 0.5f, APART = 9.0f, ALIKE = 1.01f;
 
 static inline float most(float a, float b) { return a > b ? a : b; }
 static inline float size(float a) { return a < 0.0f ? -a : a; }
@@ -76,30 +77,52 @@ static void invert_row(const float *depth, const int32_t *columns, int width, fl
     }
 }
 
+/* Where 1/z turns by `t[0]` to `t[3]` in a row of points from two before each to one behind it, of 1/z `here`. */
+static void turn_row(const float *const t[4], const float *restrict here, int width, float height, float *restrict line)
+{
+    for (int x = 0; x < width; x++) {
+        const float scale = height / here[x], part_of = size(t[2][x]), pair = size(t[1][x] + t[2][x]);
+        const float before = size(t[0][x] + t[1][x]), after = size(t[2][x] + t[3][x]);
+        const float corner = pair * scale * CORNER - 0.3f, parted = part_of * scale * PARTED - 0.05f;
+        const int is = (pair > before * ALIKE) & (pair * ALIKE >= after) & (most(part_of, size(t[1][x])) * scale < APART);
+        const float drawn = most(is ? corner : 0.0f, parted);
+        line[x] = most(line[x], drawn);
+    }
+}
+
 /* `depth` metres, rows `pitch` floats apart; of each of `height` x `width` points the display's pixel at `rows`,
  * `columns` (null: they are the same). `drawn`, `shining` [height, width] out. Returns -1 where memory is short. */
 int mirage_depth_lines(const float *depth, ptrdiff_t pitch, const int32_t *rows, const int32_t *columns, int height,
                        int width, float wide, uint8_t *drawn, uint8_t *shining)
 {
     struct rows r;
-    float *memory = begin_rows(&r, width, 3 * (size_t)width);
+    const size_t padded = (size_t)width + 3;
+    float *memory = begin_rows(&r, width, 8 * (size_t)width + padded);
     if (!memory) return -1;
-    const float turn = (float)height * TURN;
-    float *inverse[3];
-    for (int i = 0; i < 3; i++) inverse[i] = memory + 17 * row_floats(width) + (size_t)i * (size_t)width;
-    invert_row(depth + (rows ? rows[0] : 0) * pitch, columns, width, inverse[0]);
+    float *inverse[4], *down[4], *beside = memory + 17 * row_floats(width), *across = beside + 2;
+    for (int i = 0; i < 4; i++) {
+        inverse[i] = beside + padded + (size_t)i * (size_t)width;
+        down[i] = inverse[i] + 4 * (size_t)width;
+    }
+    for (int y = 0; y < 2 && y < height; y++)
+        invert_row(depth + (rows ? rows[y] : y) * pitch, columns, width, inverse[y]);
     for (int y = 0; y < height + 2; y++) {
-        if (y + 1 < height) invert_row(depth + (rows ? rows[y + 1] : y + 1) * pitch, columns, width, inverse[(y + 1) % 3]);
+        if (y + 2 < height) invert_row(depth + (rows ? rows[y + 2] : y + 2) * pitch, columns, width, inverse[(y + 2) & 3]);
         if (y < height) {
-            const float *here = inverse[y % 3], *above = inverse[(y + 2) % 3], *below = inverse[(y + 1) % 3];
-            float *restrict line = r.line[y & 3] + 1;
-            /* At the field's edge nobody knows what is beside: no line. */
-            if (y == 0 || y == height - 1) above = below = here;
-            for (int x = 0; x < width; x++) line[x] = size(2.0f * here[x] - above[x] - below[x]);
-            for (int x = 1; x < width - 1; x++)
-                line[x] = most(line[x], size(2.0f * here[x] - here[x - 1] - here[x + 1]));
-            for (int x = 0; x < width; x++) line[x] = part(line[x] / here[x] * turn - 0.05f);
-            for (int x = 0; x < width; x++) line[x] = here[x] > 1.0f / SKY ? line[x] : 0.0f;
+            const float *here = inverse[y & 3];
+            float *restrict line = r.line[y & 3] + 1, *restrict turn = down[(y + 1) & 3];
+            /* At the field's edge nobody knows what is beside: no line. The first row of all has been cleared. */
+            if (y + 2 < height) {
+                const float *above = here, *middle = inverse[(y + 1) & 3], *below = inverse[(y + 2) & 3];
+                for (int x = 0; x < width; x++) turn[x] = above[x] + below[x] - 2.0f * middle[x];
+            } else
+                memset(turn, 0, sizeof(float) * (size_t)width);
+            for (int x = 1; x < width - 1; x++) across[x] = here[x - 1] + here[x + 1] - 2.0f * here[x];
+            memset(line, 0, sizeof(float) * (size_t)width);
+            turn_row((const float *const[]){across - 2, across - 1, across, across + 1}, here, width, (float)height, line);
+            turn_row((const float *const[]){down[(y + 2) & 3], down[(y + 3) & 3], down[y & 3], turn}, here, width,
+                     (float)height, line);
+            for (int x = 0; x < width; x++) line[x] = here[x] > 1.0f / SKY ? most(0.0f, line[x] < 1.0f ? line[x] : 1.0f) : 0.0f;
         }
         trace_row(&r, y, height, width, wide, drawn, shining);
     }
