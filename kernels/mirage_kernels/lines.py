@@ -27,8 +27,8 @@ NEAREST, SKY = 1e-3, 900.0
 """Metres. Nearer is as near; what is as far as the sky, or is not a number, has no lines."""
 
 PARTED, CORNER = 0.1, 0.5
-"""How much of a line the second difference of 1/z is, and how much the two differences that a corner is shared between, in
-parts of 1/z and of a frame one pixel high; less 0.05 and 0.3, for depth is not exact."""
+"""How much of a line the second difference of 1/z is, and how much the two of them with parts of a corner, in parts
+of 1/z and of a frame one pixel high; less 0.05 and 0.3, for depth is not exact."""
 APART = 9.0
 """In the same parts: where 1/z turns more than this, surfaces part, and it is no corner."""
 ALIKE = 1.01

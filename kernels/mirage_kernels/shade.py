@@ -93,8 +93,8 @@ it, and sharper."""
 COVERED = 0.48
 """How much brighter what lies on a surface is where that is brighter."""
 RAMP = 0.06
-"""Half the way from one of a few colours to the next, in steps: how bright a reading is is not known better than that, and
-where it is on an edge it would be on either side from cell to cell and from frame to frame."""
+"""Half the way from one of a few colours to the next, in steps: how bright a reading is is not known better than that,
+and where it is on an edge it would be on either side from cell to cell and from frame to frame."""
 SOFT_RAMP = 0.2
 """The same between bands, which are defined so: two of three bands are three times as bright as one, and a wall of
 about that brightness would be blotched, and flicker (soft quantisation, Winnemoeller et al. 2006)."""
