@@ -144,7 +144,11 @@ def test_survivor_carries_on(victim: str, name: str, state: str, endpoint: str, 
             game.process.kill()
             game.process.wait()
             host.named("SessionClosed")
-            answered(bystander, 2)
+            # ZeroMQ closes a dead peer's connection on a thread of its own, some frames later on a busy machine.
+            for _ in range(100):
+                answered(bystander, 2)
+                if descriptors(host.process) <= descriptors_before:
+                    break
             assert descriptors(host.process) <= descriptors_before
             assert segments(host.process) <= segments_before
     if victim == "sidecar":
