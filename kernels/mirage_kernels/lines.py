@@ -6,7 +6,7 @@ where they part (`colour_lines`, at the working frame's resolution) there may be
 stain: how much of that is drawn, `shade` takes from the network's words and from how much of a cell it is
 (`line_shares`). `trace_lines` makes either as wide as a style draws it, and as far as it shines.
 
-Floors: `depth_lines` 4 + 4 bytes a point and about 60 operations; `colour_lines` the frame once and 4 bytes a point,
+Floors: `depth_lines` 4 + 4 bytes a point and about 80 operations; `colour_lines` the frame once and 4 bytes a point,
 and 16 of what parts across and down;
 `trace_lines` 4 + 4 bytes a point and about 60 operations.
 """
@@ -26,11 +26,14 @@ from mirage_kernels.pixels import grid_size
 NEAREST, SKY = 1e-3, 900.0
 """Metres. Nearer is as near; what is as far as the sky, or is not a number, has no lines."""
 
-PARTED, CORNER = 0.1, 0.5
-"""How much of a line the second difference of 1/z is, and how much the two of them with parts of a corner, in parts
-of 1/z and of a frame one pixel high; less 0.05 and 0.3, for depth is not exact."""
+PARTED, CORNER = 18.0, 1.0
+"""How much of a line the second difference of 1/z is, in parts of 1/z, less 0.36; and how much the two of them with
+parts of a corner, in parts of 1/z and of a frame one pixel high, less 0.45. Depth is not exact."""
 APART = 9.0
-"""In the same parts: where 1/z turns more than this, surfaces part, and it is no corner."""
+"""In the latter parts: where 1/z turns more than this, surfaces part, and it is no corner."""
+BENT = 4.0
+"""What 1/z turns by at a corner, in parts of its slopes before and behind, counts so much of it, less 2.4: all of a
+wall and its floor, nothing of hills that are seen at a grazing angle, which bend everywhere."""
 ALIKE = 1.01
 """Turns that differ by less are alike: of two alike the line is on the first."""
 
@@ -64,7 +67,8 @@ def depth_lines_reference(depth: Tensor) -> Tensor:
     As the program that draws the truths does, depth is compared through 1/z, which is affine on the screen for a plane:
     its second difference is zero on every flat surface and jumps where surfaces part, on both sides. Where a surface
     turns, between two pixels, its slope changes once, and the second differences of both have a part of that: their sum
-    is the corner, a line a pixel wide where it is the most. Nothing is drawn on what is as far as the sky.
+    is the corner, a line a pixel wide where it is the most, and as far as it is most of what slope there is. Nothing is
+    drawn on what is as far as the sky.
     """
     depth = wide(depth)
     depth = torch.where((depth > NEAREST) & (depth < SKY), depth, torch.where(depth <= NEAREST, NEAREST, SKY))
@@ -84,7 +88,11 @@ def depth_lines_reference(depth: Tensor) -> Tensor:
         most = (here > before * ALIKE) & (here * ALIKE >= after)
         parts, scaled = turn[..., 2:-1].abs(), scale.transpose(side, -1)
         corner = most & (torch.maximum(parts, turn[..., 1:-2].abs()) * scaled < APART)
-        drawn = torch.maximum(parts * scaled * PARTED - 0.05, torch.where(corner, here * scaled * CORNER - 0.3, 0.0))
+        slope = (row[..., 1:] - row[..., :-1]).abs()
+        slopes = functional.pad(slope, (0, 1)) + functional.pad(slope, (2, 0))[..., : row.shape[-1]]
+        bent = (here / slopes.clamp_min(1e-12) * BENT - 2.4).clamp(0, 1)
+        cornered = torch.where(corner, (here * scaled * CORNER - 0.45) * bent, 0.0)
+        drawn = torch.maximum(parts * depth.transpose(side, -1) * PARTED - 0.36, cornered)
         line = torch.maximum(line, drawn.transpose(side, -1))
     return torch.where(depth < SKY, line.clamp_max(1), 0.0)
 
@@ -172,6 +180,14 @@ def _turn(depth_ptr, i, at, away, step, count, keep):
 
 
 @jit
+def _slope(depth_ptr, i, at, away, step, count, keep):
+    """How much 1/z changes to the entry `away` entries from i, entry `at` of `count`, from the one before it."""
+    inside = keep & (at > 0) & (at < count)
+    there = i + away * step
+    return tl.where(inside, tl.abs(_inverse(depth_ptr, there, inside) - _inverse(depth_ptr, there - step, inside)), 0.0)
+
+
+@jit
 def _depth_lines_kernel(
     depth_ptr,  # [N, 1, height, width] fp32
     out_ptr,  # [N, 1, height, width] fp32
@@ -198,8 +214,11 @@ def _depth_lines_kernel(
         part = tl.abs(t2)
         most = (here > before * 1.01) & (here * 1.01 >= after)  # ALIKE
         corner = most & (tl.maximum(part, tl.abs(t1)) * scale < 9.0)  # APART
-        drawn = tl.where(corner, here * scale * 0.5 - 0.3, 0.0)  # CORNER
-        line = tl.maximum(line, tl.maximum(part * scale * 0.1 - 0.05, drawn))  # PARTED
+        behind = _slope(depth_ptr, i, at + 1, 1, step, count, keep)
+        slopes = behind + _slope(depth_ptr, i, at - 1, -1, step, count, keep)
+        bent = tl.minimum(tl.maximum(here / tl.maximum(slopes, 1e-12) * 4.0 - 2.4, 0.0), 1.0)  # BENT
+        drawn = tl.where(corner, (here * scale - 0.45) * bent, 0.0)  # CORNER
+        line = tl.maximum(line, tl.maximum(part / own * 18.0 - 0.36, drawn))  # PARTED
     line = tl.where(own > 1.0 / 900.0, tl.minimum(line, 1.0), 0.0)
     tl.store(out_ptr + i, line, mask=keep)
 

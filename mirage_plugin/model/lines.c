@@ -8,7 +8,7 @@
 
 enum { DETAIL = 192 };
 static const float NEAREST = 1e-3f, SKY = 900.0f, EVEN = 2e-4f;
-static const float PARTED = 0.1f, CORNER = 0.5f, APART = 9.0f, ALIKE = 1.01f;
+static const float PARTED = 18.0f, CORNER = 1.0f, APART = 9.0f, ALIKE = 1.01f, BENT = 4.0f;
 
 static inline float most(float a, float b) { return a > b ? a : b; }
 static inline float size(float a) { return a < 0.0f ? -a : a; }
@@ -77,13 +77,16 @@ static void invert_row(const float *depth, const int32_t *columns, int width, fl
     }
 }
 
-/* Where 1/z turns by `t[0]` to `t[3]` in a row of points from two before each to one behind it, of 1/z `here`. */
-static void turn_row(const float *const t[4], const float *restrict here, int width, float height, float *restrict line)
+/* Where 1/z turns by `t[0]` to `t[3]` in a row of points from two before each to one behind it, of 1/z `here`, which
+ * slopes by `s[0]` to the point before each and by `s[1]` to the one behind it. */
+static void turn_row(const float *const t[4], const float *const s[2], const float *restrict here, int width, float height,
+                     float *restrict line)
 {
     for (int x = 0; x < width; x++) {
-        const float scale = height / here[x], part_of = size(t[2][x]), pair = size(t[1][x] + t[2][x]);
+        const float depth = 1.0f / here[x], scale = height * depth, part_of = size(t[2][x]), pair = size(t[1][x] + t[2][x]);
         const float before = size(t[0][x] + t[1][x]), after = size(t[2][x] + t[3][x]);
-        const float corner = pair * scale * CORNER - 0.3f, parted = part_of * scale * PARTED - 0.05f;
+        const float bent = part(pair / most(size(s[0][x]) + size(s[1][x]), 1e-12f) * BENT - 2.4f);
+        const float corner = (pair * scale * CORNER - 0.45f) * bent, parted = part_of * depth * PARTED - 0.36f;
         const int is = (pair > before * ALIKE) & (pair * ALIKE >= after) & (most(part_of, size(t[1][x])) * scale < APART);
         const float drawn = most(is ? corner : 0.0f, parted);
         line[x] = most(line[x], drawn);
@@ -97,12 +100,14 @@ int mirage_depth_lines(const float *depth, ptrdiff_t pitch, const int32_t *rows,
 {
     struct rows r;
     const size_t padded = (size_t)width + 3;
-    float *memory = begin_rows(&r, width, 8 * (size_t)width + padded);
+    float *memory = begin_rows(&r, width, 12 * (size_t)width + 2 * padded);
     if (!memory) return -1;
-    float *inverse[4], *down[4], *beside = memory + 17 * row_floats(width), *across = beside + 2;
+    float *inverse[4], *down[4], *slope_down[4], *beside = memory + 17 * row_floats(width), *across = beside + 2;
+    float *slope_across = across + padded;
     for (int i = 0; i < 4; i++) {
-        inverse[i] = beside + padded + (size_t)i * (size_t)width;
+        inverse[i] = beside + 2 * padded + (size_t)i * (size_t)width;
         down[i] = inverse[i] + 4 * (size_t)width;
+        slope_down[i] = down[i] + 4 * (size_t)width;
     }
     for (int y = 0; y < 2 && y < height; y++)
         invert_row(depth + (rows ? rows[y] : y) * pitch, columns, width, inverse[y]);
@@ -110,18 +115,25 @@ int mirage_depth_lines(const float *depth, ptrdiff_t pitch, const int32_t *rows,
         if (y + 2 < height) invert_row(depth + (rows ? rows[y + 2] : y + 2) * pitch, columns, width, inverse[(y + 2) & 3]);
         if (y < height) {
             const float *here = inverse[y & 3];
-            float *restrict line = r.line[y & 3] + 1, *restrict turn = down[(y + 1) & 3];
+            float *restrict line = r.line[y & 3] + 1, *restrict turn = down[(y + 1) & 3], *restrict slope = slope_down[(y + 1) & 3];
             /* At the field's edge nobody knows what is beside: no line. The first row of all has been cleared. */
             if (y + 2 < height) {
                 const float *above = here, *middle = inverse[(y + 1) & 3], *below = inverse[(y + 2) & 3];
                 for (int x = 0; x < width; x++) turn[x] = above[x] + below[x] - 2.0f * middle[x];
             } else
                 memset(turn, 0, sizeof(float) * (size_t)width);
+            if (y + 1 < height) {
+                const float *below = inverse[(y + 1) & 3];
+                for (int x = 0; x < width; x++) slope[x] = below[x] - here[x];
+            } else
+                memset(slope, 0, sizeof(float) * (size_t)width);
             for (int x = 1; x < width - 1; x++) across[x] = here[x - 1] + here[x + 1] - 2.0f * here[x];
+            for (int x = 1; x < width; x++) slope_across[x] = here[x] - here[x - 1];
             memset(line, 0, sizeof(float) * (size_t)width);
-            turn_row((const float *const[]){across - 2, across - 1, across, across + 1}, here, width, (float)height, line);
-            turn_row((const float *const[]){down[(y + 2) & 3], down[(y + 3) & 3], down[y & 3], turn}, here, width,
-                     (float)height, line);
+            turn_row((const float *const[]){across - 2, across - 1, across, across + 1},
+                     (const float *const[]){slope_across - 1, slope_across + 1}, here, width, (float)height, line);
+            turn_row((const float *const[]){down[(y + 2) & 3], down[(y + 3) & 3], down[y & 3], turn},
+                     (const float *const[]){slope_down[(y + 3) & 3], slope}, here, width, (float)height, line);
             for (int x = 0; x < width; x++) line[x] = here[x] > 1.0f / SKY ? most(0.0f, line[x] < 1.0f ? line[x] : 1.0f) : 0.0f;
         }
         trace_row(&r, y, height, width, wide, drawn, shining);

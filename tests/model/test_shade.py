@@ -194,11 +194,20 @@ def test_lines_are_where_shapes_end_and_turn() -> None:
 def test_a_corner_is_one_line_wherever_between_two_pixels_it_lies(where: float) -> None:
     x = torch.arange(64.0)
     for side in (-1, -2):
-        inverse = (0.25 + 0.004 * (x - where).abs()).expand(64, 64).transpose(side, -1)
+        inverse = (0.25 + 0.002 * (x - where).abs()).expand(64, 64).transpose(side, -1)
         drawn = depth_lines_reference((1 / inverse)[None, None])[0, 0].transpose(side, -1)[5]
-        assert float(drawn[12:14].max()) == pytest.approx(0.5 * 0.008 / 0.25 * 64 - 0.3, abs=0.02)
+        assert float(drawn[12:14].max()) == pytest.approx(0.004 / 0.25 * 64 - 0.45, abs=0.02)
         assert int((drawn > 0.2).sum()) == 1
         assert drawn[:11].max() < 1e-3 > drawn[15:-1].max()
+
+
+def test_a_grazed_slope_that_bends_is_no_corner() -> None:
+    """A hill towards the horizon bends as sharply as a corner, but goes on in its direction."""
+    y = torch.arange(64.0)
+    for flatter, drawn in ((0.008, 0.0), (0.0, 1.0)):
+        inverse = torch.where(y < 32, 0.2 + 0.012 * (32 - y), 0.2 - flatter * (y - 32).clamp_max(20))
+        field = depth_lines_reference((1 / inverse).expand(48, 64).T[None, None])[0, 0]
+        assert field[30:34].amax(0).min() == drawn, "less steep, and level"
 
 
 def test_there_are_no_lines_in_the_sky_and_none_of_what_is_no_depth() -> None:
@@ -220,7 +229,7 @@ def test_the_same_corner_is_the_same_line_at_every_resolution() -> None:
     drawn = []
     for rows in (90, 180, 360):
         x = (torch.arange(rows * 2.0) - rows) / rows
-        inverse = (0.3 - 0.25 * x.abs().clamp_max(0.2)).expand(1, 1, rows, -1)
+        inverse = (0.3 - 0.13 * x.abs().clamp_max(0.2)).expand(1, 1, rows, -1)
         drawn.append(float(depth_lines_reference(1 / inverse).max()))
     assert 0.3 < drawn[1] < 0.9
     assert drawn == pytest.approx([drawn[1]] * 3, abs=0.02)
