@@ -1,19 +1,22 @@
 """What each part of the design is worth over time: networks trained alike, each without one part, beside the full one.
 
-    for name in full no-corruption truth-fed no-memory no-warp white-start; do
+    for name in full no-corruption truth-fed no-memory no-warp white-start full-grid no-steadiness; do
         mirage train --ablation $name --from runs/nano/single.safetensors --minutes 30; done
     python benchmarks/ablations.py runs/ablations --json out/ablations.json
 
-All begin from the same weights, which know single frames, and see the same clips in the same order; what differs is
-how many steps half an hour is enough for, which the table says. Every weights file below the folder is played as it was
-trained, in closed loop, on the endless loops of `mirage eval --time`: unseen scenes in unseen styles. *No correction*
-is the full network's weights again: error correction takes part in play alone, and only where the full weights know
-their bounds; all others are played without it, and are to be held against that row where it differs from *full*.
+All begin from the same weights, which know single frames, with a memory that has learned nothing, and see the same
+clips in the same order; what differs is how many steps half an hour is enough for, which the table says. Every weights
+file below the folder is played as it was trained, in closed loop, on the endless loops of `mirage eval --time`: unseen
+scenes in unseen styles. *No correction* is the full network's weights again: error correction takes part in play alone,
+and only where the full weights know their bounds; all others are played without it, and are to be held against that row
+where it differs from *full*.
+*Float memory* is the full network's weights as well, which at play keep their memory in float32 in place of eight
+bits; *full-grid* was trained with a memory that has an entry for every cell in place of every four.
 
 *Closed loop*, *depth seldom* (depth with one frame of four), *per frame* (without memory) and *truth-fed* (a memory
 that was trained on the truth, fed with it again: what it would be worth if the truth were there) are mean PSNR behind
-the first lap. *Full is better by* is closed loop against closed loop. *Drift* is the steepest fall of any scene,
-*surely* what of it is beyond its 95 % interval.
+the first lap. *Full is better by* is closed loop against closed loop. *Flicker* is the warping error over the truth's.
+*Drift* is the steepest fall of any scene, *surely* what of it is beyond its 95 % interval.
 """
 
 from __future__ import annotations
@@ -25,7 +28,7 @@ import os
 import platform
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,12 +40,14 @@ from mirage_plugin.config import ABLATIONS
 from mirage_plugin.errors import DataError, MirageError, OutputError
 from mirage_plugin.model.checkpoint import load_bounds, load_network
 from mirage_plugin.model.drift import Bounds
+from mirage_plugin.model.network import TIERS, MirageNet
 from mirage_plugin.train import endurance
-from mirage_plugin.train.objective import ABLATED
+from mirage_plugin.train.objective import ABLATED, FULL, Ablation
 
 __all__ = ["Trained", "find", "main", "measure"]
 
 NO_CORRECTION = "no-correction"
+FLOAT_MEMORY = "float memory"
 
 
 @dataclass(frozen=True)
@@ -86,20 +91,26 @@ def measure(trained: list[Trained], seed: int, lap: int, laps: int, device: torc
     """Play each as it was trained; a row each, the full network first, its `laps` as means over scenes."""
     full = trained[0]
     bounds = load_bounds(full.tier, full.path)
-    cases: list[tuple[str, Trained, Bounds | None]] = [(one.name, one, None) for one in trained]
+    cases: list[tuple[str, Trained, Ablation, Bounds | None]]
+    cases = [(one.name, one, ABLATED[one.name], None) for one in trained]
+    cases[0] = ("full", full, FULL, bounds)
+    cases.append((FLOAT_MEMORY, full, replace(FULL, eight_bits=False), bounds))
     if bounds is not None:
-        cases[0] = ("full", full, bounds)
-        cases.append((NO_CORRECTION, full, None))
-    nets = ((load_network(one.tier, one.path).to(device), ABLATED[one.name], known) for _, one, known in cases)
+        cases.append((NO_CORRECTION, full, FULL, None))
+
+    def loaded(one: Trained, ablation: Ablation) -> MirageNet:
+        return load_network(one.tier, one.path, ablation.tier(TIERS[one.tier])).to(device)
+
+    nets = ((loaded(one, ablation), ablation, known) for _, one, ablation, known in cases)
     rows: list[dict[str, Any]] = []
     played = endurance.play_ablated(nets, seed, lap, laps, device)
-    for (name, one, _), figures in zip(cases, played, strict=True):
+    for (name, one, *_), figures in zip(cases, played, strict=True):
         first = rows[0]["closed_loop_db"] if rows else figures.closed
         rows.append({
             "name": name, "steps": one.steps, "closed_loop_db": figures.closed,
             "depth_seldom_db": figures.seldom,
             "full_is_better_by_db": first - figures.closed if rows else None, "per_frame_db": figures.per_frame,
-            "truth_fed_db": figures.told, "drift_db_per_1000": figures.slope,
+            "truth_fed_db": figures.told, "flicker_over_truth": figures.flicker, "drift_db_per_1000": figures.slope,
             "drift_surely_db_per_1000": figures.beyond, "corrections": figures.corrections,
             "laps_db": [round(float(value), 4) for value in figures.laps.mean(1)],
         })  # fmt: skip
@@ -115,8 +126,9 @@ def _page(title: str, rows: list[dict[str, Any]]) -> str:
         "steps": ("steps", ""), "closed loop": ("closed_loop_db", ".2f"),
         "depth seldom": ("depth_seldom_db", ".2f"),
         "full is better by": ("full_is_better_by_db", "+.2f"), "per frame": ("per_frame_db", ".2f"),
-        "truth-fed": ("truth_fed_db", ".2f"), "drift": ("drift_db_per_1000", "+.3f"),
-        "surely": ("drift_surely_db_per_1000", ".3f"), "corrected": ("corrections", ""),
+        "truth-fed": ("truth_fed_db", ".2f"), "flicker": ("flicker_over_truth", ".3f"),
+        "drift": ("drift_db_per_1000", "+.3f"), "surely": ("drift_surely_db_per_1000", ".3f"),
+        "corrected": ("corrections", ""),
     }  # fmt: skip
     lines = [f"### {title}", "", f"| without | {' | '.join(columns)} |", "|---" * (1 + len(columns)) + "|"]
     for row in rows:

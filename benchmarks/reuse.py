@@ -69,7 +69,8 @@ class Clip:
     visible: Tensor
 
 
-def _clip(name: str, source: Tensor, g: GBuffer) -> Clip:
+def as_sent(name: str, source: Tensor, g: GBuffer) -> Clip:
+    """Frames as the game drew them, [T, 3, H, W] in [0, 1], and their planes, as an engine sends them."""
     depth, motion, (hud, thing, sky) = *engine_planes(g)[:2], engine_planes(g)[2].unbind(1)
     mask = (1 + thing + 2 * sky) * (1 - hud)
     rgb = (source * 255).round().clamp(0, 255).byte().permute(0, 2, 3, 1)
@@ -88,7 +89,7 @@ def _clip(name: str, source: Tensor, g: GBuffer) -> Clip:
 def clips(frames: int) -> Iterator[Clip]:
     """The clips of the benchmark, the same every time."""
     for number, (source, g) in enumerate(game_clips(2, frames, 640, 360, apart=GAME_APART)):
-        yield _clip(f"game {number + 1}", source, g)
+        yield as_sent(f"game {number + 1}", source, g)
     for number, family in enumerate(FAMILIES):
         seed = EVALUATION_SEED + 700_000 + number
         g = draw_clip(seed, frames, WORLD_SIZE[1], WORLD_SIZE[0], family)
@@ -98,7 +99,7 @@ def clips(frames: int) -> Iterator[Clip]:
         rng = torch.Generator().manual_seed(seed)
         looks = [random_look(rng)] * frames
         grain = torch.randn(frames, 1, WORLD_SIZE[1], WORLD_SIZE[0], generator=rng)
-        yield _clip(family, draw_source(textured_as(looks, g), looks, grain)[0], g)
+        yield as_sent(family, draw_source(textured_as(looks, g), looks, grain)[0], g)
 
 
 def _shown(engine: Engine, canvas: Canvas, clip: Clip, t: int) -> NDArray[np.uint8]:
@@ -107,14 +108,16 @@ def _shown(engine: Engine, canvas: Canvas, clip: Clip, t: int) -> NDArray[np.uin
     return out
 
 
-def _by_net(engine: Engine, canvas: Canvas, clip: Clip, t: int) -> NDArray[np.uint8]:
-    engine.read(canvas, clip.pixels[t], ORDER, clip.planes[t], t == 0)
+def by_net(engine: Engine, canvas: Canvas, clip: Clip, t: int, *, first: bool) -> NDArray[np.uint8]:
+    """The net's answer to frame `t`, uint8 [H, W, 4]; `first`: it follows no other."""
+    engine.read(canvas, clip.pixels[t], ORDER, clip.planes[t], first)
     if not engine.denoise(canvas):
         raise MirageError(f"the net's answer to frame {t} of {clip.name} is not finite")
     return _shown(engine, canvas, clip, t)
 
 
-def _v(pixels: NDArray[np.uint8]) -> Tensor:
+def as_v(pixels: NDArray[np.uint8]) -> Tensor:
+    """A frame uint8 [H, W, 4] as v [1, 3, H, W]."""
     return torch.from_numpy(pixels[..., :3].astype(np.float32)).permute(2, 0, 1)[None] / 127.5 - 1
 
 
@@ -131,7 +134,7 @@ def play(
     copies: dict[int, Canvas] = {}
     own: list[NDArray[np.uint8]] = []
     for t in range(len(clip.pixels)):
-        own.append(_by_net(engine, canvas, clip, t))
+        own.append(by_net(engine, canvas, clip, t, first=t == 0))
         if t in starts:
             copies[t] = copy.deepcopy(canvas)
     still = np.zeros((height, width, 2), np.float32)
@@ -151,16 +154,16 @@ def play(
                 if not engine.reuse(canvases[way]):
                     raise MirageError(f"there is no edit to reuse in frame {t} of {clip.name}")
                 now[way] = _shown(engine, canvases[way], clip, t)
-            own_sharp = float(gradient_energy(_v(own[t])))
+            own_sharp = float(gradient_energy(as_v(own[t])))
             for way, picture in now.items():
-                answer = _v(picture)
-                measures["psnr"][way][age - 1].append(float(psnr(answer, _v(own[t]))))
-                moved = warping_error(answer, _v(before[way]), clip.motion[t : t + 1], clip.visible[t : t + 1])
+                answer = as_v(picture)
+                measures["psnr"][way][age - 1].append(float(psnr(answer, as_v(own[t]))))
+                moved = warping_error(answer, as_v(before[way]), clip.motion[t : t + 1], clip.visible[t : t + 1])
                 measures["warping"][way][age - 1].append(float(moved))
                 measures["sharpness"][way][age - 1].append(float(gradient_energy(answer)) / max(own_sharp, 1e-9))
             before = now
             if start == starts[-1] and age in (1, 4, AGES):
-                row = [functional.interpolate(_v(now[way]), SHEET_SIZE, mode="area")[0] for way in ("net", *WAYS)]
+                row = [functional.interpolate(as_v(now[way]), SHEET_SIZE, mode="area")[0] for way in ("net", *WAYS)]
                 pictures.append((f"{clip.name}, {style}, reused {age}", row))
     return measures, pictures
 

@@ -294,6 +294,10 @@ def train(
             show_default="random ones",
         ),
     ] = None,
+    reference: Annotated[
+        bool,
+        typer.Option("--reference", help="Train what reads a style off pictures, for every tier, in place of a model."),
+    ] = False,
     ablation: Annotated[
         str | None,
         typer.Option(
@@ -313,6 +317,7 @@ def train(
         seed=seed,
         data=data,
         start=start,
+        reference=reference,
         ablation=ablation,
         threads=threads,
         json=json,

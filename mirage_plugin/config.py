@@ -38,7 +38,9 @@ TIERS: Final[tuple[Tier, ...]] = ("nano", "small", "base")
 DEVICES: Final[tuple[Device, ...]] = ("auto", "cpu", "cuda")
 STEPS: Final = (1, 2, 4)
 """Denoising steps the weights are trained for."""
-ABLATIONS: Final = ("full", "no-corruption", "truth-fed", "no-memory", "no-warp", "white-start")
+ABLATIONS: Final = (
+    "full", "no-corruption", "truth-fed", "no-memory", "no-warp", "white-start", "full-grid", "no-steadiness",
+)  # fmt: skip
 """What can be left out of a network's training on clips, each to be measured beside "full", trained alike."""
 MAX_SIDE_PX: Final = 16384
 """Longest side of a frame: what GPUs take as a texture; a frame's byte count stays inside 32 bits."""
@@ -162,7 +164,7 @@ class TrainConfig:
     minutes: float = 60.0
     """Wall-clock time to train for; the run can be continued afterwards."""
     out: Path | None = None
-    """Directory of the run: checkpoints, plots, sample sheets. None: `runs/<tier>`."""
+    """Directory of the run: checkpoints, plots, sample sheets. None: `runs/<tier>` or `runs/reference`."""
     resume: bool = True
     """Continue the run in `out` if there is one."""
     device: Device = "auto"
@@ -176,6 +178,8 @@ class TrainConfig:
     """Where the final figures are written."""
     start: Path | None = None
     """Weights of this tier to begin from; None: what `seed` draws."""
+    reference: bool = False
+    """Train the encoder of reference pictures, which serves every tier, in place of a network."""
     ablation: str | None = None
     """One of `ABLATIONS`: train on clips alone, from `start`, with that left out, in a folder of its own."""
 
@@ -194,6 +198,8 @@ class TrainConfig:
         if self.start is not None and not self.start.is_file():
             raise ConfigError(f"{self.start} is not a file of weights to begin from")
         if self.ablation is not None:
+            if self.reference:
+                raise ConfigError("an ablation leaves out a part of a network: the encoder of references has none")
             if self.ablation == "no-correction":
                 raise ConfigError("no-correction is nothing to train: benchmarks/ablations.py plays full without it")
             _one_of("ablation", self.ablation, ABLATIONS)
@@ -202,10 +208,13 @@ class TrainConfig:
 
     @property
     def run_directory(self) -> Path:
-        """`out`, or `runs/<tier>` where it was left open; an ablation's is a folder in `out` or `runs/ablations`."""
+        """`out`, or `runs/<tier>` or `runs/reference` where it was left open.
+
+        An ablation's is a folder in `out` or `runs/ablations`.
+        """
         if self.ablation is not None:
             return (self.out if self.out is not None else Path("runs") / "ablations") / self.ablation
-        return self.out if self.out is not None else Path("runs") / self.tier
+        return self.out if self.out is not None else Path("runs") / ("reference" if self.reference else self.tier)
 
 
 def _one_of(name: str, value: str, known: tuple[str, ...]) -> None:

@@ -14,7 +14,7 @@ from torch import Tensor
 from mirage_plugin.config import weights_directory
 from mirage_plugin.errors import WeightsError
 from mirage_plugin.model.drift import Bounds
-from mirage_plugin.model.network import TIERS, MirageNet
+from mirage_plugin.model.network import TIERS, MirageNet, Tier
 
 __all__ = [
     "FORMAT",
@@ -121,11 +121,14 @@ def _read(kind: str, path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     return tensors, header
 
 
-def load_network(tier: str, path: Path | None = None) -> MirageNet:
-    """Load a tier's weights into a new float32 network in evaluation mode; raises as `load_tensors`."""
+def load_network(tier: str, path: Path | None = None, sizes: Tier | None = None) -> MirageNet:
+    """Load a tier's weights into a new float32 network in evaluation mode; raises as `load_tensors`.
+
+    `sizes` are those of an ablation, where they are not the tier's own.
+    """
     path = path or weights_path(tier)
     tensors = load_tensors(tier, path)
-    net = MirageNet(TIERS[tier])
+    net = MirageNet(sizes or TIERS[tier])
     try:
         net.load_state_dict({k: v.float() for k, v in tensors.items()})
     except RuntimeError as error:

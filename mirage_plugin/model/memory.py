@@ -33,15 +33,15 @@ def dequantise(state: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
     return state.to(dtype) * (1.0 / 127.0)
 
 
-def warp_state(state: Tensor, motion: Tensor, visible: Tensor) -> MemoryState:
+def warp_state(state: Tensor, motion: Tensor, visible: Tensor, entry: int = 16) -> MemoryState:
     """Carry the previous frame's state to where its surfaces are now.
 
     `state` [N, h2, w2, S]; `motion` float32 [N, 2, h2, w2], to where it was, in pixels of the working frame
-    (16 per entry), NaN for unknown; `visible` float32 [N, 1, h2, w2], the share of the entry that was to be
+    (`entry` to a side of one), NaN for unknown; `visible` float32 [N, 1, h2, w2], the share of the entry that was to be
     seen. Bilinear; what was outside the frame or hidden is not valid.
     """
     _, h, w, _ = state.shape
-    motion = torch.nan_to_num(motion.float(), nan=1e6, posinf=1e6, neginf=-1e6).clamp(-1e5, 1e5) / 16.0
+    motion = torch.nan_to_num(motion.float(), nan=1e6, posinf=1e6, neginf=-1e6).clamp(-1e5, 1e5) / entry
     y = torch.arange(h, device=state.device).view(1, -1, 1) + motion[:, 1]
     x = torch.arange(w, device=state.device).view(1, 1, -1) + motion[:, 0]
     inside = (y > -0.75) & (y < h - 0.25) & (x > -0.75) & (x < w - 0.25)

@@ -65,7 +65,7 @@ class Tier:
 
     `widths` are the channels at 1, 1/2 and 1/4 of the cell grid; `depths` the blocks at: full grid down, half
     down, quarter, half up, full up; `expand` the hidden factor of a block; `state` the channels of memory;
-    `condition` the width of the conditioning vector.
+    `condition` the width of the conditioning vector; `full_grid`, an ablation, gives memory the whole grid of cells.
     """
 
     name: str
@@ -74,6 +74,12 @@ class Tier:
     expand: int
     state: int
     condition: int
+    full_grid: bool = False
+
+    @property
+    def entry(self) -> int:
+        """Pixels to a side of what one entry of the memory stands for."""
+        return CELL if self.full_grid else 2 * CELL
 
 
 TIERS: dict[str, Tier] = {
@@ -421,7 +427,7 @@ class MirageNet(nn.Module):
         )
         total = sum(3 * width * depth for width, depth in zip(widths, tier.depths, strict=True))
         self.film = nn.Linear(d, total + 2 * c0)
-        self.memory = Memory(c1, tier.state)
+        self.memory = Memory(c0 if tier.full_grid else c1, tier.state)
         self.head_matrices = nn.Linear(c0, BINS * 12)
         self.head_words = nn.Linear(c0, WORDS)
         self.head_detail = nn.Linear(c0, CELL * CELL * 3)
@@ -498,11 +504,15 @@ class MirageNet(nn.Module):
             return x
 
         full = run(stem, 0)
-        half = self.memory.read(run(self.down1(space_to_depth(full)), 1), memory)
+        if self.tier.full_grid:
+            full = self.memory.read(full, memory)
+        half = run(self.down1(space_to_depth(full)), 1)
+        if not self.tier.full_grid:
+            half = self.memory.read(half, memory)
         deep = run(self.down2(space_to_depth(half)), 2)
         half = run(half + depth_to_space(self.up2(deep)), 3)
-        state = self.memory.write(half, memory)
         full = run(full + depth_to_space(self.up1(half)), 4)
+        state = self.memory.write(full if self.tier.full_grid else half, memory)
         c0 = self.tier.widths[0]
         out = rms_film(full, film[:, offset : offset + c0], film[:, offset + c0 : offset + 2 * c0])
         words = self.head_words(out)

@@ -1,13 +1,15 @@
 """A style from pictures: what point of the style space would draw a picture like these.
 
 The answer is an ordinary `Style`, so what was read off a painting can be looked at, edited and saved like a preset. The
-encoder is trained beside the network, on the truths that it is trained with: pictures of any scene in a known style.
+encoder serves every tier. It is trained (`mirage train --reference`) on the truths that networks are trained with:
+pictures of any scene in a known style.
 """
 
 from __future__ import annotations
 
+import itertools
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +31,10 @@ from mirage_plugin.styles.parameters import VECTOR_SIZE, Style, parameter_range
 __all__ = ["ReferenceEncoder", "load_reference", "read_picture", "reference_loss", "style_of"]
 
 MAX_PICTURES = 8
-# Pictures are looked at at about the scale of the frames that the encoder was trained on.
-_SHORT_SIDE = 160
+# Pictures are looked at in windows as large as those that the encoder was trained on, at two scales. A whole picture at
+# once is read worse: what its styles then draw of 140 other unseen scenes is 20.7 dB from the truth, in windows 21.2.
+_SHORT_SIDES = (128, 192)
+_WINDOW = (128, 160)
 _WIDTHS = (96, 160)
 
 
@@ -41,11 +45,12 @@ class _Mix(nn.Module):
         super().__init__()
         self.depthwise = nn.Conv2d(channels, channels, 5, padding=2, groups=channels)
         self.norm = nn.GroupNorm(1, channels)
-        self.expand = nn.Conv2d(channels, 2 * channels, 1)
-        self.project = nn.Conv2d(2 * channels, channels, 1)
+        self.expand = nn.Linear(channels, 2 * channels)
+        self.project = nn.Linear(2 * channels, channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = x + self.project(functional.silu(self.expand(self.norm(self.depthwise(x)))))
+        y = self.norm(self.depthwise(x)).permute(0, 2, 3, 1)
+        out: Tensor = x + self.project(functional.silu(self.expand(y))).permute(0, 3, 1, 2)
         return out
 
 
@@ -81,7 +86,8 @@ class ReferenceEncoder(nn.Module):
 def reference_loss(encoder: ReferenceEncoder, pictures: Tensor, parameters: Tensor) -> Tensor:
     """Distance of the styles read off pictures [N, 3, H, W] to theirs [N, VECTOR_SIZE].
 
-    By what they make of the chart, which is what will be seen; and by the parameters, for those it does not show.
+    By what they make of the chart, which is what will be seen, as the logarithm of a mean square, as PSNR is: a halved
+    error counts alike in every style. And by the parameters, for those that the chart does not show.
     """
     found = encoder(pictures)
     low, high = (torch.from_numpy(bound).to(found.device) for bound in parameter_range())
@@ -91,7 +97,9 @@ def reference_loss(encoder: ReferenceEncoder, pictures: Tensor, parameters: Tens
 
     with torch.no_grad():
         wanted = drawn(parameters)
-    loss: Tensor = (drawn(found) - wanted).abs().mean() + 0.3 * (found - parameters).abs().mean()
+    apart = ((drawn(found) - wanted).square().mean(1) + 2e-4).log().mean()
+    # A tenth: gradients are cut at a norm of 1, which is for accidents.
+    loss: Tensor = 0.1 * (apart + (found - parameters).abs().mean())
     return loss
 
 
@@ -119,6 +127,22 @@ def read_picture(path: Path) -> NDArray[np.uint8]:
             raise DataError(f"{path} cannot be read as a picture: {error}") from error
 
 
+def _windows(picture: NDArray[np.uint8], short_side: int) -> Iterator[Tensor]:
+    """Cut a picture uint8 [H, W, 3] into windows, once its short side has been scaled: v [1, 3, h, w] each."""
+    scale = short_side / min(picture.shape[:2])
+    height, width = (max(32, min(1024, round(side * scale / 16) * 16)) for side in picture.shape[:2])
+    shrinks = picture.shape[0] > height
+    small = cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+    v = torch.from_numpy(np.ascontiguousarray(small)).permute(2, 0, 1)[None].float() * (2 / 255) - 1
+
+    def starts(length: int, window: int) -> list[int]:
+        count, free = max(1, round(length / window)), max(0, length - window)
+        return [free * i // max(1, count - 1) for i in range(count)]
+
+    for top, left in itertools.product(starts(height, _WINDOW[0]), starts(width, _WINDOW[1])):
+        yield v[..., top : top + _WINDOW[0], left : left + _WINDOW[1]]
+
+
 @torch.inference_mode()
 def style_of(pictures: Sequence[NDArray[np.uint8]], name: str, encoder: ReferenceEncoder | None = None) -> Style:
     """The style that would draw one to eight pictures uint8 [H, W, 3]: the mean of what each says.
@@ -130,12 +154,9 @@ def style_of(pictures: Sequence[NDArray[np.uint8]], name: str, encoder: Referenc
     encoder = encoder or load_reference()
     found = []
     for picture in pictures:
-        scale = _SHORT_SIDE / min(picture.shape[:2])
-        height, width = (max(32, min(1024, round(side * scale / 16) * 16)) for side in picture.shape[:2])
-        shrinks = picture.shape[0] > height
-        small = cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
-        v = torch.from_numpy(np.ascontiguousarray(small)).permute(2, 0, 1)[None].float() * (2 / 255) - 1
-        found.append(encoder(v)[0])
+        # Each scale counts alike, whatever the number of its windows.
+        looks = [torch.cat([encoder(w) for w in _windows(picture, side)]).mean(0) for side in _SHORT_SIDES]
+        found.append(torch.stack(looks).mean(0))
     low, high = parameter_range()
     scaled: NDArray[Any] = torch.stack(found).mean(0).clamp(-1, 1).numpy()
     return Style(name, "custom", (low + (high - low) * (scaled + 1) / 2).astype(np.float32))

@@ -44,7 +44,7 @@ from mirage_plugin.train.evaluation import (
     rgb_alone,
 )
 from mirage_plugin.train.metrics import gradient_energy, psnr, warp_back, warping_error
-from mirage_plugin.train.objective import Ablation, given_lines, given_planes
+from mirage_plugin.train.objective import Ablation, entries, given_lines, given_planes
 from mirage_plugin.train.pool import EVALUATION_SEED
 from mirage_plugin.train.report import Bar, Row
 from mirage_plugin.train.worlds.gbuffer import GBuffer
@@ -659,8 +659,8 @@ class _AblatedPlay(Play):
     @torch.inference_mode()
     def _draw(self, batch: Batch, t: int, remembers: list[bool]) -> tuple[Tensor, Tensor, Tensor]:
         v, known = batch.source[t], torch.tensor(remembers, device=self.stored.device)
-        seen = functional.avg_pool2d(batch.visible[t], 16)
-        memory = self.ablation.recall(dequantise(self.stored), batch.motion[t][..., 8::16, 8::16], seen, known)
+        seen, motion = entries(batch, t, self.net.tier.entry)
+        memory = self.ablation.recall(dequantise(self.stored), motion, seen, known)
         noised, (style, planes, lines) = self.ablation.start(v, self.noise), self.company(batch, t)
         trust = torch.ones(self.n, device=v.device)
         rest = (trust, self.noise, lines)
@@ -668,7 +668,7 @@ class _AblatedPlay(Play):
         answer = kept(batch, t, answer.clamp(-1, 1))
         shown = batch.truth[t] if self.told else answer
         state = self.ablation.write(self.net, (v, noised, planes, memory, style, *rest), shown, state)
-        return answer, quantise(state), mean_squares(edit, state, memory)
+        return answer, self.ablation.stored(state), mean_squares(edit, state, memory)
 
 
 @dataclass(frozen=True)
@@ -677,14 +677,16 @@ class Ablated:
 
     `closed` is closed loop, `seldom` the same where depth comes with one frame of `SELDOM`, `told` with the truth fed
     to a memory that is written from pictures (None for all others), all behind the first lap; `per_frame` is without
-    memory. `slope` is the steepest fall of any scene, in dB per 1,000 frames, `beyond` how far its 95 % interval stays
-    away from zero. `laps` [laps, N] are closed loop's means, `corrections` counts the frames whose memory was dropped.
+    memory. `flicker` is closed loop's warping error over the truth's. `slope` is the steepest fall of any scene, in dB
+    per 1,000 frames, `beyond` how far its 95 % interval stays away from zero. `laps` [laps, N] are closed loop's
+    means, `corrections` counts the frames whose memory was dropped.
     """
 
     closed: float
     seldom: float
     per_frame: float
     told: float | None
+    flicker: float
     slope: float
     beyond: float
     laps: NDArray[np.float32]
@@ -700,17 +702,19 @@ def play_ablated(
     With bounds, errors are corrected.
     """
     batch = _loops(seed, lap, device)
+    own = max(_warping(batch.truth, batch), 1e-6)
     for net, ablation, bounds in nets:
         play = _AblatedPlay(net, batch, ablation, bounds)
         curve = np.stack([_lap_psnr(play, batch) for _ in range(laps)])
         slope, beyond = _worst_slope(curve[1:], lap)
+        flicker = _warping(torch.stack([play.step(batch, t) for t in range(lap)]), batch) / own
         alone = [psnr(_AblatedPlay(net, batch, ablation).step(batch, t), batch.truth[t]).mean() for t in range(lap)]
         seldom = _second_lap(_AblatedPlay(net, batch, ablation), _with_depth_seldom(batch))
         told = None
         if not ablation.own_history:
             told = _second_lap(_AblatedPlay(net, batch, ablation, told=True), batch)
         yield Ablated(
-            float(curve[1:].mean()), seldom, float(torch.stack(alone).mean()), told, slope, beyond, curve,
+            float(curve[1:].mean()), seldom, float(torch.stack(alone).mean()), told, flicker, slope, beyond, curve,
             sum(watch.corrections for watch in play.watches),
         )  # fmt: skip
 

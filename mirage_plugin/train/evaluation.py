@@ -136,7 +136,8 @@ def answer_clip(net: MirageNet, batch: Batch, *, steps: int = 1, memory: bool = 
 
 def empty_state(net: MirageNet, n: int, height: int, width: int, device: torch.device) -> Tensor:
     """The stored state of `n` clips that nobody has played yet: int8 [n, height/16, width/16, S]."""
-    return torch.zeros(n, height // 16, width // 16, net.tier.state, dtype=torch.int8, device=device)
+    entry = net.tier.entry
+    return torch.zeros(n, height // entry, width // entry, net.tier.state, dtype=torch.int8, device=device)
 
 
 def pair_batch(pairs: list[tuple[GBuffer, Tensor, Tensor, Tensor, Tensor]], device: torch.device) -> Batch:
@@ -368,7 +369,7 @@ def _game_cases(
 ) -> tuple[list[Case], str]:
     """The sample game in unseen styles, and a sheet of it in the presets; cases, or why there are none."""
     try:
-        clips = game_clips(scale.game_clips, scale.frames, *GAME_SIZE, apart=120)
+        clips = list(game_clips(scale.game_clips, scale.frames, *GAME_SIZE, apart=120))
     except DataError as error:
         return [], str(error)
     rng = torch.Generator().manual_seed(EVALUATION_SEED + seed)

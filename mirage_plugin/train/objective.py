@@ -8,7 +8,8 @@ ever compared with: at play time there is none.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -16,24 +17,30 @@ from torch.nn import functional
 
 from mirage_kernels.compose import SIMILAR
 from mirage_kernels.shade import BINS, KEEP, KINDS, SURFACE
-from mirage_plugin.model.memory import MemoryState, warp_state
-from mirage_plugin.model.network import CELL, SIGMA, MirageNet, frame_lines, planes_to_cells
+from mirage_plugin.model.memory import MemoryState, quantise, warp_state
+from mirage_plugin.model.network import CELL, SIGMA, MirageNet, Tier, frame_lines, planes_to_cells
 from mirage_plugin.model.sampling import Prediction, lift_noise, predict, to_8_bits
 from mirage_plugin.train.batch import Batch, kept
+from mirage_plugin.train.metrics import warp_back
 
 __all__ = [
     "ABLATED",
     "FULL",
     "Ablation",
+    "Rollout",
     "clip_loss",
+    "entries",
     "given_lines",
     "given_planes",
     "reconstruction_loss",
     "surface_loss",
+    "unsteadiness",
 ]
 
 SURFACE_SHARE = 0.5
 """What the words about surfaces count beside the picture."""
+STEADY_SHARE = 0.3
+"""What it counts that an answer's error changes from one frame to the next."""
 TOLD_LEVEL = 0.25
 """The noise level of a picture that a fed history is written from: the least that refined steps know."""
 
@@ -59,6 +66,16 @@ class Ablation:
     """The memory is moved along the motion, and what was hidden is not valid."""
     source_start: bool = True
     """The bridge begins at the source and a little noise. Else at noise alone."""
+    half_grid: bool = True
+    """The memory has an entry for four cells. Else for each, of as many channels: four times as large."""
+    eight_bits: bool = True
+    """Between frames the memory is kept in eight bits. Else in float32."""
+    steady: bool = True
+    """In training it counts that errors change from frame to frame."""
+
+    def tier(self, tier: Tier) -> Tier:
+        """The sizes of a network of `tier`."""
+        return tier if self.half_grid else replace(tier, full_grid=True)
 
     def start(self, v: Tensor, noise: Tensor) -> Tensor:
         """The end of the bridge at level 1 for v [N, 3, H, W] and `noise` [N, 1, H/2, W/2]: [N, 3, H, W]."""
@@ -71,7 +88,12 @@ class Ablation:
             return MemoryState(torch.zeros_like(state), torch.zeros_like(state[..., :1]))
         if not self.warp:
             motion, seen = torch.zeros_like(motion), torch.ones_like(seen)
-        return warp_state(state, motion, seen * known[:, None, None, None].to(seen.dtype))
+        entry = 2 * CELL if self.half_grid else CELL
+        return warp_state(state, motion, seen * known[:, None, None, None].to(seen.dtype), entry)
+
+    def stored(self, state: Tensor) -> Tensor:
+        """A state [..., S] as it is kept until the next frame, in steps of 1/127: int8, or float32 without rounding."""
+        return quantise(state) if self.eight_bits else state.float() * 127
 
     def write(self, net: MirageNet, frame: Frame, shown: Tensor, written: Tensor) -> Tensor:
         """The state that a frame leaves [N, h/2, w/2, S].
@@ -95,6 +117,8 @@ ABLATED: dict[str, Ablation] = {
     "no-memory": Ablation(memory=False),
     "no-warp": Ablation(warp=False),
     "white-start": Ablation(source_start=False),
+    "full-grid": Ablation(half_grid=False),
+    "no-steadiness": Ablation(steady=False),
 }
 """By the names of `config.ABLATIONS`."""
 
@@ -116,6 +140,20 @@ def reconstruction_loss(answer: Tensor, truth: Tensor) -> Tensor:
     region = functional.avg_pool2d(patch, 4, ceil_mode=True, count_include_pad=False)
     coarse = (patch.square() + 1e-4).sqrt().mean((1, 2, 3)) + 0.5 * (region.square() + 1e-4).sqrt().mean((1, 2, 3))
     return (value + 0.3 * gradient + coarse).log().mean()
+
+
+def unsteadiness(error: Tensor, before: Tensor, motion: Tensor, seen: Tensor) -> Tensor:
+    """How far errors, v [N, 3, H, W], are from those of the frame before, carried along the motion.
+
+    `motion` [N, 2, H, W] in pixels, `seen` [N, 1, H, W]: where the frame before shows the same surface; nothing else
+    counts. A mean over pictures of logarithms of distances, as `reconstruction_loss`, of patches and of regions: what
+    a viewer sees as flicker is light or paint that is believed in one frame and not in the next.
+    """
+    difference = (error.float() - warp_back(before.float(), motion)) * seen
+    patch = functional.avg_pool2d(difference, 8)
+    region = functional.avg_pool2d(patch, 4, ceil_mode=True, count_include_pad=False)
+    far = (patch.square() + 1e-4).sqrt().mean((1, 2, 3)) + 0.5 * (region.square() + 1e-4).sqrt().mean((1, 2, 3))
+    return far.log().mean()
 
 
 def surface_loss(words: Tensor, anchors: Tensor, v: Tensor, surface: Tensor) -> Tensor:
@@ -236,20 +274,40 @@ def _first_step(
 
 
 @torch.no_grad()
-def _rehearsed(net: MirageNet, batch: Batch, state: Tensor, ablation: Ablation) -> Tensor:
-    """The state that playing a batch of clips backwards leaves, from `state` [N, h2, w2, S] of nothing.
+def _played_backwards(net: MirageNet, batch: Batch, state: Tensor, ablation: Ablation) -> Tensor:
+    """The state that playing clips on from their last frame to their first leaves, from `state` [N, h2, w2, S].
 
-    At play a state has been written over and over for hours; a clip is short, and from nothing it never gets there.
+    Nobody tells of the motion back, as in many a game.
     """
     frames, n = batch.cut.shape
-    still = torch.zeros_like(batch.motion[0][..., 8::16, 8::16])
-    seen, trust = torch.ones_like(still[:, :1]), torch.ones(n, device=state.device)
+    seen, motion = entries(batch, 0, net.tier.entry)
+    still, seen, trust = torch.zeros_like(motion), torch.ones_like(seen), torch.ones(n, device=state.device)
     for t in reversed(range(frames)):
-        known = (~batch.cut[t + 1]).float() if t + 1 < frames else torch.zeros_like(trust)
+        known = (~batch.cut[t + 1]).float() if t + 1 < frames else trust
         found, frame = _first_step(net, batch, t, ablation.recall(state, still, seen, known), trust, ablation)
-        written = ablation.write(net, frame, batch.truth[t], found.state)
-        state = (written.float() * 127).round() / 127
+        state = ablation.stored(ablation.write(net, frame, batch.truth[t], found.state)) / 127
     return state
+
+
+def entries(batch: Batch, t: int, entry: int) -> tuple[Tensor, Tensor]:
+    """What moves the memory to frame t, by its entries of `entry` pixels a side.
+
+    How much of each was to be seen before [N, 1, h2, w2], and its motion in pixels [N, 2, h2, w2].
+    """
+    middle = entry // 2
+    return functional.avg_pool2d(batch.visible[t], entry), batch.motion[t][..., middle::entry, middle::entry]
+
+
+class Rollout(NamedTuple):
+    """What rolling a batch of clips out has shown.
+
+    `loss` is to be descended, `state` [N, h2, w2, S], detached, is what the clips have left, `distance` the
+    `reconstruction_loss` of their first steps.
+    """
+
+    loss: Tensor
+    state: Tensor
+    distance: float
 
 
 def clip_loss(
@@ -259,36 +317,35 @@ def clip_loss(
     *,
     second_pass: float = 0.35,
     carried: Tensor | None = None,
+    history: Tensor | None = None,
     ablation: Ablation = FULL,
-) -> tuple[Tensor, Tensor]:
-    """Roll a batch of clips out and return (loss, final state [N, h2, w2, S] detached).
+) -> Rollout:
+    """Roll a batch of clips out.
 
-    `second_pass` is the share of frames that are also refined at a lower noise level; `carried` is a foreign
-    state some clips start from instead of none; `ablation` is what training goes without. Half of the batches of clips
-    start from the state that playing them backwards has left: frames forwards and back are twice as long a rollout.
+    `second_pass` is the share of frames that are also refined at a lower noise level; `ablation` is what training goes
+    without. Clips begin from nothing, and some from `carried`, a state of other clips. With `history`, the state that
+    these very clips have left [N, h2, w2, S], they are first played backwards from there: the rollout goes on.
     """
     frames, n, _, height, width = batch.source.shape
-    device = batch.source.device
-    state = torch.zeros(n, height // 16, width // 16, net.tier.state, device=device)
+    device, entry = batch.source.device, net.tier.entry
+    state = torch.zeros(n, height // entry, width // entry, net.tier.state, device=device)
     starts = torch.zeros(n, device=device)
     spoilt = ablation.corruption and ablation.memory
+    if history is not None:
+        state, starts = _played_backwards(net, batch, history, ablation), torch.ones_like(starts)
     if spoilt and carried is not None and carried.shape == state.shape:
         foreign = (torch.rand(n, generator=rng) < 0.2).to(device)
         state = torch.where(foreign[:, None, None, None], carried, state)
-        starts = foreign.float()
-    rehearsed = frames > 1 and float(torch.rand((), generator=rng)) < 0.5 and ablation.memory
-    if rehearsed:
-        own = _rehearsed(net, batch, torch.zeros_like(state), ablation)
-        state = torch.where(starts[:, None, None, None] > 0, state, own)
-        starts = torch.ones_like(starts)
-    losses = []
+        starts = torch.where(foreign, torch.ones_like(starts), starts)
+    losses, distances = [], []
+    before = torch.zeros_like(batch.truth[0])
     for t in range(frames):
         truth = batch.truth[t]
-        motion, seen = batch.motion[t][..., 8::16, 8::16], functional.avg_pool2d(batch.visible[t], 16)
+        seen, motion = entries(batch, t, entry)
         trust = torch.ones(n, device=device)
         if t == 0:
             seen, known = torch.ones_like(seen), starts
-            motion = torch.zeros_like(motion) if rehearsed else motion
+            motion = motion if history is None else torch.zeros_like(motion)
         else:
             if spoilt:
                 state, trust = _corrupt(state, rng)
@@ -300,6 +357,14 @@ def clip_loss(
         v, noised, planes, memory, style, _, noise, lines = frame
         answer, written = kept(batch, t, found.answer), found.state
         losses.append(reconstruction_loss(answer, truth))
+        distances.append(losses[-1].detach())
+        error = answer - truth
+        if t > 0 and ablation.steady:
+            # What a cut or another style changes is no flicker, and nobody knows what moved where motion is withheld.
+            same = (batch.parameters[t] == batch.parameters[t - 1]).all(-1) & ~batch.cut[t] & (batch.has_motion[t] > 0)
+            seen_before = batch.visible[t].float() * same[:, None, None, None]
+            losses[-1] = losses[-1] + STEADY_SHARE * unsteadiness(error, before, batch.motion[t], seen_before)
+        before = error
         if batch.surface is not None:
             losses[-1] = losses[-1] + SURFACE_SHARE * surface_loss(found.words, found.edit.anchors, v, batch.surface[t])
         if float(torch.rand((), generator=rng)) < second_pass:
@@ -312,8 +377,8 @@ def clip_loss(
             refined = predict(net, v, noisy, planes, memory, style, k, trust, noise, lines)
             losses.append(reconstruction_loss(kept(batch, t, refined.answer), truth))
         written = ablation.write(net, frame, truth, written)
-        # Quantised as it is stored between frames; the gradient passes straight through.
-        state = written + ((written * 127).round() / 127 - written).detach()
+        # As it is stored between frames; the gradient passes straight through.
+        state = written + (ablation.stored(written) / 127 - written).detach()
         if float(torch.rand((), generator=rng)) < 0.15:
             state = state.detach()
-    return torch.stack(losses).mean(), state.detach()
+    return Rollout(torch.stack(losses).mean(), state.detach(), float(torch.stack(distances).mean()))

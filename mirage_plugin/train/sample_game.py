@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -33,10 +34,10 @@ def examples_directory() -> Path:
 
 def game_clips(
     count: int, frames: int, width: int, height: int, seed: int = 7, apart: int = WARM_UP
-) -> list[tuple[Tensor, GBuffer]]:
-    """Let the autopilot play and take `count` clips of `frames` frames, `apart` ticks apart.
+) -> Iterator[tuple[Tensor, GBuffer]]:
+    """Let the autopilot play and take `count` clips of `frames` frames, `apart` ticks before each.
 
-    Returns (source float32 [T, 3, H, W] in [0, 1] as the game drew it, its G-buffer) for each. Raises
+    Yields (source float32 [T, 3, H, W] in [0, 1] as the game drew it, its G-buffer) for each. Raises
     `DataError` where the game is not there or cannot be loaded.
     """
     folder = examples_directory()
@@ -54,7 +55,6 @@ def game_clips(
     game = play.Game(seed, everything=True)
     renderer = game.renderer(width, height)
     means = _means(game.baked)
-    clips = []
     for _ in range(count):
         for _ in range(apart):
             game.step(game.autopilot())
@@ -63,8 +63,7 @@ def game_clips(
             game.step(game.autopilot())
             view = game.view()
             taken.append((take.gbuffer(renderer, view), view.camera))
-        clips.append(_clip(taken, kinds, means))
-    return clips
+        yield _clip(taken, kinds, means)
 
 
 def _clip(taken: list[tuple[Any, Any]], kinds: Any, means: Tensor) -> tuple[Tensor, GBuffer]:

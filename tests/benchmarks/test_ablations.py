@@ -75,8 +75,10 @@ def test_the_table(small: None, folder: Path, tmp_path: Path, capsys: pytest.Cap
     assert main([str(folder), "--quick", "--frames", "12", "--json", str(out)]) == 0
     result = json.loads(out.read_text())
     rows = {row["name"]: row for row in result["rows"]}
-    assert list(rows) == [*TRAINED, "no-correction"]
+    assert list(rows) == [*TRAINED, "float memory", "no-correction"]
     full = rows["full"]
+    rounded = rows["float memory"]["closed_loop_db"] - full["closed_loop_db"]
+    assert 0 < abs(rounded) < 0.5, "eight bits are a little off"
     assert full["full_is_better_by_db"] is None
     assert full["per_frame_db"] != full["closed_loop_db"]
     assert len(full["laps_db"]) == result["frames"] / result["frames_a_lap"] == 3
@@ -138,6 +140,6 @@ def test_correction_is_a_row_where_there_are_bounds(
     never = Bounds(nothing, tuple(1.0 for _ in NAMES), nothing, nothing)
     monkeypatch.setattr(ablations, "load_bounds", lambda *_: never)
     rows = {row["name"]: row for row in measure(find(folder)[:1], 0, 4, 3, torch.device("cpu"))}
-    assert list(rows) == ["full", "no-correction"]
+    assert list(rows) == ["full", "float memory", "no-correction"]
     assert rows["full"]["corrections"] > 0, "no frame is within such bounds"
     assert rows["no-correction"]["corrections"] == 0

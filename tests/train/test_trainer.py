@@ -17,14 +17,16 @@ from mirage_plugin.errors import DataError, WeightsError
 from mirage_plugin.model.checkpoint import load_network, load_tensors, save_network, save_tensors
 from mirage_plugin.model.network import TIERS, MirageNet
 from mirage_plugin.model.reference import ReferenceEncoder
+from mirage_plugin.train import run as run_module
 from mirage_plugin.train import trainer
 from mirage_plugin.train.objective import ABLATED, Ablation
 from mirage_plugin.train.pairs import PairFolder, write_pairs
+from mirage_plugin.train.run import Clock
 from mirage_plugin.train.trainer import ECHO_AFTER, Recipe, Stage, train
 from mirage_plugin.train.worlds.styles import random_style
 
 
-class Clock:
+class Ticks:
     """A second goes by with each look at it, so that a run has the same steps on any machine."""
 
     def __init__(self) -> None:
@@ -77,7 +79,7 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, Ablation]]:
     monkeypatch.setattr(trainer, "clip_loss", recorded)
     monkeypatch.setattr(trainer, "_recipe", recipe)
     monkeypatch.setattr(trainer, "DataLoader", in_this_process)
-    monkeypatch.setattr(trainer, "time", Clock())
+    monkeypatch.setattr(run_module, "time", Ticks())
     return steps
 
 
@@ -106,9 +108,24 @@ def test_an_ablation_trains_clips_alone_and_says_what_it_is(
     assert notes(made)["ablation"] == name
     assert notes(made)["steps"] == str(len(seen))
     before, after = load_network("nano", weights).state_dict(), load_network("nano", made).state_dict()
-    apart = {key: float((after[key] - before[key]).abs().max()) for key in before}
+    apart = {key: float((after[key] - before[key]).abs().max()) for key in before if not key.startswith("memory.")}
     assert max(apart.values()) > 0, "it learned"
+    assert not torch.equal(after["memory.into.weight"], before["memory.into.weight"]), "the memory is learned anew"
     assert max(apart.values()) < 0.05, "it began from the weights"
+
+
+def test_an_ablation_of_another_size_begins_from_the_same_weights(
+    pairs: Path, weights: Path, tmp_path: Path, seen: list[tuple[int, Ablation]]
+) -> None:
+    train(config(pairs, tmp_path, start=weights, ablation="full-grid"))
+    assert seen
+    sizes = ABLATED["full-grid"].tier(TIERS["nano"])
+    assert sizes.entry == 8
+    made = tmp_path / "full-grid" / "nano.safetensors"
+    after, before = load_network("nano", made, sizes).state_dict(), load_network("nano", weights).state_dict()
+    assert float((after["stem_source.weight"] - before["stem_source.weight"]).abs().max()) < 0.05
+    with pytest.raises(WeightsError, match="do not fit"):
+        load_network("nano", made)
 
 
 def test_ablations_are_trained_alike(
@@ -116,7 +133,7 @@ def test_ablations_are_trained_alike(
 ) -> None:
     found = []
     for folder, name in (("a", "full"), ("b", "full"), ("c", "white-start")):
-        monkeypatch.setattr(trainer, "time", Clock())
+        monkeypatch.setattr(run_module, "time", Ticks())
         seen.clear()
         train(config(pairs, tmp_path / folder, start=weights, ablation=name, seed=5))
         found.append((len(seen), notes(tmp_path / folder / name / "nano.safetensors")["sha256"]))
@@ -141,33 +158,53 @@ def test_a_whole_run_leaves_what_ablations_begin_from(
 def test_a_run_that_begins_from_weights(
     net: MirageNet, pairs: Path, weights: Path, tmp_path: Path, seen: list[tuple[int, Ablation]]
 ) -> None:
-    torch.manual_seed(1)
-    encoder = ReferenceEncoder()
-    save_tensors("reference", encoder.state_dict(), tmp_path / "reference.safetensors", {})
-    run = trainer.Run(TrainConfig(device="cpu"), torch.device("cpu"))
-    run.begin(weights)
+    run = trainer._begun(TrainConfig(device="cpu", start=weights), torch.device("cpu"))
     for name, value in net.state_dict().items():
         for taken in (run.net, run.average):
             assert torch.equal(taken.state_dict()[name], value.half().float()), name
-    taken_encoder = run.reference_average.state_dict()
-    assert all(torch.equal(taken_encoder[k], v.half().float()) for k, v in encoder.state_dict().items())
     assert not any(o.state_dict()["state"] for o in run.optimizers.values()), "fresh optimisers"
     train(config(pairs, tmp_path / "run", start=weights))
     assert {count for count, _ in seen} == {1, 2}, "a whole run, single frames included"
-    assert load_tensors("reference", tmp_path / "run" / "reference.safetensors")
     with pytest.raises(DataError, match="--fresh"):
         train(config(pairs, tmp_path / "run", start=weights))
 
 
+def test_the_encoder_of_references_is_trained_by_itself(
+    pairs: Path, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seen: list[tuple[int, Ablation]]
+) -> None:
+    monkeypatch.setattr(
+        trainer, "_recipe", lambda *_: Recipe((Stage(1.0, 2, 1, 32, 32, 0.0),), 1e-3, 3, 4, 1, 1, 1)
+    )
+    torch.manual_seed(1)
+    begun = tmp_path / "before.safetensors"
+    save_tensors("reference", ReferenceEncoder().state_dict(), begun, {})
+    train(config(pairs, tmp_path / "run", reference=True, start=begun))
+    assert not seen, "no network is trained"
+    made = tmp_path / "run" / "reference.safetensors"
+    steps = int(notes(made)["steps"])
+    assert steps > 2
+    before, after = (load_tensors("reference", path) for path in (begun, made))
+    apart = max(float((after[key].float() - before[key].float()).abs().max()) for key in before)
+    assert 0 < apart < 0.05
+    monkeypatch.setattr(run_module, "time", Ticks())
+    train(config(pairs, tmp_path / "run", reference=True))
+    assert int(notes(made)["steps"]) > steps, "it goes on"
+    with pytest.raises(WeightsError, match="tier 'nano', not 'reference'"):
+        train(config(pairs, tmp_path / "other", reference=True, start=weights))
+    assert TrainConfig(reference=True).run_directory == Path("runs/reference")
+
+
 def test_clips_and_single_frames_take_turns_and_come_twice(pairs: Path) -> None:
     stage = Stage(1.0, 2, 2, 32, 32, 0.3, singles=3)
-    drawn = list(itertools.islice(trainer._Batches(PairFolder(pairs), 3, 5, stage), 44))
+    drawn = list(itertools.islice(trainer._Batches(PairFolder(pairs), 3, 5, stage), 45))
     sizes = [tuple(batch["source"].shape[:2]) for batch in drawn]
-    assert set(sizes) == {(1, 3), (2, 2)}
-    assert 16 <= sizes.count((1, 3)) <= 28
-    again = [i for i in range(44) if i >= ECHO_AFTER and torch.equal(*(drawn[j]["truth"] for j in (i, i - ECHO_AFTER)))]
-    assert again == list(range(ECHO_AFTER, 44, 2)), "every other batch is one of before"
-    new = [drawn[i] for i in range(44) if i not in again]
+    assert sizes == 15 * [(1, 3), (1, 3), (2, 2)]
+    singles = [batch for batch in drawn if batch["source"].shape[0] == 1]
+    pairs_of = [(i, i - ECHO_AFTER) for i in range(ECHO_AFTER, len(singles))]
+    again = [i for i, j in pairs_of if torch.equal(singles[i]["truth"], singles[j]["truth"])]
+    assert again == list(range(ECHO_AFTER, len(singles), 2)), "every other batch of single frames is one of before"
+    new = [batch for i, batch in enumerate(singles) if i not in again]
+    new += [batch for batch in drawn if batch["source"].shape[0] > 1]
     assert not any(
         torch.equal(a["truth"], b["truth"])
         for a, b in itertools.combinations(new, 2)
@@ -179,7 +216,7 @@ def test_a_checkpoint_brings_back_everything(
     pairs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seen: list[tuple[int, Ablation]]
 ) -> None:
     train(config(pairs, tmp_path))
-    run = trainer.Run(TrainConfig(device="cpu", seed=9), torch.device("cpu"))
+    run = trainer._begun(TrainConfig(device="cpu", seed=9), torch.device("cpu"))
     run.load(tmp_path / "state.pt")
     assert run.step == len(seen)
     for name in ("adamw", "muon"):
@@ -191,7 +228,7 @@ def test_a_checkpoint_brings_back_everything(
             torch.equal(v, kept[i][k]) for i, of in state.items() for k, v in of.items() if isinstance(v, Tensor)
         )
     steps = len(seen)
-    monkeypatch.setattr(trainer, "time", Clock())
+    monkeypatch.setattr(run_module, "time", Ticks())
     train(config(pairs, tmp_path))
     assert int(notes(tmp_path / "nano.safetensors")["steps"]) == len(seen) > steps
 
@@ -199,7 +236,7 @@ def test_a_checkpoint_brings_back_everything(
 def test_a_checkpoint_of_an_earlier_version_is_refused(
     pairs: Path, tmp_path: Path, seen: list[tuple[int, Ablation]]
 ) -> None:
-    run = trainer.Run(TrainConfig(device="cpu"), torch.device("cpu"))
+    run = trainer._begun(TrainConfig(device="cpu"), torch.device("cpu"))
     torch.save({"tier": "nano", "net": run.net.state_dict(), "optimizer": {}}, tmp_path / "state.pt")
     with pytest.raises(DataError, match="earlier version: --fresh --from"):
         train(config(pairs, tmp_path))
@@ -216,9 +253,9 @@ def test_weights_of_another_tier_are_refused(pairs: Path, tmp_path: Path, seen: 
 
 
 def test_time_begins_with_the_first_batch() -> None:
-    clock = trainer._Clock(100.0, 0.7)
+    clock = Clock(100.0, 0.7)
     assert (clock.now, clock.part) == (0.0, 0.7)
-    clock.begun = trainer.time.monotonic() - 50
+    clock.begun = run_module.time.monotonic() - 50
     assert clock.part == pytest.approx(0.85, abs=0.01)
     clock.start()
     assert clock.now >= 50, "it begins once"
