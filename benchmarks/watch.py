@@ -176,6 +176,7 @@ def _plot(path: Path, watched: Sequence[Watched]) -> None:
 def watch(tier: str, styles: Sequence[str], frames: int, seed: int, out: Path) -> dict[str, Any]:
     """Play, look, and write everything into `out`; returns what `watch.json` says."""
     width, height = SIZE
+    wanted = [load_style(name) for name in styles]
     engine = Engine(ServeConfig(tier=tier, device="cpu"), print)
     canvas = engine.open(FrameKind("RGBA8", height, width, depth=True, motion=True, mask=True), seed, 0)
     try:
@@ -190,7 +191,7 @@ def watch(tier: str, styles: Sequence[str], frames: int, seed: int, out: Path) -
     for number, (clip, t) in enumerate(frames_of_game):
         if number % frames == 0:
             watched.append(Watched(styles[number // frames]))
-            engine.set_style(canvas, load_style(watched[-1].style))
+            engine.set_style(canvas, wanted[number // frames])
             before = None  # what a style changes at its switch is not flicker
         answer = by_net(engine, canvas, clip, t, first=number == 0)
         now = as_v(answer), as_v(clip.pixels[t])
