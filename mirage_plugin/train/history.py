@@ -30,18 +30,17 @@ class History:
 
 
 class Histories:
-    """At most `capacity` histories; where there is no room for one more, the one that does least harm goes."""
+    """At most `capacity` histories, each gone on from until it is too long: then there is room for another."""
 
     def __init__(self, capacity: int) -> None:
         self.capacity = capacity
         self.kept: list[History] = []
 
     def begin(self, batch: Batch, rollout: Rollout) -> None:
-        """Keep what clips have left that began from nothing."""
-        if len(self.kept) == self.capacity:
-            self.kept.remove(min(self.kept, key=lambda history: history.last - history.first))
-        distance = rollout.distance
-        self.kept.append(History(batch, rollout.state, batch.source.shape[0], distance, distance))
+        """Keep what clips have left that began from nothing, where there is room."""
+        if len(self.kept) < self.capacity:
+            distance = rollout.distance
+            self.kept.append(History(batch, rollout.state, batch.source.shape[0], distance, distance))
 
     def draw(self, rng: torch.Generator) -> History | None:
         """The history to go on from: every other time the worst, else any; None where there is none."""

@@ -197,13 +197,8 @@ class PairFolder:
         self.path = path
         self.clips = tuple(_open_clip(folder) for folder in folders)
 
-    def draw_batch(self, rng: torch.Generator, *, size: int, frames: int, height: int, width: int) -> Batch:
-        """Draw `size` pieces of `frames` frames, cropped to `height` x `width`, half of them mirrored.
-
-        Clips that are too short or too small for that are passed over. Depth, motion and mask are withheld
-        half of the time each, from a whole clip or from some of its frames, as an engine may. Raises
-        `DataError` where no clip will do or a file is bad.
-        """
+    def fitting(self, frames: int, height: int, width: int) -> list[Clip]:
+        """The clips that hold `frames` frames of `height` x `width`; raises `DataError` where none does."""
         fit = [c for c in self.clips if c.frames >= frames and c.height >= height and c.width >= width]
         if not fit:
             largest = max(self.clips, key=lambda c: (c.frames, c.height * c.width))
@@ -211,6 +206,16 @@ class PairFolder:
                 f"no clip in {self.path} has {frames} frames of at least {width}x{height}; the longest has "
                 f"{largest.frames} of {largest.width}x{largest.height}"
             )
+        return fit
+
+    def draw_batch(self, rng: torch.Generator, *, size: int, frames: int, height: int, width: int) -> Batch:
+        """Draw `size` pieces of `frames` frames, cropped to `height` x `width`, half of them mirrored.
+
+        Clips that are too short or too small for that are passed over. Depth, motion and mask are withheld
+        half of the time each, from a whole clip or from some of its frames, as an engine may. Raises
+        `DataError` where no clip will do or a file is bad.
+        """
+        fit = self.fitting(frames, height, width)
         columns: dict[str, list[Tensor]] = {name: [] for name in Batch.__dataclass_fields__ if name != "surface"}
         for _ in range(size):
             clip = fit[choice(rng, len(fit))]

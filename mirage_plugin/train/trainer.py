@@ -40,7 +40,7 @@ __all__ = ["train"]
 ECHO_AFTER = 9
 """How many batches of single frames later one is used again; odd, for every other one is new."""
 HISTORIES = 12
-"""How many rollouts are kept to be gone on from."""
+"""How many rollouts are under way at a time."""
 LONGEST = 96
 """Frames of the longest rollout at the end of a run; it begins at three times a clip's."""
 SHEET_EVERY_S = 900.0
@@ -177,6 +177,10 @@ def train(config: TrainConfig) -> None:
         pool, seed=config.seed, frames=recipe.clip_frames, capacity=recipe.capacity, first=24,
         steps_per_clip=recipe.steps_per_clip, workers=recipe.workers, start_step=run.step,
     )  # fmt: skip
+    if isinstance(pictures, PairFolder):
+        for stage in recipe.stages:
+            # Now, not when half of the time is over.
+            pictures.fitting(stage.frames, stage.height, stage.width)
     net = run.net
     compiled = device.type == "cpu" and config.minutes >= COMPILED_FROM_MIN and shutil.which("g++") is not None
     if isinstance(net, MirageNet) and compiled:

@@ -39,7 +39,7 @@ def test_histories_grow_until_they_are_too_long(batch: Batch) -> None:
     assert lengths == list(range(9, 64, 6)), "backwards and forwards again each time"
 
 
-def test_the_worst_history_is_drawn_oftenest_and_the_best_makes_room(batch: Batch) -> None:
+def test_the_worst_history_is_drawn_oftenest_and_none_is_cut_short(batch: Batch) -> None:
     histories = Histories(4)
     for distance in (0.1, 0.2, 0.3, 0.4):
         histories.begin(batch, rollout(distance))
@@ -50,9 +50,26 @@ def test_the_worst_history_is_drawn_oftenest_and_the_best_makes_room(batch: Batc
     drawn = [histories.draw(rng) for _ in range(200)]
     assert all(any(history is kept for history in drawn) for kept in histories.kept)
     assert 100 < sum(history is worst for history in drawn) < 150
+    before = list(histories.kept)
     histories.begin(batch, rollout(0.7))
-    assert best not in histories.kept
+    assert histories.kept == before, "there is no room"
+    histories.played(best, rollout(0.2), 20)
+    assert best not in histories.kept, "it has become too long"
+    histories.begin(batch, rollout(0.7))
     assert len(histories.kept) == 4
+
+
+def test_histories_become_as_long_as_they_may(batch: Batch) -> None:
+    """With one of them gone on from for every batch of clips that comes, as in training."""
+    histories, longest = Histories(12), 0
+    for turn in range(200):
+        histories.begin(batch, rollout(turn % 7 / 10))
+        history = histories.draw(torch.Generator().manual_seed(turn))
+        assert history is not None
+        histories.played(history, rollout(turn % 5 / 10), 96)
+        longest = max(longest, history.frames)
+    assert longest == 93
+    assert sum(history.frames > 40 for history in histories.kept) >= 3
 
 
 def test_a_history_goes_on_with_the_network_s_own_state(

@@ -243,6 +243,16 @@ def test_a_checkpoint_of_an_earlier_version_is_refused(
     assert not seen
 
 
+def test_pairs_that_are_too_short_are_refused_at_once(
+    pairs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seen: list[tuple[int, Ablation]]
+) -> None:
+    stages = (Stage(0.5, 2, 1, 32, 32, 0.1), Stage(1.0, 2, 6, 32, 32, 0.3))
+    monkeypatch.setattr(trainer, "_recipe", lambda *_: Recipe(stages, 1e-3, 3, 4, 1, 1, 1))
+    with pytest.raises(DataError, match="6 frames of at least 32x32; the longest has 3"):
+        train(config(pairs, tmp_path))
+    assert not seen
+
+
 def test_weights_of_another_tier_are_refused(pairs: Path, tmp_path: Path, seen: list[tuple[int, Ablation]]) -> None:
     torch.manual_seed(0)
     save_network(MirageNet(TIERS["small"]), tmp_path / "small.safetensors")
