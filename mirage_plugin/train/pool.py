@@ -14,6 +14,7 @@ from pathlib import Path
 
 import torch
 
+from mirage_plugin.errors import DataError
 from mirage_plugin.train.worlds.gbuffer import GBuffer
 from mirage_plugin.train.worlds.raycast import Window, cast_clip, telling_window
 from mirage_plugin.train.worlds.scenes import draw_scene
@@ -99,11 +100,13 @@ class ClipPool:
         oldest = max(0, newest - self.capacity)
         index = oldest + int(torch.randint(newest - oldest, (), generator=rng))
         path = self.folder / f"{index:07d}.pt"
-        until = time.monotonic() + CLIP_TIMEOUT_S
+        asked = time.time()
         while not path.exists():
-            if time.monotonic() > until:
-                raise RuntimeError(
-                    f"no clip came for {CLIP_TIMEOUT_S:g} s: the process that draws {path} has died"
+            # Others come first where a killed run has left many missing: each of them changes the folder.
+            if time.time() - max(asked, self.folder.stat().st_mtime) > CLIP_TIMEOUT_S:
+                raise DataError(
+                    f"no clip has come into {self.folder} for {CLIP_TIMEOUT_S:g} s: the process that draws them has "
+                    "died; the same command goes on from the last checkpoint"
                 )
             time.sleep(0.05)
         (self.folder / f"{oldest - 1:07d}.pt").unlink(missing_ok=True)

@@ -49,6 +49,8 @@ class Run:
             "muon": torch.optim.Muon(matrices, weight_decay=WEIGHT_DECAY, adjust_lr_fn="match_rms_adamw"),
         }
         self.step = 0
+        self.drawn = 0
+        """Batches that have been drawn for it; steps that go on from a history, or see a picture again, need none."""
         self.seconds = 0.0
         self.losses: list[tuple[int, float]] = []
 
@@ -60,7 +62,7 @@ class Run:
                 {
                     "tier": self.kind, "net": self.net.state_dict(), "average": self.average.state_dict(),
                     "optimizers": {name: o.state_dict() for name, o in self.optimizers.items()}, "step": self.step,
-                    "seconds": self.seconds, "losses": self.losses,
+                    "drawn": self.drawn, "seconds": self.seconds, "losses": self.losses,
                 },
                 part,
             )  # fmt: skip
@@ -77,13 +79,14 @@ class Run:
             raise DataError(f"{path} is not a whole checkpoint ({error}): use --fresh to start anew") from error
         if saved.get("tier") != self.kind:
             raise DataError(f"{path} holds {saved.get('tier')!r}, not {self.kind!r}: choose another --out")
-        if "optimizers" not in saved or "reference" in saved:
+        if "drawn" not in saved:
             raise DataError(f"{path} is of an earlier version: --fresh --from the weights beside it goes on from them")
         self.net.load_state_dict(saved["net"])
         self.average.load_state_dict(saved["average"])
         for name, optimizer in self.optimizers.items():
             optimizer.load_state_dict(saved["optimizers"][name])
-        self.step, self.seconds, self.losses = saved["step"], saved["seconds"], saved["losses"]
+        self.step, self.drawn = saved["step"], saved["drawn"]
+        self.seconds, self.losses = saved["seconds"], saved["losses"]
 
     def begin(self, weights: dict[str, Tensor]) -> None:
         """Take weights in place of those that it has; those that `weights` leaves out are kept."""

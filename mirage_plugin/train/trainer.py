@@ -175,7 +175,7 @@ def train(config: TrainConfig) -> None:
     pool = (folder if config.ablation is None else folder.parent) / "pool"
     pictures = PairFolder(config.data) if config.data else ClipPool(
         pool, seed=config.seed, frames=recipe.clip_frames, capacity=recipe.capacity, first=24,
-        steps_per_clip=recipe.steps_per_clip, workers=recipe.workers, start_step=run.step,
+        steps_per_clip=recipe.steps_per_clip, workers=recipe.workers, start_step=run.drawn,
     )  # fmt: skip
     if isinstance(pictures, PairFolder):
         for stage in recipe.stages:
@@ -245,7 +245,7 @@ def _loop(
             continue
         log.console.print(f"{stage.batch} clips of {stage.frames} frame(s) a step")
         loader = DataLoader(
-            _Batches(pictures, config.seed, log.run.step, stage), batch_size=None, num_workers=recipe.drawers,
+            _Batches(pictures, config.seed, log.run.drawn, stage), batch_size=None, num_workers=recipe.drawers,
             prefetch_factor=2, multiprocessing_context="spawn", pin_memory=device.type == "cuda",
         )  # fmt: skip
         if config.reference:
@@ -293,12 +293,21 @@ def _train_stage(
             sheet = clock.now
 
 
+def _drawn(loader: DataLoader[dict[str, Tensor]]) -> Iterator[dict[str, Tensor]]:
+    """Batches as they come; what is wrong with the data is said in one sentence, not with a worker's traceback."""
+    try:
+        yield from loader
+    except DataError as error:
+        raise DataError(str(error).strip().rpartition("\n")[2].partition("DataError: ")[2] or str(error)) from error
+
+
 def _turns(
     loader: DataLoader[dict[str, Tensor]], histories: Histories, run: Run, device: torch.device, seed: int
 ) -> Iterator[tuple[Batch, History | None]]:
     """What to train on, in turn: batches as they are drawn, and after each of clips a history that goes on."""
-    for drawn in loader:
+    for drawn in _drawn(loader):
         batch = Batch(**{name: value.to(device, non_blocking=True) for name, value in drawn.items()})
+        run.drawn += 1
         yield batch, None
         if batch.source.shape[0] > 1:
             history = histories.draw(torch.Generator().manual_seed(seed * 6_007 + run.step))
@@ -316,11 +325,12 @@ def _train_reference(
     shown: deque[Tensor] = deque(maxlen=PICTURES)
     styles: deque[Tensor] = deque(maxlen=PICTURES)
     half = best_dtype(device) == torch.bfloat16
-    for turn, drawn in enumerate(loader):
+    for turn, drawn in enumerate(_drawn(loader)):
         clock.start()
         if clock.part >= 1:
             break
         size = drawn["truth"].shape[1]
+        run.drawn += 1
         if turn % 2 == 0:
             # Every other batch is one of before.
             shown.extend(((drawn["truth"][0].clamp(-1, 1) + 1) * 127.5).round().byte())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,8 @@ from mirage_plugin.errors import DataError, WeightsError
 from mirage_plugin.model.checkpoint import load_network, load_tensors, save_network, save_tensors
 from mirage_plugin.model.network import TIERS, MirageNet
 from mirage_plugin.model.reference import ReferenceEncoder
+from mirage_plugin.train import pool, trainer
 from mirage_plugin.train import run as run_module
-from mirage_plugin.train import trainer
 from mirage_plugin.train.objective import ABLATED, Ablation
 from mirage_plugin.train.pairs import PairFolder, write_pairs
 from mirage_plugin.train.run import Clock
@@ -219,6 +220,9 @@ def test_a_checkpoint_brings_back_everything(
     run = trainer._begun(TrainConfig(device="cpu", seed=9), torch.device("cpu"))
     run.load(tmp_path / "state.pt")
     assert run.step == len(seen)
+    clips = sum(frames > 1 for frames, _ in seen)
+    # Half of the steps with clips go on from a history, which nobody draws; and in each stage the last comes too late.
+    assert run.drawn == run.step - clips // 2 + 2
     for name in ("adamw", "muon"):
         kept = torch.load(tmp_path / "state.pt", weights_only=True)["optimizers"][name]["state"]
         state = run.optimizers[name].state_dict()["state"]
@@ -251,6 +255,38 @@ def test_pairs_that_are_too_short_are_refused_at_once(
     with pytest.raises(DataError, match="6 frames of at least 32x32; the longest has 3"):
         train(config(pairs, tmp_path))
     assert not seen
+
+
+def test_a_pool_waits_as_long_as_clips_come(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pictures = pool.ClipPool(
+        tmp_path / "pool", seed=0, frames=2, capacity=4, first=4, steps_per_clip=1, workers=0
+    )
+    looks = itertools.count(0, 100)
+
+    class Time:
+        time = staticmethod(lambda: float(next(looks)))
+        sleep = staticmethod(lambda _: None)
+
+    monkeypatch.setattr(pool, "time", Time)
+    os.utime(pictures.folder, (1000, 1000))
+    with pytest.raises(DataError, match=r"no clip has come into .* for 180 s: .* goes on from"):
+        pictures.sample(0, torch.Generator().manual_seed(0))
+    assert next(looks) == 1300, "180 s after the last change"
+
+
+def test_bad_data_is_one_sentence_wherever_it_is_found() -> None:
+    class Broken:
+        def __iter__(self) -> Iterator[dict[str, Tensor]]:
+            yield {"x": torch.zeros(1)}
+            raise DataError(
+                "Caught DataError in DataLoader worker process 0.\nOriginal Traceback (most recent call last):\n"
+                '  File "x", line 1\nmirage_plugin.errors.DataError: pairs/a/00001.png is not a readable PNG (cut)\n'
+            )
+
+    drawn = trainer._drawn(Broken())  # type: ignore[arg-type]
+    next(drawn)
+    with pytest.raises(DataError, match=r"^pairs/a/00001.png is not a readable PNG \(cut\)$"):
+        next(drawn)
 
 
 def test_weights_of_another_tier_are_refused(pairs: Path, tmp_path: Path, seen: list[tuple[int, Ablation]]) -> None:
