@@ -203,7 +203,7 @@ class TrainConfig:
             if self.ablation == "no-correction":
                 raise ConfigError("no-correction is nothing to train: benchmarks/ablations.py plays full without it")
             _one_of("ablation", self.ablation, ABLATIONS)
-            if self.start is None:
+            if self.start is None and not (self.resume and (self.run_directory / "state.pt").is_file()):
                 raise ConfigError("an ablation begins from weights: name them with --from runs/nano/single.safetensors")
 
     @property

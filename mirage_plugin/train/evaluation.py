@@ -19,7 +19,6 @@ from rich.console import Console
 from rich.progress import Progress
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
-from torch.nn import functional
 
 from mirage_plugin.config import TIERS, choose_tier
 from mirage_plugin.errors import ConfigError, DataError, OutputError, WeightsError
@@ -32,7 +31,7 @@ from mirage_plugin.model.sampling import sample
 from mirage_plugin.styles.parameters import Style, load_style
 from mirage_plugin.train.batch import Batch, clip_noise, engine_planes, kept, render_pair
 from mirage_plugin.train.metrics import gradient_energy, grid_energy, oracle_lut, psnr, ssim
-from mirage_plugin.train.objective import given_lines, given_planes
+from mirage_plugin.train.objective import entries, given_lines, given_planes
 from mirage_plugin.train.pool import EVALUATION_SEED, draw_clip
 from mirage_plugin.train.report import Bar, Row, contact_sheet, print_rows, write_rows
 from mirage_plugin.train.sample_game import game_clips
@@ -99,9 +98,9 @@ def draw_frame(
     float32 [N, 1, H/2, W/2]. `given` is what `company` says of the frame, for who has asked already.
     """
     v = batch.source[t]
-    seen = functional.avg_pool2d(batch.visible[t], 16)
+    seen, motion = entries(batch, t, net.tier.entry)
     seen = seen * (known & ~batch.cut[t])[:, None, None, None]
-    moved: MemoryState = warp_state(dequantise(stored), batch.motion[t][..., 8::16, 8::16], seen)
+    moved: MemoryState = warp_state(dequantise(stored), motion, seen, net.tier.entry)
     style, planes, lines = given or company(net, batch, t)
     trust = torch.ones(v.shape[0], device=v.device)
     answer, edit, state = sample(net, v, noise, planes, moved, style, trust, lines, steps)
