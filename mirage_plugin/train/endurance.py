@@ -11,7 +11,7 @@ import math
 import resource
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -301,15 +301,9 @@ def _long_rows(
     lap, frames, n = length.lap, length.frames, batch.source.shape[1]
     play = Play(net, batch, bounds)
     curve = np.zeros((frames, n), np.float32)
-    times = np.zeros(frames)
     early_bytes = 0
     for i in range(frames):
-        # This process's own time: others that share the machine are no part of the cost.
-        begun = time.process_time()
         answer = play.step(batch, i % lap)
-        if batch.source.is_cuda:
-            torch.cuda.synchronize()
-        times[i] = time.process_time() - begun
         curve[i] = psnr(answer, batch.truth[i % lap]).cpu().numpy()
         if i == frames // 4:
             early_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -330,7 +324,7 @@ def _long_rows(
     alone = sum(watch.corrections for watch in lonely.watches)
     played = (frames + 2 * lap) * n
     _plot_curve(out / "long.png", laps, lap, tier, names)
-    settled = slice(frames // 5, frames // 5 + 100)
+    old, young = _costs((play, Play(net, batch, bounds)), batch)
     big = tier == "base"
     return [
         Row(
@@ -354,11 +348,12 @@ def _long_rows(
         Row(
             "cost of the last frames over early ones",
             tier,
-            median(times[-100:].tolist()) / median(times[settled].tolist()),
+            old / young,
             "x",
             Bar(0.98, 1.02),
             {},
-            f"memory grew by {grown_mb:.1f} MiB from frame {frames // 4:,} on",
+            f"a frame each in turn, this play's and a new one's; memory grew by {grown_mb:.1f} MiB from frame "
+            f"{frames // 4:,} on",
         ),
         Row(
             "error correction: false alarms", tier, None if bounds is None else (alarms + alone) / played, "",
@@ -367,6 +362,23 @@ def _long_rows(
             if bounds else NO_BOUNDS,
         ),
     ]  # fmt: skip
+
+
+def _costs(plays: Sequence[Play], batch: Batch) -> list[float]:
+    """The median time of a frame of each, in seconds of this process.
+
+    They take turns, for a machine is fast in one minute and slow in the next.
+    """
+    times: list[list[float]] = [[] for _ in plays]
+    for _ in range(120):
+        for play, taken in zip(plays, times, strict=True):
+            begun = time.process_time()
+            play.step(batch, play.frame % batch.source.shape[0])
+            if batch.source.is_cuda:
+                torch.cuda.synchronize()
+            taken.append(time.process_time() - begun)
+    # The first of a new play are to warm up.
+    return [median(taken[20:]) for taken in times]
 
 
 def _worst_slope(laps: NDArray[np.float32], lap: int) -> tuple[float, float]:
