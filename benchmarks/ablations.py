@@ -43,6 +43,7 @@ from mirage_plugin.model.drift import Bounds
 from mirage_plugin.model.network import TIERS, MirageNet
 from mirage_plugin.train import endurance
 from mirage_plugin.train.objective import ABLATED, FULL, Ablation
+from mirage_plugin.train.report import plotted
 
 __all__ = ["Trained", "find", "main", "measure"]
 
@@ -139,26 +140,16 @@ def _page(title: str, rows: list[dict[str, Any]]) -> str:
 
 
 def _plot(path: Path, rows: list[dict[str, Any]], lap: int, tier: str) -> None:
-    import matplotlib as mpl  # half a second that only drawing needs
-
-    mpl.use("Agg")
-    from matplotlib import pyplot as plt
-
-    figure, axes = plt.subplots(figsize=(8, 4.5))
-    for row in rows:
-        if row["laps_db"]:
-            frames = (np.arange(len(row["laps_db"])) + 0.5) * lap
-            axes.plot(frames, row["laps_db"], label=row["name"], linewidth=2.5 if row["name"] == "full" else 1.2)
-    axes.set(xscale="log", xlabel="frame", ylabel="PSNR, dB", title=f"{tier}: closed loop without one part, by laps")
-    axes.xaxis.set_major_formatter("{x:,.0f}")
-    axes.xaxis.set_minor_formatter("")
-    axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
-    try:
-        figure.savefig(path, dpi=110, bbox_inches="tight")
-    except OSError as error:
-        raise OutputError.at(path, error) from error
-    finally:
-        plt.close(figure)
+    with plotted(path, figsize=(8, 4.5)) as axes:
+        for row in rows:
+            if row["laps_db"]:
+                frames = (np.arange(len(row["laps_db"])) + 0.5) * lap
+                axes.plot(frames, row["laps_db"], label=row["name"], linewidth=2.5 if row["name"] == "full" else 1.2)
+        title = f"{tier}: closed loop without one part, by laps"
+        axes.set(xscale="log", xlabel="frame", ylabel="PSNR, dB", title=title)
+        axes.xaxis.set_major_formatter("{x:,.0f}")
+        axes.xaxis.set_minor_formatter("")
+        axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
 
 
 def _run(options: argparse.Namespace) -> None:

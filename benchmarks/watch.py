@@ -33,7 +33,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from rich.progress import track
 from torch import Tensor
 from torch.nn import functional
@@ -43,9 +42,10 @@ from mirage_plugin.config import ServeConfig
 from mirage_plugin.engine import Engine
 from mirage_plugin.errors import ConfigError, MirageError, OutputError
 from mirage_plugin.frames import FrameKind
+from mirage_plugin.restyle import frame_writer
 from mirage_plugin.styles.parameters import load_style
 from mirage_plugin.train.metrics import warp_back
-from mirage_plugin.train.report import contact_sheet
+from mirage_plugin.train.report import contact_sheet, plotted
 from mirage_plugin.train.sample_game import game_clips
 
 SIZE = (640, 360)
@@ -124,53 +124,20 @@ def _around(found: Watched, picture: Tensor) -> Tensor:
     return picture[0, :, top : top + size, left : left + size]
 
 
-def _film(path: Path) -> tuple[Any, Any]:
-    import av
-
-    width, height = SIZE
-    try:
-        container = av.open(str(path), "w")
-    except OSError as error:
-        raise OutputError.at(path, error) from error
-    stream = container.add_stream("libx264", rate=Fraction(60))
-    stream.width, stream.height, stream.pix_fmt = width, 2 * height, "yuv420p"
-    stream.options = {"crf": "20", "preset": "ultrafast"}
-    return container, stream
-
-
-def _shoot(container: Any, stream: Any, game: NDArray[np.uint8], answer: NDArray[np.uint8]) -> None:
-    import av
-
-    picture = np.ascontiguousarray(np.concatenate([game[..., :3], answer[..., :3]], 0))
-    for packet in stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")):
-        container.mux(packet)
-
-
 def _plot(path: Path, watched: Sequence[Watched]) -> None:
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    from matplotlib import pyplot as plt
-
-    figure, axes = plt.subplots(2, 1, figsize=(10, 5), sharex=True)
-    at = 0
-    for found in watched:
-        rows = np.array(found.rows)
-        seconds = (np.arange(len(rows)) + at) / 60
-        at += len(rows)
-        line = axes[0].plot(seconds, rows[:, 0], linewidth=0.8, label=found.style)[0]
-        label = "the game" if found is watched[-1] else None
-        axes[0].plot(seconds, rows[:, 1], linewidth=0.8, color="grey", label=label)
-        axes[1].plot(seconds, rows[:, 2], linewidth=0.8, color=line.get_color())
-    axes[0].set(ylabel="change, 8-bit steps", title="frame to frame, along the exact motion")
-    axes[1].set(xlabel="seconds", ylabel="worst patch,\nbeyond the game's own")
-    axes[0].legend(frameon=False, ncols=len(watched) + 1, fontsize=8)
-    try:
-        figure.savefig(path, dpi=110, bbox_inches="tight")
-    except OSError as error:
-        raise OutputError.at(path, error) from error
-    finally:
-        plt.close(figure)
+    with plotted(path, nrows=2, figsize=(10, 5), sharex=True) as axes:
+        at = 0
+        for found in watched:
+            rows = np.array(found.rows)
+            seconds = (np.arange(len(rows)) + at) / 60
+            at += len(rows)
+            line = axes[0].plot(seconds, rows[:, 0], linewidth=0.8, label=found.style)[0]
+            label = "the game" if found is watched[-1] else None
+            axes[0].plot(seconds, rows[:, 1], linewidth=0.8, color="grey", label=label)
+            axes[1].plot(seconds, rows[:, 2], linewidth=0.8, color=line.get_color())
+        axes[0].set(ylabel="change, 8-bit steps", title="frame to frame, along the exact motion")
+        axes[1].set(xlabel="seconds", ylabel="worst patch,\nbeyond the game's own")
+        axes[0].legend(frameon=False, ncols=len(watched) + 1, fontsize=8)
 
 
 def watch(tier: str, styles: Sequence[str], frames: int, seed: int, out: Path) -> dict[str, Any]:
@@ -185,23 +152,20 @@ def watch(tier: str, styles: Sequence[str], frames: int, seed: int, out: Path) -
         raise OutputError.at(out, error) from error
     watched: list[Watched] = []
     before: tuple[Tensor, Tensor] | None = None
-    container, stream = _film(out / "watch.mp4")
     total = frames * len(styles)
     frames_of_game = track(islice(played(total, seed), total), "watching", total=total, transient=True)
-    for number, (clip, t) in enumerate(frames_of_game):
-        if number % frames == 0:
-            watched.append(Watched(styles[number // frames]))
-            engine.set_style(canvas, wanted[number // frames])
-            before = None  # what a style changes at its switch is not flicker
-        answer = by_net(engine, canvas, clip, t, first=number == 0)
-        now = as_v(answer), as_v(clip.pixels[t])
-        if before is not None and t > 0:
-            compare(watched[-1], number, clip, t, (before, now))
-        before = now
-        _shoot(container, stream, clip.pixels[t], answer)
-    for packet in stream.encode():
-        container.mux(packet)
-    container.close()
+    with frame_writer(out / "watch.mp4", Fraction(60)) as film:
+        for number, (clip, t) in enumerate(frames_of_game):
+            if number % frames == 0:
+                watched.append(Watched(styles[number // frames]))
+                engine.set_style(canvas, wanted[number // frames])
+                before = None  # what a style changes at its switch is not flicker
+            answer = by_net(engine, canvas, clip, t, first=number == 0)
+            now = as_v(answer), as_v(clip.pixels[t])
+            if before is not None and t > 0:
+                compare(watched[-1], number, clip, t, (before, now))
+            before = now
+            film("", np.concatenate([clip.pixels[t][..., :3], answer[..., :3]], 0))
     _plot(out / "watch.png", watched)
     columns = ("frame before", "worst frame", "frame after", "the game's")
     sheet = [(f"{w.style}, frame {w.at[0]}", w.pictures) for w in watched if len(w.pictures) == len(columns)]

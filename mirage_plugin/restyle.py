@@ -251,7 +251,7 @@ def _av() -> Any:
 
 
 @contextmanager
-def _writer(out: Path, rate: Fraction) -> Iterator[Callable[[str, Pixels], None]]:
+def frame_writer(out: Path, rate: Fraction) -> Iterator[Callable[[str, Pixels], None]]:
     """What takes (name, frame) and writes it: PNGs into a folder, or a video, whole or not at all."""
     if out.suffix.lower() not in VIDEOS:
         out.mkdir(parents=True, exist_ok=True)
@@ -335,7 +335,7 @@ def restyle(
     console = Console()
     begun, count, size = time.monotonic(), 0, (0, 0)
     try:
-        with Progress() as progress, _writer(out, recording.rate) as write:
+        with Progress() as progress, frame_writer(out, recording.rate) as write:
             task = progress.add_task(f"redrawing in {chosen.name}", total=recording.count)
             for name, pixels in recording.frames:
                 write(name, redraw(pixels))

@@ -25,7 +25,6 @@ from torch import Tensor
 from torch.nn import functional
 
 from mirage_plugin.config import STEPS
-from mirage_plugin.errors import OutputError
 from mirage_plugin.model.drift import NAMES, Bounds, Watch, mean_squares, statistics_of
 from mirage_plugin.model.memory import dequantise, quantise, warp_state
 from mirage_plugin.model.network import MirageNet
@@ -46,7 +45,7 @@ from mirage_plugin.train.evaluation import (
 from mirage_plugin.train.metrics import gradient_energy, psnr, warp_back, warping_error
 from mirage_plugin.train.objective import Ablation, entries, given_lines, given_planes
 from mirage_plugin.train.pool import EVALUATION_SEED
-from mirage_plugin.train.report import Bar, Row
+from mirage_plugin.train.report import Bar, Row, plotted
 from mirage_plugin.train.worlds.gbuffer import GBuffer
 from mirage_plugin.train.worlds.program import as_shown, restyle
 from mirage_plugin.train.worlds.raycast import Window, cast_clip
@@ -396,24 +395,13 @@ def _worst_slope(laps: NDArray[np.float32], lap: int) -> tuple[float, float]:
 
 
 def _plot_curve(path: Path, laps: NDArray[np.float32], lap: int, tier: str, names: list[str]) -> None:
-    import matplotlib as mpl  # half a second that only drawing needs
-
-    mpl.use("Agg")
-    from matplotlib import pyplot as plt
-
-    figure, axes = plt.subplots(figsize=(8, 4))
-    for i, name in enumerate(names):
-        axes.plot((np.arange(laps.shape[0]) + 0.5) * lap, laps[:, i], label=name)
-    axes.set(
-        xscale="log", xlabel="frame", ylabel="PSNR, dB", title=f"{tier}: closed loop, means over whole laps"
-    )
-    axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(0, -0.15), fontsize=8)
-    try:
-        figure.savefig(path, dpi=110, bbox_inches="tight")
-    except OSError as error:
-        raise OutputError.at(path, error) from error
-    finally:
-        plt.close(figure)
+    with plotted(path, figsize=(8, 4)) as axes:
+        for i, name in enumerate(names):
+            axes.plot((np.arange(laps.shape[0]) + 0.5) * lap, laps[:, i], label=name)
+        axes.set(
+            xscale="log", xlabel="frame", ylabel="PSNR, dB", title=f"{tier}: closed loop, means over whole laps"
+        )
+        axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(0, -0.15), fontsize=8)
 
 
 def _still_rows(net: MirageNet, batch: Batch, length: Length, tier: str) -> list[Row]:

@@ -33,7 +33,7 @@ from mirage_plugin.train.batch import Batch, clip_noise, engine_planes, kept, re
 from mirage_plugin.train.metrics import gradient_energy, grid_energy, oracle_lut, psnr, ssim
 from mirage_plugin.train.objective import entries, given_lines, given_planes
 from mirage_plugin.train.pool import EVALUATION_SEED, draw_clip
-from mirage_plugin.train.report import Bar, Row, contact_sheet, print_rows, write_rows
+from mirage_plugin.train.report import Bar, Row, contact_sheet, plotted, print_rows, write_rows
 from mirage_plugin.train.sample_game import game_clips
 from mirage_plugin.train.worlds.gbuffer import GBuffer
 from mirage_plugin.train.worlds.program import as_shown, restyle
@@ -494,29 +494,18 @@ def _plot_gains(path: Path, cases: list[Case], tier: str) -> None:
     """Every pair's PSNR over its oracle LUT, sorted; where it is below zero, colour grading would have
     done.
     """
-    import matplotlib as mpl  # half a second that only drawing needs
-
-    mpl.use("Agg")
-    from matplotlib import pyplot as plt
-
     ordered = sorted(cases, key=lambda c: c.gain("model"))
-    figure, axes = plt.subplots(figsize=(8, 4))
-    colours = ["#d9772b" if c.held_out else "#2b6cb0" for c in ordered]
-    axes.bar(range(len(ordered)), [c.gain("model") for c in ordered], color=colours)
-    axes.plot([c.gain("per_frame") for c in ordered], "k.", markersize=4, label="per frame")
-    axes.axhline(0, color="black", linewidth=0.8)
-    axes.set(
-        xlabel="unseen scene and style, sorted",
-        ylabel="PSNR over the oracle LUT, dB",
-        title=f"{tier}: blue random styles, orange the held-out region",
-    )
-    axes.legend(frameon=False)
-    try:
-        figure.savefig(path, dpi=110, bbox_inches="tight")
-    except OSError as error:
-        raise OutputError.at(path, error) from error
-    finally:
-        plt.close(figure)
+    with plotted(path, figsize=(8, 4)) as axes:
+        colours = ["#d9772b" if c.held_out else "#2b6cb0" for c in ordered]
+        axes.bar(range(len(ordered)), [c.gain("model") for c in ordered], color=colours)
+        axes.plot([c.gain("per_frame") for c in ordered], "k.", markersize=4, label="per frame")
+        axes.axhline(0, color="black", linewidth=0.8)
+        axes.set(
+            xlabel="unseen scene and style, sorted",
+            ylabel="PSNR over the oracle LUT, dB",
+            title=f"{tier}: blue random styles, orange the held-out region",
+        )
+        axes.legend(frameon=False)
 
 
 def evaluate(

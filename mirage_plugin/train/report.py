@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json as json_format
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from mirage_plugin.errors import OutputError
 
-__all__ = ["Bar", "Row", "contact_sheet", "print_rows", "write_rows"]
+__all__ = ["Bar", "Row", "contact_sheet", "plotted", "print_rows", "write_rows"]
 
 BASELINES = ("identity", "oracle_lut", "per_frame")
 
@@ -111,6 +112,27 @@ def write_rows(path: Path, rows: Sequence[Row], about: dict[str, Any]) -> None:
         path.write_text(json_format.dumps(data, indent=1) + "\n", encoding="utf-8")
     except OSError as error:
         raise OutputError.at(path, error) from error
+
+
+@contextmanager
+def plotted(path: Path, **layout: Any) -> Iterator[Any]:
+    """The axes of a new plot, which is written to `path` at the end; `layout` as `pyplot.subplots` has it.
+
+    Raises `OutputError` where the file cannot be written.
+    """
+    import matplotlib as mpl  # half a second that only drawing needs
+
+    mpl.use("Agg")
+    from matplotlib import pyplot as plt
+
+    figure, axes = plt.subplots(**layout)
+    try:
+        yield axes
+        figure.savefig(path, dpi=110, bbox_inches="tight")
+    except OSError as error:
+        raise OutputError.at(path, error) from error
+    finally:
+        plt.close(figure)
 
 
 def contact_sheet(path: Path, columns: Sequence[str], rows: Sequence[tuple[str, Sequence[Tensor]]]) -> None:

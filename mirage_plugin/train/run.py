@@ -16,6 +16,7 @@ from rich.console import Console
 from torch import Tensor, nn
 
 from mirage_plugin.errors import DataError, OutputError
+from mirage_plugin.train.report import plotted
 
 __all__ = ["Clock", "Log", "Run", "learning_rate"]
 
@@ -120,17 +121,9 @@ class Run:
     def report(self, folder: Path, to: Path | None) -> None:
         """Draw the loss into the run's folder, and write it as JSON where that is wanted."""
         if self.losses:
-            import matplotlib as mpl
-
-            mpl.use("Agg")
-            from matplotlib import pyplot as plt
-
-            steps, values = zip(*self.losses, strict=True)
-            figure, axes = plt.subplots(figsize=(7, 4))
-            axes.plot(steps, values)
-            axes.set(xlabel="step", ylabel="loss", title=f"{self.kind}: training loss")
-            figure.savefig(folder / "loss.png", dpi=110, bbox_inches="tight")
-            plt.close(figure)
+            with plotted(folder / "loss.png", figsize=(7, 4)) as axes:
+                axes.plot(*zip(*self.losses, strict=True))
+                axes.set(xlabel="step", ylabel="loss", title=f"{self.kind}: training loss")
         if to:
             report = {"tier": self.kind, "step": self.step, "seconds": self.seconds, "losses": self.losses}
             to.write_text(json.dumps(report, indent=1), encoding="utf-8")

@@ -68,6 +68,8 @@ class Stage:
     width: int
     second_pass: float
     singles: int = 0
+    twice: bool = True
+    """Batches of single frames come a second time."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +89,7 @@ class Recipe:
 def _recipe(kind: str, device: torch.device) -> Recipe:
     if device.type == "cpu":
         if kind == "reference":
-            return Recipe((Stage(1.0, 22, 1, 128, 160, 0.0),), 1.5e-3, 6, 700, 6, 1, 1)
+            return Recipe((Stage(1.0, 22, 1, 128, 160, 0.0, twice=False),), 1.5e-3, 6, 700, 6, 1, 1)
         stages = (Stage(0.5, 22, 1, 128, 160, 0.1), Stage(1.0, 4, 6, 128, 160, 0.2, singles=22))
         return Recipe(stages, 1.5e-3, 6, 700, 6, 1, 1)
     batch = {"nano": 256, "small": 128, "base": 96, "reference": 128}[kind]
@@ -95,7 +97,7 @@ def _recipe(kind: str, device: torch.device) -> Recipe:
     processes = max(2, (os.cpu_count() or 4) - 2)
     pace = (6, 3000, 1, processes // 2, processes // 2)
     if kind == "reference":
-        return Recipe((Stage(1.0, batch, 1, 128, 160, 0.0),), rate, *pace)
+        return Recipe((Stage(1.0, batch, 1, 128, 160, 0.0, twice=False),), rate, *pace)
     stages = (Stage(0.6, batch, 1, 128, 128, 0.15), Stage(1.0, batch // 4, 6, 128, 192, 0.25, singles=batch))
     return Recipe(stages, rate, *pace)
 
@@ -125,7 +127,7 @@ class _Batches(IterableDataset[dict[str, Tensor]]):
         stage = self.stage
         singles = stage.batch if stage.frames == 1 else stage.singles
         # In turn a new batch of single frames, one of before, and clips.
-        turns = ("new", "again") * (singles > 0) + ("clips",) * (stage.frames > 1)
+        turns = ("new",) * (singles > 0) + ("again",) * (singles > 0 and stage.twice) + ("clips",) * (stage.frames > 1)
         earlier: deque[Batch] = deque()
         for step, turn in zip(itertools.count(self.first + offset, stride), itertools.cycle(turns), strict=False):
             rng = torch.Generator().manual_seed((self.seed * 1_000_003 + step) & (2**63 - 1))
@@ -140,7 +142,7 @@ class _Batches(IterableDataset[dict[str, Tensor]]):
                     batch = draw_batch(functools.partial(self.pictures.sample, step), rng, **of)
                 else:
                     batch = self.pictures.draw_batch(rng, **of)
-                if turn == "new":
+                if turn == "new" and stage.twice:
                     earlier.append(batch)
             drawn = {name: getattr(batch, name) for name in Batch.__dataclass_fields__}
             yield {name: value for name, value in drawn.items() if value is not None}
@@ -331,12 +333,10 @@ def _train_reference(
             break
         size = drawn["truth"].shape[1]
         run.drawn += 1
-        if turn % 2 == 0:
-            # Every other batch is one of before.
-            shown.extend(((drawn["truth"][0].clamp(-1, 1) + 1) * 127.5).round().byte())
-            styles.extend(drawn["parameters"][0])
+        shown.extend(((drawn["truth"][0].clamp(-1, 1) + 1) * 127.5).round().byte())
+        styles.extend(drawn["parameters"][0])
         rng = torch.Generator().manual_seed(config.seed * 7_919 + turn)
-        for chosen in torch.randint(len(shown), (USES // 2, size), generator=rng).tolist():
+        for chosen in torch.randint(len(shown), (USES, size), generator=rng).tolist():
             pictures = torch.stack([shown[i] for i in chosen]).to(device).float() / 127.5 - 1
             with torch.autocast(device.type, torch.bfloat16, enabled=half):
                 loss = reference_loss(encoder, pictures, torch.stack([styles[i] for i in chosen]).to(device))

@@ -174,7 +174,7 @@ def test_the_encoder_of_references_is_trained_by_itself(
     pairs: Path, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seen: list[tuple[int, Ablation]]
 ) -> None:
     monkeypatch.setattr(
-        trainer, "_recipe", lambda *_: Recipe((Stage(1.0, 2, 1, 32, 32, 0.0),), 1e-3, 3, 4, 1, 1, 1)
+        trainer, "_recipe", lambda *_: Recipe((Stage(1.0, 2, 1, 32, 32, 0.0, twice=False),), 1e-3, 3, 4, 1, 1, 1)
     )
     torch.manual_seed(1)
     begun = tmp_path / "before.safetensors"
