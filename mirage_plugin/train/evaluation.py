@@ -37,7 +37,7 @@ from mirage_plugin.train.report import Bar, Row, contact_sheet, plotted, print_r
 from mirage_plugin.train.sample_game import game_clips
 from mirage_plugin.train.worlds.gbuffer import GBuffer
 from mirage_plugin.train.worlds.program import as_shown, restyle
-from mirage_plugin.train.worlds.scenes import FAMILIES
+from mirage_plugin.train.worlds.scenes import SCENES
 from mirage_plugin.train.worlds.styles import random_style, style_tensor
 
 __all__ = [
@@ -72,6 +72,9 @@ class Scale:
     game_clips: int
 
 
+FLAT = 2
+"""Flat pictures for each scene of a family; they have a row of their own, for three or four colours are what a matrix
+gets exactly right with the answer in hand."""
 QUICK = Scale(1, 4, 2, 2, 2)
 FULL = Scale(6, 6, 4, 4, 6)
 
@@ -283,11 +286,11 @@ def _unseen_styles(rng: torch.Generator, scale: Scale) -> list[tuple[Style, bool
 def _scenes(
     seed: int, scale: Scale
 ) -> Iterator[tuple[str, GBuffer, list[tuple[Style, bool]], torch.Generator]]:
-    """Unseen scenes of every family, each with its unseen styles and what else is random."""
-    for i in range(scale.scenes * len(FAMILIES)):
+    """Unseen scenes of every family, then flat pictures, each with its unseen styles and what else is random."""
+    families = [SCENES[i % len(SCENES)] for i in range(scale.scenes * len(SCENES))] + ["flat"] * FLAT * scale.scenes
+    for i, family in enumerate(families):
         number = EVALUATION_SEED + seed * 1_000_003 + i
         rng = torch.Generator().manual_seed(number)
-        family = FAMILIES[i % len(FAMILIES)]
         g = draw_clip(number, scale.frames, HEIGHT, WIDTH, family, whole=True)
         yield family, g, _unseen_styles(rng, scale), rng
 
@@ -318,6 +321,7 @@ def _game_batch(
 @torch.inference_mode()
 def _picture_rows(net: MirageNet, seed: int, scale: Scale, out: Path, device: torch.device) -> list[Row]:
     cases: list[Case] = []
+    flat: list[Case] = []
     grids: list[tuple[float, ...]] = []
     shown: list[tuple[str, list[Tensor]]] = []
     try:
@@ -326,22 +330,27 @@ def _picture_rows(net: MirageNet, seed: int, scale: Scale, out: Path, device: to
         encoder = None
     before = draw_clip(EVALUATION_SEED + seed * 1_000_003 + 500_000, 1, HEIGHT, WIDTH, whole=True)
     with Progress(transient=True) as progress:
-        total = scale.scenes * len(FAMILIES) + scale.game_clips
+        total = scale.scenes * (len(SCENES) + FLAT) + scale.game_clips
         task = progress.add_task("unseen scenes and styles", total=total)
         for family, g, styles, rng in _scenes(seed, scale):
             batch = _case_batch(g, styles, rng, device)
             answers = _answers(net, batch)
             if encoder is not None:
-                referred = _referred(batch, before, [s for s, _ in styles], encoder, seed * 1_000_003 + len(cases))
+                number = seed * 1_000_003 + len(cases) + len(flat)
+                referred = _referred(batch, before, [s for s, _ in styles], encoder, number)
                 answers["reference"] = answer_clip(net, referred)
                 before = g.frames(0, 1)
             found = _measure(batch, answers, [(f"{family}: {s.caption()}", held) for s, held in styles])
-            cases += found
+            if family == "flat":
+                flat += found
+            else:
+                cases += found
             everyone = ("model", "identity", "oracle_lut", "per_frame")
             every_grid = [float(grid_energy(answers[who].flatten(0, 1))) for who in everyone]
             own = float(grid_energy(batch.truth.flatten(0, 1)))
-            grids.append(tuple(value / own for value in every_grid))
-            if len(shown) < 2 * 2 * len(FAMILIES):
+            if family != "flat":
+                grids.append(tuple(value / own for value in every_grid))
+            if len(shown) < 2 * 2 * len(SCENES) or family == "flat":
                 for i in (0, len(styles) - 1):
                     pictures = [
                         batch.source[-1, i],
@@ -360,7 +369,7 @@ def _picture_rows(net: MirageNet, seed: int, scale: Scale, out: Path, device: to
         )
         game, note = _game_cases(net, seed, scale, out, device, lambda: progress.advance(task))
     _plot_gains(out / "gains.png", cases, net.tier.name)
-    return _rows(net.tier.name, cases, grids, game, note)
+    return _rows(net.tier.name, cases, flat, grids, game, note)
 
 
 def _game_cases(
@@ -398,7 +407,7 @@ def _game_cases(
 
 
 def _rows(
-    tier: str, cases: list[Case], grids: list[tuple[float, ...]], game: list[Case], game_note: str
+    tier: str, cases: list[Case], flat: list[Case], grids: list[tuple[float, ...]], game: list[Case], game_note: str
 ) -> list[Row]:
     big = tier == "base"
     three = ("identity", "oracle_lut", "per_frame")
@@ -486,7 +495,12 @@ def _rows(
             "the picture shows another scene" if "reference" in cases[0].psnr else "no reference weights here",
         ),
         over_lut("sample game over the oracle LUT", game, 5 if big else 2, game_note),
-    ]
+        over_lut(
+            "flat pictures over the oracle LUT", flat, None,
+            f"boards, maps, silhouettes; PSNR {fmean(c.psnr['model'] for c in flat):.2f} dB, RGB alone "
+            f"{fmean(c.psnr['rgb'] for c in flat):.2f}, oracle LUT {fmean(c.psnr['oracle_lut'] for c in flat):.2f}",
+        ),
+    ]  # fmt: skip
     return rows
 
 

@@ -8,6 +8,7 @@ ever compared with: at play time there is none.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -26,7 +27,9 @@ from mirage_plugin.train.metrics import warp_back
 __all__ = [
     "ABLATED",
     "FULL",
+    "LOSSES",
     "Ablation",
+    "Losses",
     "Rollout",
     "clip_loss",
     "entries",
@@ -298,6 +301,16 @@ def entries(batch: Batch, t: int, entry: int) -> tuple[Tensor, Tensor]:
     return functional.avg_pool2d(batch.visible[t], entry), batch.motion[t][..., middle::entry, middle::entry]
 
 
+class Losses(NamedTuple):
+    """What an answer, and the words about it, are judged by; a trainer may put compiled ones here."""
+
+    picture: Callable[[Tensor, Tensor], Tensor] = reconstruction_loss
+    surface: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor] = surface_loss
+
+
+LOSSES = Losses()
+
+
 class Rollout(NamedTuple):
     """What rolling a batch of clips out has shown.
 
@@ -319,12 +332,14 @@ def clip_loss(
     carried: Tensor | None = None,
     history: Tensor | None = None,
     ablation: Ablation = FULL,
+    judged: Losses = LOSSES,
 ) -> Rollout:
     """Roll a batch of clips out.
 
     `second_pass` is the share of frames that are also refined at a lower noise level; `ablation` is what training goes
-    without. Clips begin from nothing, and some from `carried`, a state of other clips. With `history`, the state that
-    these very clips have left [N, h2, w2, S], they are first played backwards from there: the rollout goes on.
+    without; `judged` says how far answers are from truths. Clips begin from nothing, and some from `carried`, a state
+    of other clips. With `history`, the state that these very clips have left [N, h2, w2, S], they are first played
+    backwards from there: the rollout goes on.
     """
     frames, n, _, height, width = batch.source.shape
     device, entry = batch.source.device, net.tier.entry
@@ -356,7 +371,7 @@ def clip_loss(
         found, frame = _first_step(net, batch, t, ablation.recall(state, motion, seen, known), trust, ablation)
         v, noised, planes, memory, style, _, noise, lines = frame
         answer, written = kept(batch, t, found.answer), found.state
-        losses.append(reconstruction_loss(answer, truth))
+        losses.append(judged.picture(answer, truth))
         distances.append(losses[-1].detach())
         error = answer - truth
         if t > 0 and ablation.steady:
@@ -366,7 +381,8 @@ def clip_loss(
             losses[-1] = losses[-1] + STEADY_SHARE * unsteadiness(error, before, batch.motion[t], seen_before)
         before = error
         if batch.surface is not None:
-            losses[-1] = losses[-1] + SURFACE_SHARE * surface_loss(found.words, found.edit.anchors, v, batch.surface[t])
+            surface = judged.surface(found.words, found.edit.anchors, v, batch.surface[t])
+            losses[-1] = losses[-1] + SURFACE_SHARE * surface
         if float(torch.rand((), generator=rng)) < second_pass:
             k = torch.randint(1, 4, (n,), generator=rng).float().to(device) / 4
             own = to_8_bits(answer.detach())
@@ -375,7 +391,7 @@ def clip_loss(
             mix = k[:, None, None, None]
             noisy = (1 - mix) * own + mix * noised
             refined = predict(net, v, noisy, planes, memory, style, k, trust, noise, lines)
-            losses.append(reconstruction_loss(kept(batch, t, refined.answer), truth))
+            losses.append(judged.picture(kept(batch, t, refined.answer), truth))
         written = ablation.write(net, frame, truth, written)
         # As it is stored between frames; the gradient passes straight through.
         state = written + (ablation.stored(written) / 127 - written).detach()

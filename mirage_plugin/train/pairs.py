@@ -25,9 +25,8 @@ from mirage_plugin.errors import DataError, OutputError, UnknownStyleError
 from mirage_plugin.model.noise import advect_noise, fresh_noise
 from mirage_plugin.styles.parameters import PARAMETERS, Style, load_style, preset_names
 from mirage_plugin.train.batch import Batch, clip_noise, engine_planes, offered, render_pair
+from mirage_plugin.train.pool import draw_clip
 from mirage_plugin.train.worlds.gbuffer import SKY_DEPTH, GBuffer
-from mirage_plugin.train.worlds.raycast import Window, cast_clip
-from mirage_plugin.train.worlds.scenes import draw_scene
 from mirage_plugin.train.worlds.styles import random_style
 from mirage_plugin.train.worlds.textures import choice
 
@@ -364,8 +363,8 @@ def write_pairs(
         clip_seed = int(torch.randint(1 << 31, (), generator=rng))
         # The noise has one value per 2x2 pixels: odd sizes are drawn a pixel larger. An overlay needs room.
         even = height + height % 2, width + width % 2
-        window = Window(height, width, 0, 0, max(even[0], OVERLAY[0]), max(even[1], OVERLAY[1]))
-        g = cast_clip(draw_scene(clip_seed, frames), window, clip_seed).crop(0, 0, *even)
+        drawn = max(even[0], OVERLAY[0]), max(even[1], OVERLAY[1])
+        g = draw_clip(clip_seed, frames, *drawn, whole=True).crop(0, 0, *even)
         chosen = wanted if wanted is not None else random_style(rng)
         source, truth, _ = render_pair(g, [chosen] * frames, clip_noise(g, clip_seed), rng)
         folder = out / f"clip-{i:05d}"

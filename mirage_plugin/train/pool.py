@@ -15,15 +15,19 @@ from pathlib import Path
 import torch
 
 from mirage_plugin.errors import DataError
+from mirage_plugin.train.worlds.flat import draw_flat_clip
 from mirage_plugin.train.worlds.gbuffer import GBuffer
-from mirage_plugin.train.worlds.raycast import Window, cast_clip, telling_window
-from mirage_plugin.train.worlds.scenes import draw_scene
+from mirage_plugin.train.worlds.raycast import Window, cast_clip, random_window, telling_window
+from mirage_plugin.train.worlds.scenes import SCENES, draw_scene
+from mirage_plugin.train.worlds.textures import choice
 
 __all__ = ["ClipPool", "draw_clip"]
 
 HEIGHT, WIDTH = 160, 224
 # Held-out scenes for evaluation start here; training never reaches that number.
 EVALUATION_SEED = 1 << 40
+FLAT_EVERY = 5
+"""One clip of so many is a flat picture, of which there are as many kinds as there are families of scenes."""
 CLIP_TIMEOUT_S = 180.0
 GROWING_STEPS = 2000
 
@@ -31,11 +35,14 @@ GROWING_STEPS = 2000
 def draw_clip(
     seed: int, frames: int, height: int = HEIGHT, width: int = WIDTH, family: str | None = None, *, whole: bool = False
 ) -> GBuffer:
-    """Draw one random clip, in a random window or `whole`: scene, camera path and window all follow from `seed`."""
+    """Draw one random clip, in a random window or `whole`: family, scene, camera and window all follow from `seed`."""
     rng = torch.Generator().manual_seed(seed ^ 0x5DEECE66D)
+    family = family or ("flat" if choice(rng, FLAT_EVERY) == 0 else SCENES[choice(rng, len(SCENES))])
+    window = Window(height, width, 0, 0, height, width)
+    if family == "flat":
+        return draw_flat_clip(seed, frames, window if whole else random_window(rng, height, width))
     scene = draw_scene(seed, frames, family)
-    window = Window(height, width, 0, 0, height, width) if whole else telling_window(scene, rng, height, width)
-    return cast_clip(scene, window, seed)
+    return cast_clip(scene, window if whole else telling_window(scene, rng, height, width), seed)
 
 
 def _fill(folder: Path, seed: int, frames: int, start: int, stride: int, ahead: int, wanted: object) -> None:

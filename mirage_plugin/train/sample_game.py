@@ -20,6 +20,7 @@ from torch.nn import functional
 
 from mirage_plugin.errors import DataError
 from mirage_plugin.train.worlds.gbuffer import SKY_DEPTH, GBuffer, Material
+from mirage_plugin.train.worlds.raycast import LEVEL_SUN
 
 __all__ = ["examples_directory", "game_clips"]
 
@@ -97,8 +98,8 @@ def _frame(g: Any, camera: Any, kinds: Any, means: Tensor) -> dict[str, Tensor]:
     normal = torch.where(sky, -ray, torch.where(facing > 0, -normal, normal))
     albedo, shade, light = plane(g.albedo), plane(g.shade), plane(g.light)
     material = _material(torch.from_numpy(g.material.astype(np.int64))[None], normal, sky, thing, kinds)
-    # The game's light is baked into one number: shadow is below 0.6, and the sun adds what lies above.
-    direct = ((shade - 0.55) / 0.55).clamp(0, 1)
+    # The game's light is baked into one number: shadow is below 0.6, and the sun adds what lies above: 0.53 on a floor.
+    direct = ((shade - 0.55) * (LEVEL_SUN / 0.53)).clamp(0, 1)
     texture = means[torch.from_numpy(g.material.astype(np.int64))].permute(2, 0, 1)
     flat = torch.where(sky | thing, albedo, texture)
     cloud = (

@@ -29,7 +29,7 @@ from mirage_plugin.model.reference import ReferenceEncoder, load_reference, refe
 from mirage_plugin.train.batch import Batch, draw_batch, sent_anew
 from mirage_plugin.train.calibration import EFFORT, learn_bounds
 from mirage_plugin.train.history import Histories, History
-from mirage_plugin.train.objective import ABLATED, FULL, clip_loss
+from mirage_plugin.train.objective import ABLATED, FULL, LOSSES, Losses, clip_loss
 from mirage_plugin.train.pairs import PairFolder
 from mirage_plugin.train.pool import ClipPool
 from mirage_plugin.train.run import Clock, Log, Run, learning_rate
@@ -185,8 +185,10 @@ def train(config: TrainConfig) -> None:
             pictures.fitting(stage.frames, stage.height, stage.width)
     net = run.net
     compiled = device.type == "cpu" and config.minutes >= COMPILED_FROM_MIN and shutil.which("g++") is not None
+    judged = LOSSES
     if isinstance(net, MirageNet) and compiled:
         net.shade = torch.compile(shade_reference, dynamic=False)
+        judged = Losses(*(torch.compile(loss, dynamic=False) for loss in LOSSES))
     parameters = sum(p.numel() for p in net.parameters())
     console.print(
         f"training {run.kind} ({parameters / 1e6:.2f} M parameters) on {device.type} for "
@@ -200,7 +202,7 @@ def train(config: TrainConfig) -> None:
     clock = Clock(config.minutes * 60, recipe.stages[-2].until if config.ablation else 0.0)
     log = Log(run, folder, clock, console)
     try:
-        _loop(config, recipe, log, pictures, device)
+        _loop(config, recipe, log, pictures, device, judged)
     except KeyboardInterrupt:
         console.print("stopped")
     finally:
@@ -238,8 +240,9 @@ def _begun(config: TrainConfig, device: torch.device) -> Run:
 
 
 def _loop(
-    config: TrainConfig, recipe: Recipe, log: Log, pictures: ClipPool | PairFolder, device: torch.device
-) -> None:
+    config: TrainConfig, recipe: Recipe, log: Log, pictures: ClipPool | PairFolder, device: torch.device,
+    judged: Losses,
+) -> None:  # fmt: skip
     for stage in recipe.stages:
         if config.ablation:
             stage = replace(stage, singles=0)
@@ -253,7 +256,7 @@ def _loop(
         if config.reference:
             _train_reference(config, recipe, log, device, loader)
         else:
-            _train_stage(config, recipe, log, device, loader, stage)
+            _train_stage(config, recipe, log, device, loader, stage, judged)
         if stage.frames == 1 and isinstance(log.run.average, MirageNet):
             # What ablations begin from.
             save_network(log.run.average, log.folder / "single.safetensors", _notes(config, log.run))
@@ -261,7 +264,7 @@ def _loop(
 
 def _train_stage(
     config: TrainConfig, recipe: Recipe, log: Log, device: torch.device, loader: DataLoader[dict[str, Tensor]],
-    stage: Stage,
+    stage: Stage, judged: Losses,
 ) -> None:  # fmt: skip
     run, clock, net = log.run, log.clock, log.run.net
     assert isinstance(net, MirageNet)
@@ -278,7 +281,7 @@ def _train_stage(
         with torch.autocast(device.type, torch.bfloat16, enabled=half):
             rollout = clip_loss(
                 net, batch, rng, second_pass=stage.second_pass, carried=carried,
-                history=history.state if history else None, ablation=ablation,
+                history=history.state if history else None, ablation=ablation, judged=judged,
             )  # fmt: skip
         if history is not None:
             grown = (clock.part - begun_at) / (stage.until - begun_at)

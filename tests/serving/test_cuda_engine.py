@@ -204,16 +204,17 @@ def test_lines_are_of_the_depth_at_the_display_s_resolution_or_of_colours() -> N
     answer(engine, canvas, noise_frame(kind, 1), planes)
     depth = torch.from_numpy(metres)[None, None]
     expected = frame_lines(torch.zeros(1, 3, 61, 95), depth, None, natural)
-    assert torch.allclose(canvas.work.lines.float(), expected, atol=1e-3)
+    # In C a line is one of 256 grades.
+    assert torch.allclose(canvas.work.lines.float(), expected, atol=3e-3)
     assert 0.1 < float(expected.mean()) < 0.9
     assert (canvas.work.there == -1).all()
     bare, picture = engine.open(SMALL, 1), noise_frame(SMALL, 1)
     engine.set_style(bare, style)
     answer(engine, bare, picture)
     v = torch.from_numpy(picture[..., :3].copy()).permute(2, 0, 1)[None] / 127.5 - 1
-    assert torch.allclose(bare.work.lines.float(), frame_lines(v, None, None, natural), atol=2e-3)
+    assert torch.allclose(bare.work.lines.float(), frame_lines(v, None, None, natural), atol=3e-3)
     there = doubted_lines(pixels_to_cells(v), torch.zeros(1, SMALL.height // 8, SMALL.width // 8, 32), natural)
-    assert torch.allclose(bare.work.there, there, atol=1e-3)
+    assert torch.allclose(bare.work.there, there, atol=3e-3)
     assert there.max() > 0.1
 
 

@@ -38,7 +38,7 @@ def weights(net: MirageNet, tmp_path: Path) -> Path:
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """As little of everything as shows that it works."""
     monkeypatch.setattr(evaluation, "QUICK", evaluation.Scale(1, 2, 1, 1, 1))
-    monkeypatch.setattr(evaluation, "FAMILIES", ("town", "top"))
+    monkeypatch.setattr(evaluation, "SCENES", ("town", "top"))
     monkeypatch.setattr(evaluation, "HEIGHT", 32)
     monkeypatch.setattr(evaluation, "WIDTH", 96)
     monkeypatch.setattr(endurance, "QUICK", endurance.Length(6, 30, 36))

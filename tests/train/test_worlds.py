@@ -25,6 +25,7 @@ from mirage_plugin.train.worlds import (
     textured_as,
 )
 from mirage_plugin.train.worlds.program import as_shown, coarse_as
+from mirage_plugin.train.worlds.raycast import LEVEL_SUN
 from mirage_plugin.train.worlds.styles import style_tensor
 
 
@@ -126,6 +127,15 @@ def test_snow_lies_on_the_ground_and_lit_windows_are_lit() -> None:
         float(snow.mean(1, keepdim=True)[ground].mean())
         > float(source.mean(1, keepdim=True)[ground].mean()) + 0.2
     )
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_what_lies_level_in_the_sun_has_as_much_of_it_whatever_the_hour(seed: int) -> None:
+    g = draw_clip(30 + seed, 1, 96, 160, "top", whole=True)
+    level = (g.normal[:, 1:2].float() > 0.999) & (g.direct > 0)
+    assert level.float().mean() > 0.1
+    assert torch.allclose(g.direct[level].float(), torch.tensor(LEVEL_SUN), atol=2e-3)
+    assert float(g.direct.max()) <= 1
 
 
 def test_a_coarse_game_keeps_its_pixels_in_every_style() -> None:

@@ -10,6 +10,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import cv2
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -18,9 +20,11 @@ from mirage_plugin.train.worlds.gbuffer import SKY_DEPTH, GBuffer, Material
 from mirage_plugin.train.worlds.scenes import Camera, Scene
 from mirage_plugin.train.worlds.textures import choice, uniform
 
-__all__ = ["Window", "cast_clip", "telling_window"]
+__all__ = ["LEVEL_SUN", "Window", "cast_clip", "draw_hud", "random_window", "seen_before", "telling_window"]
 
 _FAR = 1e9
+LEVEL_SUN = 0.7
+"""How much sun falls on what lies level in it; what faces it has at most 1."""
 
 
 @dataclass(frozen=True)
@@ -317,8 +321,9 @@ def _frame(scene: Scene, i: int, window: Window) -> dict[str, Tensor]:
     albedo[water] = torch.tensor([0.18, 0.32, 0.42])
     flat[water] = torch.tensor([0.18, 0.32, 0.42])
 
-    lit = (normal * scene.sun).sum(-1).clamp_min(0)
-    lit = torch.where(card, torch.full_like(lit, 0.7), lit)
+    # Exposed for the hour, as a game is: what lies level in the sun has as much of it whether the sun is high or low.
+    lit = ((normal * scene.sun).sum(-1) * (LEVEL_SUN / scene.sun[1])).clamp(0, 1)
+    lit = torch.where(card, torch.full_like(lit, LEVEL_SUN), lit)
     if scene.indoor:
         lit = torch.zeros_like(lit)
     else:
@@ -371,7 +376,7 @@ def _frame(scene: Scene, i: int, window: Window) -> dict[str, Tensor]:
     }
 
 
-def _seen_before(frames: list[dict[str, Tensor]], i: int) -> Tensor:
+def seen_before(frames: list[dict[str, Tensor]], i: int) -> Tensor:
     """Compare the depth a surface had with what the previous frame shows there: bool [1, H, W]."""
     now, before = frames[i], frames[i - 1]
     _, height, width = now["motion"].shape
@@ -388,7 +393,7 @@ def _seen_before(frames: list[dict[str, Tensor]], i: int) -> Tensor:
     return (inside & same & now["visible"][0])[None]
 
 
-def _hud(rng: torch.Generator, window: Window) -> Tensor:
+def draw_hud(rng: torch.Generator, window: Window) -> Tensor:
     """A game's overlay as it falls into this window: float32 [4, H, W]; often empty."""
     hud = torch.zeros(4, window.height, window.width)
     if choice(rng, 3):
@@ -399,17 +404,30 @@ def _hud(rng: torch.Generator, window: Window) -> Tensor:
         left = choice(rng, max(1, window.width - w))
         colour = torch.rand(3, generator=rng)
         alpha = 1.0 if choice(rng, 2) else uniform(rng, 0.5, 0.9)
-        if choice(rng, 2):
+        kind = choice(rng, 4)
+        if kind == 0:
             # Glyph-like strokes on a 2-pixel raster, dense as text is.
             glyphs = torch.rand((h + 1) // 2, (w + 1) // 2, generator=rng) < 0.5
             glyphs[:, ::4] = False
             mask = glyphs.repeat_interleave(2, 0).repeat_interleave(2, 1)[:h, :w].float() * alpha
+        elif kind == 1:
+            mask = _text(rng, h, w) * alpha
         else:
             mask = torch.full((h, w), alpha)
         area = hud[:, top : top + h, left : left + w]
         area[:3] = torch.where(mask[None] > 0, colour[:, None, None], area[:3])
         area[3] = torch.maximum(area[3], mask)
     return hud
+
+
+def _text(rng: torch.Generator, height: int, width: int) -> Tensor:
+    """A line of letters and figures as high as it fits: float32 [height, width] in [0, 1]."""
+    words = "".join(" 0123456789ABCDEFGHIKLMNOPRSTUVXabcdefghiklmnoprstuvx:/%"[choice(rng, 55)] for _ in range(24))
+    canvas = np.zeros((height, width), np.uint8)
+    face = (cv2.FONT_HERSHEY_SIMPLEX, cv2.FONT_HERSHEY_PLAIN, cv2.FONT_HERSHEY_DUPLEX)[choice(rng, 3)]
+    scale = max(0.3, height / (14 if face == cv2.FONT_HERSHEY_PLAIN else 26))
+    cv2.putText(canvas, words, (1, max(1, height - 3)), face, scale, 255, 1 + (height > 14), cv2.LINE_AA)
+    return torch.from_numpy(canvas).float() / 255
 
 
 def random_window(rng: torch.Generator, height: int, width: int) -> Window:
@@ -443,9 +461,9 @@ def cast_clip(scene: Scene, window: Window, seed: int) -> GBuffer:
     frames = [_frame(scene, i, window) for i in range(len(scene.cameras))]
     for i in range(1, len(frames)):
         if not scene.cut[i]:
-            frames[i]["visible"] = _seen_before(frames, i)
+            frames[i]["visible"] = seen_before(frames, i)
     stack = {name: torch.stack([f[name] for f in frames]) for name in frames[0] if name != "expected"}
-    hud = _hud(rng, window)[None].expand(len(frames), -1, -1, -1)
+    hud = draw_hud(rng, window)[None].expand(len(frames), -1, -1, -1)
     half = ("albedo", "flat", "direct", "ambient", "lamp", "normal", "facing", "height", "cloud", "motion")
     for name in half:
         stack[name] = stack[name].half()

@@ -22,9 +22,12 @@ from mirage_plugin.train.worlds.textures import (
     uniform,
 )
 
-__all__ = ["FAMILIES", "Camera", "Scene", "draw_scene"]
+__all__ = ["FAMILIES", "SCENES", "Camera", "Scene", "draw_scene"]
 
-FAMILIES = ("town", "interior", "landscape", "side", "top", "abstract", "corridor")
+SCENES = ("town", "interior", "landscape", "side", "top", "abstract", "corridor")
+"""Families of scenes in space."""
+FAMILIES = (*SCENES, "flat")
+"""Of all clips: `flat.py` draws what is no scene in space."""
 
 
 @dataclass(frozen=True)
@@ -380,10 +383,9 @@ def _cameras(
     return tuple(cameras), tuple(cuts), tuple(times)
 
 
-def draw_scene(seed: int, frames: int, family: str | None = None) -> Scene:
+def draw_scene(seed: int, frames: int, family: str) -> Scene:
     """Draw a random scene with a camera path of `frames` frames; the same seed gives the same scene."""
     rng = torch.Generator().manual_seed(seed)
-    family = family or FAMILIES[choice(rng, len(FAMILIES))]
     b = _Builder(rng)
     ground = b.texture("grass", "dirt", "stone", "tiles", "sand", "pebbles", "planks", "checker", "bricks")
     height_map = None
@@ -411,7 +413,7 @@ def draw_scene(seed: int, frames: int, family: str | None = None) -> Scene:
         b.sphere([0.0, -50.0, 0.0], 0.1, ground, Material.OBJECT)
     if not b.boxes:
         b.box([0.0, -50.0, 0.0], [0.1, 0.1, 0.1], ground, Material.OBJECT)
-    azimuth, elevation = b.u(0, 2 * math.pi), b.u(0.35, 1.3)
+    azimuth, elevation = b.u(0, 2 * math.pi), b.u(0.45, 1.3)
     sun = torch.tensor(
         [
             math.cos(elevation) * math.sin(azimuth),

@@ -1,0 +1,353 @@
+"""Flat pictures: games of plain shapes, without textures, light or perspective.
+
+Many a small game is one colour behind, shapes before it, and text: boards and menus, maps seen from above, landscapes
+of silhouettes, roads to a horizon. A network that has seen textures alone makes something of every plain area, and
+something else of each. Nothing tells where the sun is in such a picture: all of it has as much as what lies level.
+
+Lengths are in heights of the frame, x to the right and y down.
+"""
+
+from __future__ import annotations
+
+import colorsys
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from mirage_plugin.train.worlds.gbuffer import SKY_DEPTH, GBuffer, Material
+from mirage_plugin.train.worlds.raycast import LEVEL_SUN, Window, draw_hud, seen_before
+from mirage_plugin.train.worlds.textures import choice, uniform
+
+__all__ = ["draw_flat_clip"]
+
+Area = Callable[[Tensor, Tensor], Tensor]
+"""Where something is: bool [h, w] of x and y [h, w]."""
+Colour = tuple[float, float, float]
+
+_TONES = (((0.7, 1.0), (0.6, 1.0)), ((0.15, 0.5), (0.75, 1.0)), ((0.1, 0.5), (0.35, 0.75)), ((0.3, 0.8), (0.15, 0.5)))
+"""Saturation and value of a picture's colours: vivid, pale, muted, dark."""
+_SEEN_FROM_ABOVE = 0.6
+"""How far flat ground faces up: what lies on it lets its colours through, which are all that such a game shows."""
+_ACTORS = 200
+"""From here on things have numbers that an engine's mask calls objects."""
+
+
+@dataclass(frozen=True)
+class _Shape:
+    """What is painted over what was painted before. `up` says how far it faces up, `near` how near it is; of the
+    camera's way it moves the part `parallax`, and itself by `velocity` a frame."""
+
+    area: Area
+    colour: Colour | Tensor
+    """A colour, or a table [rows, columns, 3] of them by place, with `pitch` to a side."""
+    material: Material
+    up: float = 0.0
+    near: int = 1
+    parallax: float = 1.0
+    velocity: tuple[float, float] = (0.0, 0.0)
+    pitch: float = 1.0
+    actor: bool = False
+
+
+def _box(x0: float, y0: float, x1: float, y1: float) -> Area:
+    return lambda x, y: (x >= x0) & (x < x1) & (y >= y0) & (y < y1)
+
+
+def _disc(cx: float, cy: float, rx: float, ry: float) -> Area:
+    return lambda x, y: ((x - cx) / rx).square() + ((y - cy) / ry).square() < 1
+
+
+def _polygon(cx: float, cy: float, radius: float, sides: int, turn: float) -> Area:
+    """A regular polygon."""
+
+    def area(x: Tensor, y: Tensor) -> Tensor:
+        away = [
+            (x - cx) * math.cos(turn + k * math.tau / sides) + (y - cy) * math.sin(turn + k * math.tau / sides)
+            for k in range(sides)
+        ]
+        return torch.stack(away).amax(0) < radius
+
+    return area
+
+
+def _ring(shape: Callable[[float], Area], width: float) -> Area:
+    """The outline of a shape of a size, from 1 inwards."""
+    outer, inner = shape(1.0), shape(1.0 - width)
+    return lambda x, y: outer(x, y) & ~inner(x, y)
+
+
+class _Picture:
+    """The shapes of a picture, those behind first."""
+
+    def __init__(self, rng: torch.Generator, aspect: float) -> None:
+        self.rng, self.aspect = rng, aspect
+        self.shapes: list[_Shape] = []
+        self.clouds: list[Area] = []
+        self.horizon = 0.6
+        self.tone = _TONES[choice(rng, len(_TONES))]
+
+    def u(self, low: float, high: float) -> float:
+        return uniform(self.rng, low, high)
+
+    def odds(self, of: int) -> bool:
+        """True once in so many times."""
+        return choice(self.rng, of) == 0
+
+    def colour(self, low: float = 0.0, high: float = 1.0) -> Colour:
+        """A colour of the picture's tone, of a hue between the two."""
+        saturation, value = self.tone
+        return colorsys.hsv_to_rgb(self.u(low, high) % 1.0, self.u(*saturation), self.u(*value))
+
+    def grey(self, low: float, high: float) -> Colour:
+        """Nearly a grey, of a brightness between the two."""
+        return colorsys.hsv_to_rgb(self.u(0, 1), self.u(0, 0.3), self.u(low, high))
+
+    def add(self, shape: _Shape) -> None:
+        self.shapes.append(shape)
+
+    def figure(self, cx: float, cy: float, size: float) -> Area:
+        """Something of about that size."""
+        sides, turn, wide = 3 + choice(self.rng, 5), self.u(0, 6.28), size * self.u(0.6, 1.6)
+        shapes: list[Callable[[float], Area]] = [
+            lambda s: _box(cx - s * wide, cy - s * size, cx + s * wide, cy + s * size),
+            lambda s: _disc(cx, cy, s * size, s * size),
+            lambda s: _polygon(cx, cy, s * size, sides, turn),
+        ]
+        chosen = shapes[choice(self.rng, 3)]
+        return _ring(chosen, self.u(0.08, 0.3)) if self.odds(4) else chosen(1.0)
+
+    def actors(self, count: int, up: float, material: Material) -> None:
+        """Things that move, of one to three parts each."""
+        for _ in range(count):
+            cx, cy, size = self.u(0, self.aspect), self.u(0.1, 0.95), self.u(0.015, 0.07)
+            move = (self.u(-0.01, 0.01), self.u(-0.004, 0.004)) if self.odds(2) else (0.0, 0.0)
+            for _ in range(1 + choice(self.rng, 3)):
+                part = self.figure(cx + self.u(-0.5, 0.5) * size, cy + self.u(-0.8, 0.8) * size, size * self.u(0.3, 1))
+                self.add(_Shape(part, self.colour(), material, up, 4, velocity=move, actor=True))
+
+    def table(self, rows: int, columns: int, colours: list[Colour]) -> Tensor:
+        """Colours by place: float32 [rows, columns, 3]."""
+        return torch.tensor(colours)[torch.randint(len(colours), (rows, columns), generator=self.rng)]
+
+    def tiles(self, x0: float, y0: float, pitch: float, rows: int, columns: int, some: float) -> Callable[..., Area]:
+        """Which tiles of a board there are: a function of the gap around each."""
+        there = torch.rand(rows, columns, generator=self.rng) < some
+
+        def with_gap(gap: float) -> Area:
+            def area(x: Tensor, y: Tensor) -> Tensor:
+                i, j = (y - y0) / pitch, (x - x0) / pitch
+                row, column = i.floor().long(), j.floor().long()
+                inside = (row >= 0) & (row < rows) & (column >= 0) & (column < columns)
+                off = torch.maximum((i - row - 0.5).abs(), (j - column - 0.5).abs())
+                return inside & there[row.clamp(0, rows - 1), column.clamp(0, columns - 1)] & (off < 0.5 - gap)
+
+            return area
+
+        return with_gap
+
+
+def _everywhere(x: Tensor, y: Tensor) -> Tensor:
+    return torch.ones_like(x, dtype=torch.bool)
+
+
+def _board(p: _Picture) -> None:
+    """A page: a plain ground that nothing lies on, a board of tiles, shapes and outlines."""
+    ground = p.grey(0.0, 0.2) if p.odds(2) else p.grey(0.7, 1.0) if p.odds(2) else p.colour()
+    p.add(_Shape(_everywhere, ground, Material.WALL, near=0, parallax=0.0))
+    if choice(p.rng, 3):
+        pitch, rows, columns = p.u(0.03, 0.12), 4 + choice(p.rng, 16), 4 + choice(p.rng, 14)
+        x0, y0 = p.u(0, max(0.01, p.aspect - columns * pitch)), p.u(0, max(0.01, 1 - rows * pitch))
+        frame = _box(x0 - 0.01, y0 - 0.01, x0 + columns * pitch + 0.01, y0 + rows * pitch + 0.01)
+        p.add(_Shape(frame, p.grey(0.0, 1.0), Material.WALL, near=1))
+        tiles = p.tiles(x0, y0, pitch, rows, columns, p.u(0.2, 1.0))
+        colours = [p.colour() for _ in range(2 + choice(p.rng, 6))]
+        looks = p.table(64, 64, colours)
+        gap = p.u(0.0, 0.08)
+        p.add(_Shape(tiles(gap), looks * p.u(0.5, 0.9), Material.OBJECT, near=2, pitch=pitch))
+        p.add(_Shape(tiles(gap + p.u(0.02, 0.12)), looks, Material.OBJECT, near=2, pitch=pitch))
+    for _ in range(choice(p.rng, 10)):
+        figure = p.figure(p.u(0, p.aspect), p.u(0, 1), p.u(0.02, 0.2))
+        p.add(_Shape(figure, p.grey(0.6, 1) if p.odds(2) else p.colour(), Material.OBJECT, near=3))
+    p.actors(choice(p.rng, 6), 0.0, Material.OBJECT)
+
+
+def _map(p: _Picture) -> None:
+    """Ground seen from above: squares or hexagons of a few kinds, walls with a front, things on it."""
+    kinds = [
+        (p.colour(0.2, 0.4), Material.GROUND), (p.colour(0.08, 0.15), Material.GROUND),
+        (p.grey(0.15, 0.6), Material.GROUND), (p.colour(0.25, 0.42), Material.FOLIAGE),
+        (p.colour(0.52, 0.65), Material.WATER),
+    ]  # fmt: skip
+    colour, material = kinds[choice(p.rng, 3)]
+    p.add(_Shape(_everywhere, colour, material, _SEEN_FROM_ABOVE, 0))
+    pitch = p.u(0.05, 0.16)
+    rows, columns = int(1 / pitch) + 4, int(p.aspect / pitch) + 4
+    if p.odds(3):
+        line = p.u(0.01, 0.06)
+        for kind in range(len(kinds)):
+            colour, material = kinds[kind]
+            for _ in range(8 if kind else 20):
+                row, column = choice(p.rng, rows), choice(p.rng, columns)
+                x, y = (column + 0.5 * (row % 2)) * pitch, row * pitch * 0.866
+                hexagon = _polygon(x, y, pitch * (0.5 - line), 6, 0.0)
+                p.add(_Shape(hexagon, colour, material, _SEEN_FROM_ABOVE, 1))
+    else:
+        for colour, material in kinds:
+            some = p.tiles(-pitch, -pitch, pitch, rows, columns, p.u(0.0, 0.3))(p.u(0.0, 0.06))
+            p.add(_Shape(some, colour, material, _SEEN_FROM_ABOVE, 1))
+    if p.odds(2):
+        top, front = p.grey(0.2, 0.8), p.grey(0.1, 0.5)
+        there = p.tiles(-pitch, -pitch, pitch, rows, columns, p.u(0.05, 0.25))(0.0)
+        high = pitch * p.u(0.15, 0.4)
+        p.add(_Shape(lambda x, y: there(x, y - high), front, Material.WALL, 0.0, 2))
+        p.add(_Shape(there, top, Material.WALL, _SEEN_FROM_ABOVE, 3))
+    p.actors(2 + choice(p.rng, 8), 0.3, Material.CREATURE)
+
+
+def _sky(p: _Picture) -> None:
+    p.horizon = p.u(0.4, 0.8)
+    for _ in range(choice(p.rng, 6)):
+        x, y, r = p.u(0, p.aspect), p.u(0.03, 0.4), p.u(0.04, 0.16)
+        p.clouds.append(_disc(x, y, r, r * p.u(0.25, 0.6)))
+
+
+def _hills(p: _Picture) -> None:
+    """Layers of silhouettes, ground with a cap that faces up, platforms, things in the air."""
+    _sky(p)
+    for layer in range(choice(p.rng, 4)):
+        base, high, length = p.horizon + 0.08 * layer, p.u(0.05, 0.35), p.u(0.2, 0.9)
+        shift, sharp = p.u(0, 10), p.odds(2)
+
+        def hill(x: Tensor, y: Tensor, base: float = base, high: float = high, length: float = length,
+                 shift: float = shift, sharp: bool = sharp) -> Tensor:  # fmt: skip
+            wave = x / length + shift
+            form = 1 - 2 * (wave - wave.floor() - 0.5).abs() if sharp else (wave * math.tau).sin() * 0.5 + 0.5
+            return y > base - high * form
+
+        kind = Material.FOLIAGE if choice(p.rng, 3) else Material.GROUND
+        colour = p.colour(0.25, 0.45) if choice(p.rng, 3) else p.colour()
+        p.add(_Shape(hill, colour, kind, 0.4, 1, 0.25 + 0.2 * layer))
+    level, step = p.u(0.72, 0.92), p.u(0.08, 0.4)
+    steps = (torch.randint(4, (64,), generator=p.rng) * 0.04 * choice(p.rng, 2)).float()
+
+    def ground(x: Tensor, y: Tensor, down: float = 0.0) -> Tensor:
+        return y > level + down + steps[(x / step).floor().long() % 64]
+
+    cap = p.u(0.015, 0.05)
+    p.add(_Shape(ground, p.colour(0.2, 0.45), Material.GROUND, 1.0, 2))
+    p.add(_Shape(lambda x, y: ground(x, y, cap), p.colour(0.02, 0.12), Material.GROUND, 0.0, 2))
+    for _ in range(choice(p.rng, 8)):
+        x, y, w, h = p.u(0, p.aspect), p.u(0.3, 0.8), p.u(0.06, 0.3), p.u(0.03, 0.08)
+        colour, rim = p.colour(), p.u(0.008, 0.02)
+        p.add(_Shape(_box(x, y, x + w, y + h), p.colour(), Material.WALL, 1.0, 3))
+        p.add(_Shape(_box(x, y + rim, x + w, y + h), colour, Material.WALL, 0.0, 3))
+    p.actors(2 + choice(p.rng, 6), 0.0, Material.CREATURE)
+
+
+def _road(p: _Picture) -> None:
+    """A road that goes to the horizon, striped beside, and what drives on it."""
+    _sky(p)
+    h, half, lane = p.horizon, p.u(0.3, 1.0), p.u(0.05, 0.15)
+    middle = p.aspect * p.u(0.35, 0.65)
+    ground = p.colour(0.2, 0.45) if choice(p.rng, 3) else p.colour()
+    p.add(_Shape(lambda x, y: y > h, ground, Material.GROUND, _SEEN_FROM_ABOVE, 1))
+
+    def strip(inner: float, outer: float, striped: bool) -> Area:
+        def area(x: Tensor, y: Tensor) -> Tensor:
+            near = ((y - h) / (1 - h)).clamp_min(1e-3)
+            off = (x - middle).abs() / (half * near)
+            odd = (near.log() * 6).floor() % 2 > 0 if striped else torch.ones_like(off, dtype=torch.bool)
+            return (y > h) & (off > inner) & (off < outer) & odd
+
+        return area
+
+    p.add(_Shape(strip(-1.0, 1.0, False), p.grey(0.2, 0.6), Material.GROUND, _SEEN_FROM_ABOVE, 1, 0.0))
+    p.add(_Shape(strip(1.0, 1.0 + lane, False), p.colour(), Material.GROUND, _SEEN_FROM_ABOVE, 1, 0.0))
+    p.add(_Shape(strip(1.0, 1.0 + lane, True), p.grey(0.7, 1.0), Material.GROUND, _SEEN_FROM_ABOVE, 1, 0.0))
+    p.add(_Shape(strip(-1.0, 0.03, True), p.grey(0.7, 1.0), Material.GROUND, _SEEN_FROM_ABOVE, 1, 0.0))
+    for _ in range(choice(p.rng, 8)):
+        side, near, size = p.u(1.4, 3.0) * (1 if p.odds(2) else -1), p.u(0.05, 0.9), p.u(0.1, 0.5)
+        x, y, s = middle + side * half * near, h + (1 - h) * near, size * near
+        p.add(_Shape(_box(x - 0.15 * s, y - s, x + 0.15 * s, y), p.colour(0.02, 0.12), Material.OBJECT, near=2))
+        crown = _disc(x, y - s, 0.5 * s, 0.6 * s)
+        p.add(_Shape(crown, p.colour(0.2, 0.45), Material.FOLIAGE, 0.3, 2))
+    p.actors(1 + choice(p.rng, 4), 0.0, Material.OBJECT)
+
+
+def _paint(p: _Picture, window: Window, way: tuple[float, float], step: int) -> dict[str, Tensor]:
+    """One frame, the camera `step` steps on its `way`, with what `seen_before` asks for; each [C, h, w]."""
+    lines, h, w = window.frame_height, window.height, window.width
+    rows = (torch.arange(h) + 0.5 + round(window.top))[:, None].expand(h, w) / lines
+    columns = (torch.arange(w) + 0.5 + round(window.left))[None].expand(h, w) / lines
+    one = torch.ones(1, h, w)
+    rising = (p.horizon - rows)[None]
+    out = {
+        "albedo": torch.zeros(3, h, w), "material": one * 0, "ident": one * 0, "depth": one * SKY_DEPTH,
+        "up": one * 0, "motion": torch.zeros(2, h, w), "height": (rising * 150).clamp(-50, 100),
+        "cloud": one * 0,
+    }  # fmt: skip
+    for area in p.clouds:
+        out["cloud"] = torch.maximum(out["cloud"], area(columns, rows)[None].float())
+    for number, shape in enumerate(p.shapes):
+        # Whole pixels, as such games move.
+        at, was = (
+            [round(lines * (v * i - shape.parallax * c * i)) for v, c in zip(shape.velocity, way, strict=True)]
+            for i in (step, step - 1)
+        )
+        x, y = columns - at[0] / lines, rows - at[1] / lines
+        where = shape.area(x, y)[None]
+        colour = shape.colour
+        if isinstance(colour, Tensor):
+            row, column = ((v / shape.pitch).floor().long() % len(colour) for v in (y, x))
+            painted = colour[row, column].permute(2, 0, 1)
+        else:
+            painted = torch.tensor(colour).view(3, 1, 1).expand(3, h, w)
+        values = {
+            "albedo": painted, "material": one * int(shape.material), "up": one * shape.up,
+            "ident": one * (number % (_ACTORS - 1) + 1 + (_ACTORS if shape.actor else 0)),
+            "depth": one * (12.0 - shape.near), "height": one * 0, "cloud": one * 0,
+            "motion": torch.tensor([float(b - a) for a, b in zip(at, was, strict=True)]).view(2, 1, 1) * one,
+        }  # fmt: skip
+        for name, value in values.items():
+            out[name] = torch.where(where, value, out[name])
+    return out | {"expected": out["depth"], "visible": one > 0}
+
+
+def draw_flat_clip(seed: int, frames: int, window: Window) -> GBuffer:
+    """Draw a clip of a flat picture as seen through a window; the same seed gives the same clip."""
+    rng = torch.Generator().manual_seed(seed)
+    kinds = (_board, _board, _map, _hills, _road)
+    cut = frames // 2 if frames > 1 and choice(rng, 10) == 0 else frames
+    painted: list[dict[str, Tensor]] = []
+    for first, last in ((0, cut), (cut, frames)):
+        picture = _Picture(rng, window.frame_width / window.frame_height)
+        kinds[choice(rng, len(kinds))](picture)
+        moving = choice(rng, 2)
+        way = (moving * uniform(rng, -0.02, 0.02), moving * uniform(rng, -0.006, 0.006) * choice(rng, 2))
+        for i in range(first, last):
+            painted.append(_paint(picture, window, way, i - first))
+            if i > first:
+                painted[i]["visible"] = seen_before(painted, i)
+            else:
+                painted[i]["visible"] = torch.zeros_like(painted[i]["visible"])
+                painted[i]["motion"] = torch.zeros_like(painted[i]["motion"])
+    stack = {name: torch.stack([f[name] for f in painted]) for name in painted[0]}
+    solid = (stack["material"] > 0).float()
+    up = stack["up"]
+    front = torch.cat([torch.zeros_like(up), up, -(1 - up.square()).sqrt()], 1)
+    hud = draw_hud(rng, window)[None].expand(frames, -1, -1, -1)
+    half = {
+        "albedo": stack["albedo"], "flat": stack["albedo"], "direct": LEVEL_SUN * solid,
+        "ambient": (0.72 + 0.28 * up) * solid, "lamp": torch.zeros_like(stack["albedo"]), "normal": front,
+        # What faces up is seen from above, or at a slant.
+        "facing": torch.where(up > 0.9, 0.8, 1.0), "height": stack["height"], "cloud": stack["cloud"],
+        "motion": stack["motion"], "hud": hud,
+    }  # fmt: skip
+    return GBuffer(
+        **{name: value.half() for name, value in half.items()}, depth=stack["depth"].float(),
+        material=stack["material"].to(torch.uint8), ident=stack["ident"].to(torch.int16),
+        visible=stack["visible"].bool(), cut=torch.tensor([i in (0, cut) for i in range(frames)]).view(-1, 1, 1, 1),
+    )  # fmt: skip
