@@ -17,6 +17,7 @@ from mirage_plugin.train.worlds import (
     FAMILIES,
     SKY_DEPTH,
     GBuffer,
+    Material,
     draw_source,
     held_out,
     random_look,
@@ -127,6 +128,22 @@ def test_snow_lies_on_the_ground_and_lit_windows_are_lit() -> None:
         float(snow.mean(1, keepdim=True)[ground].mean())
         > float(source.mean(1, keepdim=True)[ground].mean()) + 0.2
     )
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_flat_pictures_move_in_whole_pixels_and_are_of_one_light(seed: int) -> None:
+    g = draw_clip(40 + seed, 4, 64, 112, "flat", whole=True)
+    rows, columns = torch.meshgrid(torch.arange(64), torch.arange(112), indexing="ij")
+    for t in range(1, 4):
+        motion, seen = g.motion[t].float(), g.visible[t, 0]
+        assert torch.equal(motion, motion.round())
+        assert seen.float().mean() > 0.8 or bool(g.cut[t])
+        y, x = (rows + motion[1].long()).clamp(0, 63), (columns + motion[0].long()).clamp(0, 111)
+        same_colour = (g.albedo[t - 1][:, y, x] == g.albedo[t]).all(0)
+        assert float(same_colour[seen].float().mean()) > 0.99  # an edge may lie on a pixel's middle
+    solid = g.material != Material.SKY
+    assert torch.equal(g.flat, g.albedo)
+    assert bool((g.direct[solid] == g.direct[solid][0]).all())
 
 
 @pytest.mark.parametrize("seed", range(4))
