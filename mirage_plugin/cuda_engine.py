@@ -373,6 +373,8 @@ class CudaEngine:
         conditions = conditions.to(self.device)
         path.film.copy_(kernels.film_of(network, conditions))
         path.style.copy_(vector[:, CODE_SIZE:])
+        for work in path.works.values():
+            work.settled.zero_()
         canvas.film = style
         canvas.has_edit = False  # one in the old style is never shown as one in the new
         canvas.watch.forget()

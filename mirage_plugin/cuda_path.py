@@ -23,6 +23,7 @@ from torch.nn import functional
 import mirage_kernels as kernels
 from mirage_kernels import FrameLayout
 from mirage_plugin.frames import FrameKind
+from mirage_plugin.model.steady import SETTLED, carried, steadied
 
 __all__ = ["GRIDS", "Path", "Pinned", "SharedWeights", "Work", "WorkingSize", "mapping_of", "rows_of"]
 
@@ -79,6 +80,7 @@ class Work:
         self.seen16 = torch.zeros(1, 1, h // 2, w // 2, device=device)
         self.since = torch.zeros(1, 2, 4 * h, 4 * w, device=device)
         self.edit = torch.zeros(1, h, w, kernels.EDIT_CHANNELS, dtype=weights.network.dtype, device=device)
+        self.settled = torch.zeros(1, h, w, SETTLED, device=device)
         self.known = torch.ones(1, 1, -(-self.rows // 2), -(-self.columns // 2), device=device)
         self.k = [torch.full((1,), level, device=device) for level in weights.levels]
         self.y = self._places(self.rows, path.kind.layout.height)
@@ -86,6 +88,9 @@ class Work:
         # Half the working frame's entries, its edge repeated up to the grid's.
         self.half_y = (torch.arange(4 * h, device=device) * 2).clamp_max((self.rows - 1) // 2 * 2)
         self.half_x = (torch.arange(4 * w, device=device) * 2).clamp_max((self.columns - 1) // 2 * 2)
+        # Of each cell 4x4 display pixels, for its colour as a whole.
+        self.cell_y = self.half_y if self.y is None else self.y[self.half_y]
+        self.cell_x = self.half_x if self.x is None else self.x[self.half_x]
         # Lines: where they come from depth, at the display's resolution or a whole part of it; else at the working
         # frame's.
         layout = path.kind.layout
@@ -174,22 +179,33 @@ class Work:
         state, valid = kernels.warp_state(self.stored, self.motion16, self.seen16, stem.dtype)
         marks = path.style, self.noise, self.there
         edit, stored = kernels.forward(weights.network, stem, state, valid, path.film[:1], *marks)
-        first = edit
+        first = last = edit
         for step in range(1, len(weights.levels)):
-            answer = self._answer(edit)
+            answer = self._answer(last)
             stem = kernels.pixels(path.frame, layout, stem_weights, answer=answer, k=self.k[step], **given)
-            edit, _ = kernels.forward(weights.network, stem, state, valid, path.film[step : step + 1], *marks)
+            last, _ = kernels.forward(weights.network, stem, state, valid, path.film[step : step + 1], *marks)
         # Kept by name, so that no later capture is given its memory; only the memory's copy has to stay in place.
-        self.edit = edit
+        self.edit = self._steady(last)
         self.stored.copy_(stored)
         self.since.zero_()
         # Bounds were learned of first steps. Of 33 groups of channels 6 are matrices, 24 detail, 3 anchors and pens.
         found, of_state = kernels.drift_statistics(first, 33)[0], kernels.drift_statistics(stored, 8, scale=1 / 127)[0]
-        broken = (found if edit is first else kernels.drift_statistics(edit, 33)[0])[:, 4:].sum()
+        broken = (found if last is first else kernels.drift_statistics(last, 33)[0])[:, 4:].sum()
         change = ((stored.float() * (1 / 127) - state.float()) * valid.float()).square().sum()
         change = change / (valid.float().square().sum() * stored.shape[-1]).clamp_min(1.0)
         squares = [found[:6, 1].mean(), found[6:30, 1].mean(), of_state[:, 1].mean(), change, broken]
         path.health.copy_(torch.stack(squares))
+
+    def _steady(self, edit: Tensor) -> Tensor:
+        """The frame's edit, in which what cells were changed by goes on."""
+        path, h, w = self.path, self.h, self.w
+        matrices, detail, anchors, pens = kernels.split_edit(edit)
+        raw = kernels.unpack_frame(path.frame, path.kind.layout, self.cell_y, self.cell_x)
+        colour = kernels.unit_rgb(raw, path.kind.layout).view(1, h, 4, w, 4, 3).mean((2, 4)) * 2 - 1
+        wide = (matrices.float(), detail.float(), anchors.float(), colour, self.settled * path.remembered)
+        moved, settled = steadied(*wide, self.motion2[:, :, 2::4, 2::4])
+        self.settled.copy_(settled)
+        return kernels.pack_edit(moved.to(edit.dtype), detail, anchors, pens)
 
     def _answer(self, edit: Tensor) -> Tensor:
         """The 8-bit answer on the working frame, as cells of v: where a further step starts from."""
@@ -225,6 +241,7 @@ class Work:
         self.since.copy_(torch.where(inside[:, None], self.motion2 + before, torch.nan))
         moved, valid = kernels.warp_state(self.stored, self.motion16, self.seen16, self.edit.dtype)
         self.stored.copy_(kernels.pack_state(moved * valid))
+        self.settled.copy_(carried(self.settled, self.motion2[:, :, 2::4, 2::4]))
 
     def _compose(self, late: bool = False) -> None:
         path = self.path

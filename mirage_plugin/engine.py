@@ -35,6 +35,7 @@ from mirage_plugin.model.native import compose_pixels, pixelate, why_not_native
 from mirage_plugin.model.native_core import NativeCore
 from mirage_plugin.model.network import PLANE_CHANNELS, Edit, style_number
 from mirage_plugin.model.sampling import levels
+from mirage_plugin.model.steady import SETTLED, carried, steady_cells
 from mirage_plugin.motion import MotionEstimator
 from mirage_plugin.styles.parameters import Style
 
@@ -45,7 +46,7 @@ Floats = NDArray[np.float32]
 
 GRIDS: tuple[tuple[int, int], ...] = ((48, 80), (36, 64), (28, 48), (24, 40))
 """Grids of cells (rows, columns) that the network works on, largest first: 640x384, 512x288, 384x224, 320x192."""
-SAVE_VERSION = 4
+SAVE_VERSION = 5
 """Changes whenever the meaning of what `Canvas.save` gives changes; other versions are refused."""
 EDIT_PARTS = {"matrices": 48, "detail": 192, "anchors": 16, "pens": 8}
 """Of an edit, and how many numbers of a cell each has."""
@@ -105,6 +106,8 @@ class Canvas:
         self.noise: list[Floats] = [np.zeros((h * 4, w * 4), np.float32) for _ in range(2)]
         self.noise_cells: Floats = np.zeros((h, w, 16), np.float32)
         self.stored: NDArray[np.int8] = np.zeros((1, h // 2, w // 2, self.state_channels), np.int8)
+        self.settled: Floats = np.zeros((h, w, SETTLED), np.float32)
+        """What cells were changed by, for `steady_cells`."""
         self.motion: Floats = np.zeros((1, 2, h // 2, w // 2), np.float32)
         self.seen: Floats = np.zeros((1, 1, h // 2, w // 2), np.float32)
         self.half_motion: Floats = np.zeros((1, 1, 2), np.float32)
@@ -146,6 +149,7 @@ class Canvas:
     def reset(self) -> None:
         """Forget: the next frame is a first one."""
         self.fresh = True
+        self.settled.fill(0.0)
         self.edit = self.shown = None
         self.watch.forget()
         self.resets += 1
@@ -161,6 +165,7 @@ class Canvas:
             "numbers": np.array(numbers, np.int64), "watch": np.array(self.watch.save(), np.float64),
             "cells": self.cells.copy(), "noise": self.noise[0].copy(), "stored": self.stored.copy(),
             **{name: part.copy() for name, part in zip(EDIT_PARTS, edit, strict=True)}, "since": self.since.copy(),
+            "settled": self.settled.copy(),
         }  # fmt: skip
 
     def restore(self, saved: Mapping[str, NDArray[Any]]) -> None:
@@ -186,7 +191,7 @@ class Canvas:
             "cells": (np.uint8, (h, w, 192)), "noise": (np.float32, (h * 4, w * 4)),
             "stored": (np.int8, (1, h // 2, w // 2, self.state_channels)),
             **{name: (np.float32, (*size, many)) for name, many in EDIT_PARTS.items()},
-            "since": (np.float32, (h * 4, w * 4, 2)),
+            "since": (np.float32, (h * 4, w * 4, 2)), "settled": (np.float32, (h, w, SETTLED)),
         })  # fmt: skip
         if more := sorted(map(str, set(saved) - set(arrays))):
             raise DataError(f"the saved session is damaged: it holds {more} as well")
@@ -202,7 +207,7 @@ class Canvas:
         self.seed, self.frame, self.resets, self.fresh = seed, frame, resets, bool(fresh)
         self.edit_age = age
         self.cells, self.noise[0], self.stored = (arrays[name].copy() for name in ("cells", "noise", "stored"))
-        self.since = arrays["since"].copy()
+        self.since, self.settled = arrays["since"].copy(), arrays["settled"].copy()
         self.edit = self.shown = tuple(arrays[name].copy() for name in EDIT_PARTS) if edited else None
 
     def half(self, plane: NDArray[Any]) -> NDArray[Any]:
@@ -352,6 +357,7 @@ class Engine:
         canvas.lines = None
         # An edit in the old style is never shown as one in the new.
         canvas.edit = canvas.shown = None
+        canvas.settled.fill(0.0)
         canvas.watch.forget()
 
     def read(
@@ -472,9 +478,30 @@ class Engine:
         watch.accept(now, remembers)
         canvas.stored = out.stored.cpu().numpy()
         canvas.edit = canvas.shown = _arrays(out.edit)
+        if not remembers:
+            canvas.settled.fill(0.0)
+        if self.steps == 1:
+            self._steady(canvas)
         canvas.edit_age = 0
         canvas.fresh = False
         return True
+
+    def _steady(self, canvas: Canvas) -> None:
+        """Let what cells were changed by go on, in the edit that is shown."""
+        assert canvas.edit is not None
+        canvas.edit, canvas.settled = steady_cells(
+            canvas.edit, canvas.cells, canvas.settled, self._cell_motion(canvas)
+        )
+        canvas.shown = canvas.edit
+
+    def _cell_motion(self, canvas: Canvas) -> Floats:
+        """Working pixels to where the middle of each cell was: [2, h, w]."""
+        h, w = canvas.fit.rows, canvas.fit.columns
+        if not canvas.has_motion:
+            return np.zeros((2, h, w), np.float32)
+        rows = np.minimum(np.arange(h) * 4 + 2, canvas.half_motion.shape[0] - 1)
+        columns = np.minimum(np.arange(w) * 4 + 2, canvas.half_motion.shape[1] - 1)
+        return np.ascontiguousarray(canvas.half_motion[rows][:, columns].transpose(2, 0, 1))
 
     def denoise_behind(self, canvas: Canvas, *, reused: bool) -> bool:
         """As `denoise`, when the frame was answered already: for the next one to reuse."""
@@ -482,7 +509,11 @@ class Engine:
             # Reuse has moved the memory to where things are.
             canvas.motion.fill(0.0)
             canvas.seen.fill(1.0)
-        return self.denoise(canvas)
+            canvas.has_motion = False
+        done = self.denoise(canvas)
+        if done and self.steps > 1:
+            self._steady(canvas)
+        return done
 
     @torch.inference_mode()
     def refine(self, canvas: Canvas) -> None:
@@ -501,6 +532,8 @@ class Engine:
             out = self._core.refine(given, torch.from_numpy(cells)[None].to(self.device), torch.tensor(k))
             if bool(torch.isfinite(out.health).all()):
                 canvas.edit = canvas.shown = _arrays(out.edit)
+        if self.steps > 1:
+            self._steady(canvas)
 
     def reuse(self, canvas: Canvas) -> bool:
         """Carry the last edit along the motion onto the frame that was read. False where there is none.
@@ -527,6 +560,8 @@ class Engine:
             motion, seen = torch.from_numpy(canvas.motion), torch.from_numpy(canvas.seen)
             moved = warp_state(dequantise(torch.from_numpy(canvas.stored)), motion, seen)
             canvas.stored = quantise(moved.state * moved.valid).numpy()
+            settled = torch.from_numpy(canvas.settled)[None]
+            canvas.settled = carried(settled, torch.from_numpy(self._cell_motion(canvas))[None])[0].numpy()
         return True
 
     def _estimate_motion(self, canvas: Canvas) -> bool:

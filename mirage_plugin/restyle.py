@@ -31,9 +31,19 @@ from mirage_kernels.pixelate import block_side
 from mirage_plugin.config import MAX_SIDE_PX
 from mirage_plugin.errors import ConfigError, DataError, DeviceError, MissingDependencyError, OutputError
 from mirage_plugin.model.memory import MemoryState, dequantise, quantise, warp_state
-from mirage_plugin.model.network import MirageNet, Planes, compose, frame_lines, pixelate, planes_to_cells, style_number
+from mirage_plugin.model.network import (
+    CELL,
+    MirageNet,
+    Planes,
+    compose,
+    frame_lines,
+    pixelate,
+    planes_to_cells,
+    style_number,
+)
 from mirage_plugin.model.noise import advect_noise, fresh_noise
-from mirage_plugin.model.sampling import sample
+from mirage_plugin.model.sampling import sample, steady_answer
+from mirage_plugin.model.steady import SETTLED
 from mirage_plugin.style_input import PICTURES, read_style
 from mirage_plugin.styles.parameters import Style
 from mirage_plugin.train.evaluation import empty_state, load_judged
@@ -99,6 +109,7 @@ class Redrawer:
     _frame: int = field(default=0, init=False)
     _before: Pixels | None = field(default=None, init=False)
     _stored: Tensor | None = field(default=None, init=False)
+    _settled: Tensor | None = field(default=None, init=False)
     _noise: Tensor | None = field(default=None, init=False)
 
     @torch.inference_mode()
@@ -122,6 +133,7 @@ class Redrawer:
                 torch.zeros(1, 1, h // 16, w // 16, device=device),
             )
             self._noise, self._stored = fresh, empty_state(self.net, 1, h, w, device)
+            self._settled = torch.zeros(1, h // CELL, w // CELL, SETTLED, device=device)
             planes = Planes()
         else:
             self._noise = advect_noise(self._noise, motion[..., ::2, ::2], visible[..., ::2, ::2] > 0, fresh)
@@ -132,7 +144,9 @@ class Redrawer:
         code = self.net.style(torch.from_numpy(self.style.vector()).to(device)[None])
         cells = planes_to_cells(planes, 1, h // 8, w // 8, working)
         lines = frame_lines(working, None, None, code)
-        answer, edit, state = sample(self.net, working, self._noise, cells, memory, code, trust, lines)
+        _, edit, state = sample(self.net, working, self._noise, cells, memory, code, trust, lines)
+        assert self._settled is not None
+        answer, edit, self._settled = steady_answer(working, edit, code, lines, self._settled, motion)
         if divisor > 1:
             answer = compose(full, edit, spread_lines(lines, *full.shape[-2:]))
             answer = pixelate(answer, style_number(code, "pixels"), block_side(height)).clamp(-1, 1)

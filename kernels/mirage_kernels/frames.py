@@ -143,14 +143,22 @@ def srgb_decode(encoded: Tensor) -> Tensor:
     return torch.where(encoded <= 0.04045, encoded / 12.92, ((encoded.clamp_min(0) + 0.055) / 1.055).pow(2.4))
 
 
-def unpack_frame(frames: Tensor, layout: FrameLayout) -> Tensor:
-    """Raw values, upright: uint8 [N, size_bytes] -> fp32 [N, H, W, 4] as (r, g, b, a); rgb8 has alpha 0."""
+def unpack_frame(
+    frames: Tensor, layout: FrameLayout, rows: Tensor | None = None, columns: Tensor | None = None
+) -> Tensor:
+    """Raw values, upright: uint8 [N, size_bytes] -> fp32 [N, H, W, 4] as (r, g, b, a); rgb8 has alpha 0.
+
+    Of the `rows` and `columns` (int64) that are asked for, counted from the upper left; else of all.
+    """
     frames = frame_of(frames, layout)
-    n, size, span = frames.shape[0], layout.bytes_per_pixel, layout.width * layout.bytes_per_pixel
-    rows = frames.as_strided((n, layout.height, span), (frames.stride(0), layout.pitch_bytes, 1)).contiguous()
-    if layout.flipped:
-        rows = rows.flip(1)
-    rows = rows.view(n, layout.height, layout.width, size)
+    n, size = frames.shape[0], layout.bytes_per_pixel
+    shape, strides = (n, layout.height, layout.width, size), (frames.stride(0), layout.pitch_bytes, size, 1)
+    pixels = frames.as_strided(shape, strides)
+    if layout.flipped and rows is None:
+        pixels = pixels.flip(1)
+    if rows is not None:
+        pixels = pixels[:, layout.height - 1 - rows if layout.flipped else rows]
+    rows = (pixels if columns is None else pixels[:, :, columns]).contiguous()
     if layout.format == "rgb10a2":
         word = rows.contiguous().view(torch.int32).long() & 0xFFFFFFFF
         return torch.cat([word & 1023, word >> 10 & 1023, word >> 20 & 1023, word >> 30], -1).float()

@@ -21,6 +21,7 @@ from torch.nn import functional
 
 from mirage_plugin.model.memory import MemoryState
 from mirage_plugin.model.network import (
+    CELL,
     SIGMA,
     Edit,
     MirageNet,
@@ -29,8 +30,18 @@ from mirage_plugin.model.network import (
     pixels_to_cells,
     style_number,
 )
+from mirage_plugin.model.steady import steadied
 
-__all__ = ["ParallelSampler", "Prediction", "levels", "lift_noise", "predict", "sample", "to_8_bits"]
+__all__ = [
+    "ParallelSampler",
+    "Prediction",
+    "levels",
+    "lift_noise",
+    "predict",
+    "sample",
+    "steady_answer",
+    "to_8_bits",
+]
 
 
 def levels(steps: int) -> tuple[float, ...]:
@@ -110,6 +121,24 @@ def sample(
         noisy = _renoise(answer, noised, k)
         answer, edit, *_ = predict(net, v, noisy, planes, memory, style, torch.full_like(trust, k), *rest)
     return answer.clamp(-1, 1), edit, state
+
+
+def steady_answer(
+    v: Tensor, edit: Edit, style: Tensor, lines: Tensor, settled: Tensor, motion: Tensor
+) -> tuple[Tensor, Edit, Tensor]:
+    """The answer that is shown after another: what cells were changed by goes on (`steadied`).
+
+    `v`, `style`, `lines` as `predict`; `edit` the frame's own; `settled` [N, h, w, SETTLED] what the frame before has
+    left, zeros where nothing was before; `motion` [N, 2, H, W]. Returns (y0 in [-1, 1], the edit that
+    makes it, what this frame leaves).
+    """
+    colour = functional.avg_pool2d(v[..., ::2, ::2], CELL // 2).permute(0, 2, 3, 1)
+    matrices, detail, anchors = (part.float() for part in (edit.matrices, edit.detail, edit.anchors))
+    middles = motion[..., CELL // 2 :: CELL, CELL // 2 :: CELL]
+    matrices, kept = steadied(matrices, detail, anchors, colour, settled, middles)
+    edit = edit._replace(matrices=matrices)
+    answer = pixelate(compose(v, edit, lines), style_number(style, "pixels"))
+    return answer.clamp(-1, 1), edit, kept
 
 
 @dataclass(frozen=True)

@@ -81,7 +81,7 @@ def closed_loop(net: MirageNet, batch: Batch) -> Tensor:
     found = []
     for i, (part, t) in enumerate(order):
         known = torch.full((n,), i > 0, device=batch.source.device)
-        _, stored, squares = draw_frame(net, part, t, stored, part.noise[t], known)
+        _, stored, _, squares = draw_frame(net, part, t, stored, None, part.noise[t], known)
         remembered = known & ~part.cut[t]
         found.append(torch.where(remembered[:, None], squares, torch.nan))
     return torch.stack(found)

@@ -29,14 +29,16 @@ from mirage_plugin.model.drift import NAMES, Bounds, Watch, mean_squares, statis
 from mirage_plugin.model.memory import dequantise, quantise, warp_state
 from mirage_plugin.model.network import MirageNet
 from mirage_plugin.model.noise import advect_noise, fresh_noise
-from mirage_plugin.model.sampling import ParallelSampler, predict
+from mirage_plugin.model.sampling import ParallelSampler, predict, steady_answer
 from mirage_plugin.styles.parameters import PARAMETERS, Style
 from mirage_plugin.train.batch import Batch, clip_noise, kept, render_pair
 from mirage_plugin.train.evaluation import (
     Company,
+    Drawn,
     answer_clip,
     company,
     draw_frame,
+    empty_settled,
     empty_state,
     graded_clip,
     pair_batch,
@@ -145,6 +147,8 @@ class Play:
         """`drift.mean_squares` of the last frame, before anything was corrected."""
         device = batch.source.device
         self.stored = empty_state(net, self.n, height, width, device)
+        self.settled = empty_settled(batch)
+        self._style: Tensor | None = None
         self.noise = torch.zeros(self.n, 1, height // 2, width // 2, device=device)
         self._key = torch.arange(self.n, device=device) + 1
         self._company: dict[tuple[int, int], tuple[Batch, Company]] = {}
@@ -160,28 +164,35 @@ class Play:
             self.noise = fresh
         cut = batch.cut[t].tolist()
         remembers = [w.begin(self.frame > 0 and not c) for w, c in zip(self.watches, cut, strict=True)]
-        answer, written, squares = self._draw(batch, t, remembers)
-        self.squares = squares
-        found = [statistics_of(row) for row in squares.tolist()]
+        style = batch.parameters[t]
+        if self._style is not None:
+            self.settled = self.settled * (style == self._style).all(-1)[:, None, None, None]
+        self._style = style
+        drawn = self._draw(batch, t, remembers)
+        self.squares = drawn.squares
+        found = [statistics_of(row) for row in drawn.squares.tolist()]
         each = list(zip(self.watches, found, remembers, strict=True))
         bad = [knows and not watch.healthy(now) for watch, now, knows in each]
         if any(bad):
             trusted = [knows and not ill for knows, ill in zip(remembers, bad, strict=True)]
             again = self._draw(batch, t, trusted)
-            ill = torch.tensor(bad, device=answer.device)[:, None, None, None]
-            answer, written = torch.where(ill, again[0], answer), torch.where(ill, again[1], written)
+            ill = torch.tensor(bad, device=self.stored.device)[:, None, None, None]
+            shown = [torch.where(ill, new, old) for new, old in zip(again[:3], drawn[:3], strict=True)]
+            drawn = Drawn(shown[0], shown[1], shown[2], drawn.squares)
             for watch in (watch for watch, is_bad in zip(self.watches, bad, strict=True) if is_bad):
                 watch.correct()
-            found, remembers = [statistics_of(row) for row in again[2].tolist()], trusted
+            found, remembers = [statistics_of(row) for row in again.squares.tolist()], trusted
         for watch, now, knows in zip(self.watches, found, remembers, strict=True):
             watch.accept(now, knows)
-        self.stored = written
+        self.stored, self.settled = drawn.stored, drawn.settled
         self.frame += 1
-        return answer
+        return drawn.answer
 
-    def _draw(self, batch: Batch, t: int, remembers: list[bool]) -> tuple[Tensor, Tensor, Tensor]:
+    def _draw(self, batch: Batch, t: int, remembers: list[bool]) -> Drawn:
         known = torch.tensor(remembers, device=self.stored.device)
-        return draw_frame(self.net, batch, t, self.stored, self.noise, known, given=self.company(batch, t))
+        return draw_frame(
+            self.net, batch, t, self.stored, self.settled, self.noise, known, given=self.company(batch, t)
+        )
 
     def company(self, batch: Batch, t: int) -> Company:
         """What frame `t` of `batch` comes with; loops are played many times, and are asked once."""
@@ -547,7 +558,7 @@ def _caught_row(
             healthy, everyone = play.stored, [True] * n
             for kind, spoil in kinds.items():
                 play.stored = spoil(healthy)
-                squares = play._draw(batch, i % lap, everyone)[2]
+                squares = play._draw(batch, i % lap, everyone).squares
                 caught[kind] += sum(not bounds.hold(statistics_of(row)) for row in squares.tolist())
             play.stored = healthy
         play.step(batch, i % lap)
@@ -567,6 +578,9 @@ def _curve(
         play.step(batch, i)
     if spoil is not None:
         play.stored = spoil(play.stored)
+        # What is kept of cells as well: colours at random, or no numbers.
+        amiss = torch.rand(play.settled[..., :3].shape, generator=torch.Generator().manual_seed(1)) * 2 - 1
+        play.settled[..., :3] = amiss.to(play.settled)
     return torch.stack([psnr(play.step(batch, i % lap), batch.truth[i % lap]) for i in range(frames)])
 
 
@@ -657,7 +671,7 @@ class _AblatedPlay(Play):
         self.ablation, self.told = ablation, told
 
     @torch.inference_mode()
-    def _draw(self, batch: Batch, t: int, remembers: list[bool]) -> tuple[Tensor, Tensor, Tensor]:
+    def _draw(self, batch: Batch, t: int, remembers: list[bool]) -> Drawn:
         v, known = batch.source[t], torch.tensor(remembers, device=self.stored.device)
         seen, motion = entries(batch, t, self.net.tier.entry)
         memory = self.ablation.recall(dequantise(self.stored), motion, seen, known)
@@ -665,10 +679,15 @@ class _AblatedPlay(Play):
         trust = torch.ones(self.n, device=v.device)
         rest = (trust, self.noise, lines)
         answer, edit, state, *_ = predict(self.net, v, noised, planes, memory, style, torch.ones_like(trust), *rest)
+        settled = self.settled
+        if self.ablation.memory:
+            moved = batch.motion[t] if self.ablation.warp else torch.zeros_like(batch.motion[t])
+            knows = (known & ~batch.cut[t])[:, None, None, None]
+            answer, _, settled = steady_answer(v, edit, style, lines, settled * knows, moved)
         answer = kept(batch, t, answer.clamp(-1, 1))
         shown = batch.truth[t] if self.told else answer
         state = self.ablation.write(self.net, (v, noised, planes, memory, style, *rest), shown, state)
-        return answer, self.ablation.stored(state), mean_squares(edit, state, memory)
+        return Drawn(answer, self.ablation.stored(state), settled, mean_squares(edit, state, memory))
 
 
 @dataclass(frozen=True)
@@ -757,7 +776,7 @@ def _steps_rows(net: MirageNet, batch: Batch, tier: str) -> list[Row]:
     rows = []
     for steps in STEPS:
         runs = {
-            "sequence": partial(answer_clip, net, batch, steps=steps),
+            "sequence": partial(answer_clip, net, batch, steps=steps, steady=False),
             "parallel": partial(answer_in_parallel, net, batch, steps),
         }
         answers: dict[str, Tensor] = {}

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean, median
+from typing import NamedTuple
 
 import torch
 from rich.console import Console
@@ -25,9 +26,10 @@ from mirage_plugin.errors import ConfigError, DataError, OutputError, WeightsErr
 from mirage_plugin.model.checkpoint import load_bounds, load_network, weights_path
 from mirage_plugin.model.drift import mean_squares
 from mirage_plugin.model.memory import MemoryState, dequantise, quantise, warp_state
-from mirage_plugin.model.network import MirageNet
+from mirage_plugin.model.network import CELL, MirageNet
 from mirage_plugin.model.reference import ReferenceEncoder, load_reference, style_of
-from mirage_plugin.model.sampling import sample
+from mirage_plugin.model.sampling import sample, steady_answer
+from mirage_plugin.model.steady import SETTLED
 from mirage_plugin.styles.parameters import Style, load_style
 from mirage_plugin.train.batch import Batch, clip_noise, engine_planes, kept, render_pair
 from mirage_plugin.train.metrics import gradient_energy, grid_energy, oracle_lut, psnr, ssim
@@ -42,10 +44,11 @@ from mirage_plugin.train.worlds.styles import random_style, style_tensor
 
 __all__ = [
     "Company",
+    "Drawn",
     "answer_clip",
-    "answer_frame",
     "company",
     "draw_frame",
+    "empty_settled",
     "empty_state",
     "evaluate",
     "graded_clip",
@@ -90,50 +93,65 @@ def company(net: MirageNet, batch: Batch, t: int) -> Company:
     return style, given_planes(batch, t), given_lines(batch, t, style)
 
 
+class Drawn(NamedTuple):
+    """A frame of every clip of a batch: `answer` v [N, 3, H, W], what it leaves behind, and `drift.mean_squares`."""
+
+    answer: Tensor
+    stored: Tensor
+    settled: Tensor
+    squares: Tensor
+
+
 @torch.inference_mode()
 def draw_frame(
-    net: MirageNet, batch: Batch, t: int, stored: Tensor, noise: Tensor, known: Tensor, *, steps: int = 1,
-    given: Company | None = None,
-) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
-    """Redraw frame `t` of every clip of a batch: (v [N, 3, H, W], the next stored state, `drift.mean_squares`).
+    net: MirageNet, batch: Batch, t: int, stored: Tensor, settled: Tensor | None, noise: Tensor, known: Tensor, *,
+    steps: int = 1, given: Company | None = None,
+) -> Drawn:  # fmt: skip
+    """Redraw frame `t` of every clip of a batch.
 
-    `stored` int8 [N, h/2, w/2, S] is what the frame before left; `known` bool [N] says where there was one. `noise`
-    float32 [N, 1, H/2, W/2]. `given` is what `company` says of the frame, for who has asked already.
+    `stored` int8 [N, h/2, w/2, S] and `settled` [N, h, w, SETTLED] are what the frame before left; `known` bool [N]
+    says where there was one. Without `settled` every frame's colours are its own. `noise` float32 [N, 1, H/2, W/2].
+    `given` is what `company` says of the frame, for who has asked already.
     """
     v = batch.source[t]
     seen, motion = entries(batch, t, net.tier.entry)
-    seen = seen * (known & ~batch.cut[t])[:, None, None, None]
-    moved: MemoryState = warp_state(dequantise(stored), motion, seen, net.tier.entry)
+    knows = (known & ~batch.cut[t])[:, None, None, None]
+    moved: MemoryState = warp_state(dequantise(stored), motion, seen * knows, net.tier.entry)
     style, planes, lines = given or company(net, batch, t)
     trust = torch.ones(v.shape[0], device=v.device)
     answer, edit, state = sample(net, v, noise, planes, moved, style, trust, lines, steps)
-    return kept(batch, t, answer), quantise(state), mean_squares(edit, state, moved)
+    if settled is None:
+        settled = empty_settled(batch)
+    else:
+        answer, _, settled = steady_answer(v, edit, style, lines, settled * knows, batch.motion[t])
+    return Drawn(kept(batch, t, answer), quantise(state), settled, mean_squares(edit, state, moved))
 
 
 @torch.inference_mode()
-def answer_frame(
-    net: MirageNet, batch: Batch, t: int, stored: Tensor, noise: Tensor, *, known: bool, steps: int = 1
-) -> tuple[Tensor, Tensor]:
-    """As `draw_frame` where all clips know a frame before or none does: (v [N, 3, H, W], the next stored state)."""
-    everywhere = torch.full((batch.source.shape[1],), known, device=batch.source.device)
-    answer, written, _ = draw_frame(net, batch, t, stored, noise, everywhere, steps=steps)
-    return answer, written
-
-
-@torch.inference_mode()
-def answer_clip(net: MirageNet, batch: Batch, *, steps: int = 1, memory: bool = True) -> Tensor:
+def answer_clip(
+    net: MirageNet, batch: Batch, *, steps: int = 1, memory: bool = True, steady: bool = True
+) -> Tensor:
     """Play a batch of clips as a sidecar would: closed loop, state in eight bits; v [T, N, 3, H, W].
 
-    `memory=False` is the per-frame model: every frame is its first.
+    `memory=False` is the per-frame model: every frame is its first. Without `steady` a frame's colours are its own.
     """
     frames, n, _, height, width = batch.source.shape
-    stored = empty_state(net, n, height, width, batch.source.device)
+    stored, settled = empty_state(net, n, height, width, batch.source.device), empty_settled(batch)
     answers = []
     for t in range(frames):
-        known = memory and t > 0
-        answer, stored = answer_frame(net, batch, t, stored, batch.noise[t], known=known, steps=steps)
-        answers.append(answer)
+        known = torch.full((n,), memory and t > 0, device=batch.source.device)
+        same = (batch.parameters[t] == batch.parameters[max(0, t - 1)]).all(-1)[:, None, None, None]
+        given = settled * same if memory and steady else None
+        drawn = draw_frame(net, batch, t, stored, given, batch.noise[t], known, steps=steps)
+        stored, settled = drawn.stored, drawn.settled
+        answers.append(drawn.answer)
     return torch.stack(answers)
+
+
+def empty_settled(batch: Batch) -> Tensor:
+    """What is kept of the cells of clips that nobody has played yet: [N, H/8, W/8, SETTLED]."""
+    n, _, height, width = batch.source.shape[1:]
+    return torch.zeros(n, height // CELL, width // CELL, SETTLED, device=batch.source.device)
 
 
 def empty_state(net: MirageNet, n: int, height: int, width: int, device: torch.device) -> Tensor:

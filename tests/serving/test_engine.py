@@ -20,7 +20,8 @@ from mirage_plugin.frames import FrameKind, FramePlanes
 from mirage_plugin.model.drift import Bounds, Watch, statistics_of
 from mirage_plugin.model.memory import dequantise, warp_state
 from mirage_plugin.model.network import TIERS, MirageNet, Planes, frame_lines, planes_to_cells
-from mirage_plugin.model.sampling import sample
+from mirage_plugin.model.sampling import sample, steady_answer
+from mirage_plugin.model.steady import SETTLED
 from mirage_plugin.styles.parameters import load_style
 
 ORDER = np.array([0, 1, 2])
@@ -79,6 +80,7 @@ def bounds_up_to(change: float) -> Bounds:
 
 def test_frames_are_those_of_the_definition(engine: Engine) -> None:
     canvas, net, stored = opened(engine), network(), torch.zeros(1, GRIDS[-1][0] // 2, GRIDS[-1][1] // 2, 48)
+    settled = torch.zeros(1, *GRIDS[-1], SETTLED)
     with torch.inference_mode():
         style = net.style(torch.from_numpy(load_style("snow").vector().astype(np.float32))[None])
     for number in range(3):
@@ -93,7 +95,8 @@ def test_frames_are_those_of_the_definition(engine: Engine) -> None:
         planes = planes_to_cells(Planes(motion=torch.zeros(1, 2, h * 8, w * 8)), 1, h, w, v)
         with torch.inference_mode():
             lines = frame_lines(v, None, None, style)
-            expected, _, _ = sample(net, v, field, planes, memory, style, torch.ones(1), lines, engine.steps)
+            _, edit, _ = sample(net, v, field, planes, memory, style, torch.ones(1), lines, engine.steps)
+            expected, _, settled = steady_answer(v, edit, style, lines, settled, torch.zeros(1, 2, h * 8, w * 8))
         bytes_ = ((expected[0].permute(1, 2, 0) + 1) * 127.5 + 0.5).floor().clamp(0, 255).numpy().astype(int)
         apart = np.abs(drawn[..., :3].astype(int) - bytes_)
         assert apart.max() <= 1, number
@@ -110,6 +113,7 @@ def test_a_frame_out_of_bounds_is_what_it_is_without_memory(engine: Engine) -> N
     for canvas in (watched, alone):
         answer(engine, canvas, frame_of(0))
     alone.stored = np.zeros_like(alone.stored)
+    alone.settled.fill(0.0)
     engine.read(alone, frame_of(1), ORDER, STILL, False)
     alone.seen.fill(0.0)
     assert engine.denoise(alone)

@@ -83,5 +83,5 @@ def test_play_corrects_what_is_out_of_bounds(small: None, net: MirageNet) -> Non
     seen = watched.step(batch, 1)
     assert watched.watches[0].corrections == 1
     assert torch.allclose(seen[1:], expected[1:], atol=1e-5), "no other clip is touched"
-    answer = draw_frame(net, batch, 1, free.stored, watched.noise, torch.zeros(8, dtype=torch.bool))[0]
+    answer = draw_frame(net, batch, 1, free.stored, None, watched.noise, torch.zeros(8, dtype=torch.bool))[0]
     assert torch.allclose(seen[0], answer[0], atol=1e-5), "it is what the network says without memory"

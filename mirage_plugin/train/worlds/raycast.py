@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 import torch
 from torch import Tensor
@@ -23,6 +22,7 @@ from mirage_plugin.train.worlds.textures import choice, uniform
 __all__ = ["LEVEL_SUN", "Window", "cast_clip", "draw_hud", "random_window", "seen_before", "telling_window"]
 
 _FAR = 1e9
+_LETTERS = " 0123456789ABCDEFGHIKLMNOPRSTUVXabcdefghiklmnoprstuvx:/%"
 LEVEL_SUN = 0.7
 """How much sun falls on what lies level in it; what faces it has at most 1."""
 
@@ -421,13 +421,13 @@ def draw_hud(rng: torch.Generator, window: Window) -> Tensor:
 
 
 def _text(rng: torch.Generator, height: int, width: int) -> Tensor:
-    """A line of letters and figures as high as it fits: float32 [height, width] in [0, 1]."""
-    words = "".join(" 0123456789ABCDEFGHIKLMNOPRSTUVXabcdefghiklmnoprstuvx:/%"[choice(rng, 55)] for _ in range(24))
-    canvas = np.zeros((height, width), np.uint8)
-    face = (cv2.FONT_HERSHEY_SIMPLEX, cv2.FONT_HERSHEY_PLAIN, cv2.FONT_HERSHEY_DUPLEX)[choice(rng, 3)]
-    scale = max(0.3, height / (14 if face == cv2.FONT_HERSHEY_PLAIN else 26))
-    cv2.putText(canvas, words, (1, max(1, height - 3)), face, scale, 255, 1 + (height > 14), cv2.LINE_AA)
-    return torch.from_numpy(canvas).float() / 255
+    """A line of letters and figures about as high as that: float32 [height, width] in [0, 1]."""
+    from PIL import Image, ImageDraw, ImageFont  # only who draws worlds needs it
+
+    words = "".join(_LETTERS[choice(rng, len(_LETTERS))] for _ in range(24))
+    canvas = Image.new("L", (width, height))
+    ImageDraw.Draw(canvas).text((1, 0), words, fill=255, font=ImageFont.load_default(max(6, round(height * 0.8))))
+    return torch.from_numpy(np.array(canvas)).float() / 255
 
 
 def random_window(rng: torch.Generator, height: int, width: int) -> Window:

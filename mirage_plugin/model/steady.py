@@ -1,0 +1,108 @@
+"""Error correction from frame to frame: what a cell is changed by goes on along the motion, where its source does.
+
+What the network believes of a wall's light changes a little with every step of the camera, and the wall flickers. Where
+a cell's source is what it was where the motion says that it comes from, its colour as a whole is drawn towards what it
+was changed to there (blind temporal consistency, Bonneel et al. 2015, with the game's own motion in place of flow). The
+rest of the edit, edges and texture, is this frame's own; where the source has changed, all of it is. Nothing is learned
+and nothing is kept but seven numbers a cell, so an error is gone after some frames, whatever it was.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import subprocess
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from mirage_kernels.shade import BINS
+from mirage_plugin.model.memory import warp_state
+
+__all__ = ["SETTLED", "Steady", "carried", "change_of", "steadied", "steady_cells"]
+
+SETTLED = 7
+"""Numbers kept of a cell: how its colour was changed (3) and its source's (3), in v, and 1 where that is known."""
+SHARE = 0.75
+"""How far a cell is drawn towards what it was."""
+ALIKE = 0.08
+"""A source that differs by so much, as the root of a mean square of v, counts 0.6 of one that is the same."""
+ABSURD = 4.0
+"""Twice as far as colours lie apart: no frame leaves that."""
+CELL = 8
+
+Steady = tuple[Tensor, Tensor]
+"""Matrices [N, h, w, 48], and what is kept for the next frame [N, h, w, SETTLED]."""
+
+
+def change_of(matrices: Tensor, detail: Tensor, anchors: Tensor) -> Tensor:
+    """By how much an edit changes the mean colour of each cell, as far as its readings tell: [N, h, w, 3] in v."""
+    n, h, w, _ = matrices.shape
+    maps, seen = matrices.view(n, h, w, BINS, 3, 4), anchors.view(n, h, w, BINS, 4)
+    each = (maps[..., :3] * seen[..., None, :3]).sum(-1) + maps[..., 3]
+    return (each * seen[..., 3:]).sum(3) + detail.reshape(n, h, w, CELL * CELL, 3).mean(3)
+
+
+def carried(settled: Tensor, motion: Tensor) -> Tensor:
+    """Move what is kept of cells along: `settled` [N, h, w, SETTLED], `motion` [N, 2, h, w] in working pixels to where
+    each cell's middle was, NaN for unknown."""
+    moved = warp_state(settled, motion, torch.ones_like(motion[:, :1]), CELL)
+    return torch.cat([moved.state[..., :6], moved.state[..., 6:] * moved.valid], -1)
+
+
+def steadied(
+    matrices: Tensor, detail: Tensor, anchors: Tensor, colour: Tensor, settled: Tensor, motion: Tensor
+) -> Steady:
+    """Draw an edit's cells towards what they were changed to before.
+
+    All float32: `matrices`, `detail`, `anchors` of the edit, `colour` [N, h, w, 3] the mean v of each cell's source, of
+    every second pixel of every second row; `settled` and `motion` as in `carried`.
+    """
+    n, h, w, _ = matrices.shape
+    before, change = carried(settled, motion), change_of(matrices, detail, anchors)
+    apart = (colour - before[..., 3:6]).square().mean(-1, keepdim=True)
+    moved = (SHARE * before[..., 6:] * torch.exp(apart / (-2 * ALIKE**2))) * (before[..., :3] - change)
+    moved = torch.where(moved.abs() < ABSURD, moved, 0.0)  # nor is what is no number handed on
+    maps = matrices.view(n, h, w, BINS, 3, 4)
+    maps = torch.cat([maps[..., :3], maps[..., 3:] + moved[..., None, :, None]], -1)
+    return maps.reshape(matrices.shape), torch.cat([change + moved, colour, torch.ones_like(apart)], -1)
+
+
+@functools.cache
+def _load() -> Any:
+    """`mirage_steady` of `steady.c`, or None."""
+    try:
+        from mirage_plugin.model.native import library
+
+        steady = library("steady").mirage_steady
+    except (ModuleNotFoundError, OSError, subprocess.SubprocessError):
+        return None
+    steady.argtypes, steady.restype = [ctypes.c_int, ctypes.c_int, *[ctypes.c_void_p] * 7], None
+    return steady
+
+
+Floats = NDArray[np.float32]
+
+
+def steady_cells(
+    edit: tuple[Floats, ...], cells: NDArray[np.uint8], settled: Floats, motion: Floats
+) -> tuple[tuple[Floats, ...], Floats]:
+    """`steadied` for one frame on the processor: its edit as it stands in the engine, [h, w, ...] each, `cells`
+    [h, w, 192], `settled` [h, w, SETTLED] and `motion` [2, h, w]; returns the edit and what is kept."""
+    matrices, detail, anchors = edit[:3]
+    steady = _load()
+    if steady is None:
+        pixels = cells.reshape(*cells.shape[:2], CELL, CELL, 3)[:, :, ::2, ::2]
+        colour = pixels.mean((2, 3), dtype=np.float32) * np.float32(2 / 255) - 1
+        given = (matrices, detail, anchors, colour, settled, motion)
+        out = steadied(*(torch.from_numpy(part)[None] for part in given))
+        return (out[0][0].numpy(), *edit[1:]), out[1][0].numpy()
+    moved, kept = np.empty_like(matrices), np.empty_like(settled)
+    parts = [np.ascontiguousarray(part) for part in (motion, cells, detail, anchors, settled)]
+    moved[...] = matrices
+    h, w = cells.shape[:2]
+    steady(h, w, *(part.ctypes.data for part in (*parts, moved, kept)))
+    return (moved, *edit[1:]), kept
