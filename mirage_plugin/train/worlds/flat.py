@@ -73,6 +73,10 @@ def _polygon(cx: float, cy: float, radius: float, sides: int, turn: float) -> Ar
     return area
 
 
+def _any(*areas: Area) -> Area:
+    return lambda x, y: torch.stack([area(x, y) for area in areas]).any(0)
+
+
 def _ring(shape: Callable[[float], Area], width: float) -> Area:
     """The outline of a shape of a size, from 1 inwards."""
     outer, inner = shape(1.0), shape(1.0 - width)
@@ -86,7 +90,7 @@ class _Picture:
         self.rng, self.aspect = rng, aspect
         self.shapes: list[_Shape] = []
         self.clouds: list[Area] = []
-        self.horizon = 0.6
+        self.horizon, self.plain_sky = 0.6, False
         self.tone = _TONES[choice(rng, len(_TONES))]
 
     def u(self, low: float, high: float) -> float:
@@ -208,10 +212,18 @@ def _map(p: _Picture) -> None:
 
 
 def _sky(p: _Picture) -> None:
-    p.horizon = p.u(0.4, 0.8)
+    """A sky that pales towards the horizon, or one colour of paint; clouds of its own, or white ones before it."""
+    p.horizon, p.plain_sky = p.u(0.4, 0.8), p.odds(2)
+    painted, white = p.odds(2), p.grey(0.75, 1.0)
     for _ in range(choice(p.rng, 6)):
-        x, y, r = p.u(0, p.aspect), p.u(0.03, 0.4), p.u(0.04, 0.16)
-        p.clouds.append(_disc(x, y, r, r * p.u(0.25, 0.6)))
+        x, y, r, flat = p.u(0, p.aspect), p.u(0.03, 0.4), p.u(0.04, 0.16), p.u(0.25, 0.6)
+        cloud = _disc(x, y, r, r * flat)
+        if p.odds(2):
+            cloud = _any(cloud, *(_disc(x + off * r, y, 0.6 * r, 0.7 * r * flat) for off in (-0.7, 0.7)))
+        if painted:
+            p.add(_Shape(cloud, white, Material.OBJECT, 0.3, 1, p.u(0.05, 0.3)))
+        else:
+            p.clouds.append(cloud)
 
 
 def _hills(p: _Picture) -> None:
@@ -338,7 +350,7 @@ def draw_flat_clip(seed: int, frames: int, window: Window) -> GBuffer:
     solid = (stack["material"] > 0).float()
     up = stack["up"]
     front = torch.cat([torch.zeros_like(up), up, -(1 - up.square()).sqrt()], 1)
-    hud = draw_hud(rng, window)[None].expand(frames, -1, -1, -1)
+    hud = draw_hud(rng, window, often=True)[None].expand(frames, -1, -1, -1)
     half = {
         "albedo": stack["albedo"], "flat": stack["albedo"], "direct": LEVEL_SUN * solid,
         "ambient": (0.72 + 0.28 * up) * solid, "lamp": torch.zeros_like(stack["albedo"]), "normal": front,

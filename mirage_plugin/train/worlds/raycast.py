@@ -393,10 +393,10 @@ def seen_before(frames: list[dict[str, Tensor]], i: int) -> Tensor:
     return (inside & same & now["visible"][0])[None]
 
 
-def draw_hud(rng: torch.Generator, window: Window) -> Tensor:
-    """A game's overlay as it falls into this window: float32 [4, H, W]; often empty."""
+def draw_hud(rng: torch.Generator, window: Window, *, often: bool = False) -> Tensor:
+    """A game's overlay as it falls into this window: float32 [4, H, W]; two in three are empty, or one `often`."""
     hud = torch.zeros(4, window.height, window.width)
-    if choice(rng, 3):
+    if (choice(rng, 3) > 0) != often:
         return hud
     for _ in range(1 + choice(rng, 4)):
         h, w = min(3 + choice(rng, 18), window.height), min(8 + choice(rng, 80), window.width)
