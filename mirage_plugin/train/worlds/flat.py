@@ -50,6 +50,9 @@ class _Shape:
     velocity: tuple[float, float] = (0.0, 0.0)
     pitch: float = 1.0
     actor: bool = False
+    glow: Callable[[Tensor, Tensor], Tensor] | None = None
+    """How far its colour is from `colour` towards `other`, [h, w] in [0, 1]: light that is painted on."""
+    other: Colour = (1.0, 1.0, 1.0)
 
 
 def _box(x0: float, y0: float, x1: float, y1: float) -> Area:
@@ -157,11 +160,33 @@ def _everywhere(x: Tensor, y: Tensor) -> Tensor:
     return torch.ones_like(x, dtype=torch.bool)
 
 
+def _blobs(p: _Picture) -> Callable[[Tensor, Tensor], Tensor]:
+    """A few soft lights: between their middles and nothing, [h, w] in [0, 1]."""
+    blobs = [(p.u(0, p.aspect), p.u(0, 1), p.u(0.15, 0.8), p.u(0.3, 1.0)) for _ in range(1 + choice(p.rng, 3))]
+
+    def glow(x: Tensor, y: Tensor) -> Tensor:
+        each = [much * torch.exp(-((x - cx).square() + (y - cy).square()) / (2 * r * r)) for cx, cy, r, much in blobs]
+        return torch.stack(each).sum(0).clamp(0, 1)
+
+    return glow
+
+
 def _board(p: _Picture) -> None:
-    """A page: a plain ground that nothing lies on, a board of tiles, shapes and outlines."""
-    ground = p.grey(0.0, 0.2) if p.odds(2) else p.grey(0.7, 1.0) if p.odds(2) else p.colour()
-    p.add(_Shape(_everywhere, ground, Material.WALL, near=0, parallax=0.0))
-    if choice(p.rng, 3):
+    """A page: a plain ground that nothing lies on, a board of tiles, cards, shapes and outlines."""
+    ground = (p.grey(0.0, 0.2), p.grey(0.7, 1.0), p.colour(), p.colour(0.25, 0.45))[choice(p.rng, 4)]
+    glow = _blobs(p) if p.odds(3) else None
+    p.add(_Shape(_everywhere, ground, Material.WALL, near=0, parallax=0.0, glow=glow, other=p.colour()))
+    if p.odds(3):
+        wide, high, gap = p.u(0.06, 0.2), p.u(0.08, 0.35), p.u(0.01, 0.06)
+        paper, rows = p.grey(0.8, 1.0) if choice(p.rng, 3) else p.colour(), 1 + choice(p.rng, 3)
+        for row in range(rows):
+            for column in range(2 + choice(p.rng, 7)):
+                x, y = gap + column * (wide + gap), 0.1 + row * (high + gap)
+                p.add(_Shape(_box(x, y, x + wide, y + high), paper, Material.OBJECT, near=2))
+                for _ in range(1 + choice(p.rng, 3)):
+                    at = x + p.u(0.2, 0.8) * wide, y + p.u(0.2, 0.8) * high
+                    p.add(_Shape(p.figure(*at, p.u(0.08, 0.2) * wide), p.colour(), Material.OBJECT, near=3))
+    elif choice(p.rng, 3):
         pitch, rows, columns = p.u(0.03, 0.12), 4 + choice(p.rng, 16), 4 + choice(p.rng, 14)
         x0, y0 = p.u(0, max(0.01, p.aspect - columns * pitch)), p.u(0, max(0.01, 1 - rows * pitch))
         frame = _box(x0 - 0.01, y0 - 0.01, x0 + columns * pitch + 0.01, y0 + rows * pitch + 0.01)
@@ -317,6 +342,9 @@ def _paint(p: _Picture, window: Window, way: tuple[float, float], step: int) -> 
             painted = colour[row, column].permute(2, 0, 1)
         else:
             painted = torch.tensor(colour).view(3, 1, 1).expand(3, h, w)
+        if shape.glow is not None:
+            lit = torch.tensor(shape.other).view(3, 1, 1)
+            painted = painted + shape.glow(x, y)[None] * (lit - painted)
         values = {
             "albedo": painted, "material": one * int(shape.material), "up": one * shape.up,
             "ident": one * (number % (_ACTORS - 1) + 1 + (_ACTORS if shape.actor else 0)),
