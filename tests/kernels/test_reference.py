@@ -98,6 +98,19 @@ def test_pixels_is_the_stem(name: kernels.PixelFormat, flipped: bool, net: Mirag
     assert_close(found, expected, EXACT, f"{name} step")
 
 
+@pytest.mark.parametrize("name", kernels.FORMATS)
+@pytest.mark.parametrize("flipped", [False, True])
+def test_some_pixels_of_a_frame_are_those_of_all(
+    name: kernels.PixelFormat, flipped: bool, draw: torch.Generator
+) -> None:
+    layout = layout_of(name, 20, 37, flipped=flipped)
+    frames = random_frame(layout, 2, draw)
+    rows, columns = torch.tensor([0, 3, 3, 19]), torch.tensor([36, 0, 5])
+    every = kernels.unpack_frame(frames, layout)
+    found = kernels.unpack_frame(frames, layout, rows, columns)
+    assert torch.equal(found.nan_to_num(), every[:, rows][:, :, columns].nan_to_num())
+
+
 def test_noise_cells_are_the_model_s(draw: torch.Generator) -> None:
     from mirage_kernels.pixels import _cells
 
