@@ -29,8 +29,9 @@ Colour = tuple[float, float, float]
 
 _TONES = (((0.7, 1.0), (0.6, 1.0)), ((0.15, 0.5), (0.75, 1.0)), ((0.1, 0.5), (0.35, 0.75)), ((0.3, 0.8), (0.15, 0.5)))
 """Saturation and value of a picture's colours: vivid, pale, muted, dark."""
-_SEEN_FROM_ABOVE = 0.6
-"""How far flat ground faces up: what lies on it lets its colours through, which are all that such a game shows."""
+_FLAT = 0.5
+"""How far all faces up of a picture without a horizon, for nothing tells whether it lies or stands; what lies on it
+lets its colours through, which are all that such a game shows. What is behind is ground, what is before it things."""
 _ACTORS = 200
 """From here on things have numbers that an engine's mask calls objects."""
 
@@ -172,68 +173,62 @@ def _blobs(p: _Picture) -> Callable[[Tensor, Tensor], Tensor]:
 
 
 def _board(p: _Picture) -> None:
-    """A page: a plain ground that nothing lies on, a board of tiles, cards, shapes and outlines."""
+    """A page: a plain ground, a board of tiles, cards, shapes and outlines."""
     ground = (p.grey(0.0, 0.2), p.grey(0.7, 1.0), p.colour(), p.colour(0.25, 0.45))[choice(p.rng, 4)]
     glow = _blobs(p) if p.odds(3) else None
-    p.add(_Shape(_everywhere, ground, Material.WALL, near=0, parallax=0.0, glow=glow, other=p.colour()))
+    p.add(_Shape(_everywhere, ground, Material.GROUND, _FLAT, 0, 0.0, glow=glow, other=p.colour()))
     if p.odds(3):
         wide, high, gap = p.u(0.06, 0.2), p.u(0.08, 0.35), p.u(0.01, 0.06)
         paper, rows = p.grey(0.8, 1.0) if choice(p.rng, 3) else p.colour(), 1 + choice(p.rng, 3)
         for row in range(rows):
             for column in range(2 + choice(p.rng, 7)):
                 x, y = gap + column * (wide + gap), 0.1 + row * (high + gap)
-                p.add(_Shape(_box(x, y, x + wide, y + high), paper, Material.OBJECT, near=2))
+                p.add(_Shape(_box(x, y, x + wide, y + high), paper, Material.OBJECT, _FLAT, 2))
                 for _ in range(1 + choice(p.rng, 3)):
                     at = x + p.u(0.2, 0.8) * wide, y + p.u(0.2, 0.8) * high
-                    p.add(_Shape(p.figure(*at, p.u(0.08, 0.2) * wide), p.colour(), Material.OBJECT, near=3))
+                    p.add(_Shape(p.figure(*at, p.u(0.08, 0.2) * wide), p.colour(), Material.OBJECT, _FLAT, 3))
     elif choice(p.rng, 3):
         pitch, rows, columns = p.u(0.03, 0.12), 4 + choice(p.rng, 16), 4 + choice(p.rng, 14)
         x0, y0 = p.u(0, max(0.01, p.aspect - columns * pitch)), p.u(0, max(0.01, 1 - rows * pitch))
         frame = _box(x0 - 0.01, y0 - 0.01, x0 + columns * pitch + 0.01, y0 + rows * pitch + 0.01)
-        p.add(_Shape(frame, p.grey(0.0, 1.0), Material.WALL, near=1))
+        p.add(_Shape(frame, p.grey(0.0, 1.0), Material.GROUND, _FLAT, 1))
         tiles = p.tiles(x0, y0, pitch, rows, columns, p.u(0.2, 1.0))
         colours = [p.colour() for _ in range(2 + choice(p.rng, 6))]
         looks = p.table(64, 64, colours)
         gap = p.u(0.0, 0.08)
-        p.add(_Shape(tiles(gap), looks * p.u(0.5, 0.9), Material.OBJECT, near=2, pitch=pitch))
-        p.add(_Shape(tiles(gap + p.u(0.02, 0.12)), looks, Material.OBJECT, near=2, pitch=pitch))
+        p.add(_Shape(tiles(gap), looks * p.u(0.5, 0.9), Material.OBJECT, _FLAT, 2, pitch=pitch))
+        p.add(_Shape(tiles(gap + p.u(0.02, 0.12)), looks, Material.OBJECT, _FLAT, 2, pitch=pitch))
     for _ in range(choice(p.rng, 10)):
         figure = p.figure(p.u(0, p.aspect), p.u(0, 1), p.u(0.02, 0.2))
-        p.add(_Shape(figure, p.grey(0.6, 1) if p.odds(2) else p.colour(), Material.OBJECT, near=3))
-    p.actors(choice(p.rng, 6), 0.0, Material.OBJECT)
+        p.add(_Shape(figure, p.grey(0.6, 1) if p.odds(2) else p.colour(), Material.OBJECT, _FLAT, 3))
+    p.actors(choice(p.rng, 6), _FLAT, Material.OBJECT)
 
 
 def _map(p: _Picture) -> None:
     """Ground seen from above: squares or hexagons of a few kinds, walls with a front, things on it."""
-    kinds = [
-        (p.colour(0.2, 0.4), Material.GROUND), (p.colour(0.08, 0.15), Material.GROUND),
-        (p.grey(0.15, 0.6), Material.GROUND), (p.colour(0.25, 0.42), Material.FOLIAGE),
-        (p.colour(0.52, 0.65), Material.WATER),
-    ]  # fmt: skip
-    colour, material = kinds[choice(p.rng, 3)]
-    p.add(_Shape(_everywhere, colour, material, _SEEN_FROM_ABOVE, 0))
+    kinds = [p.colour(0.2, 0.4), p.colour(0.08, 0.15), p.grey(0.15, 0.6), p.colour(0.25, 0.42), p.colour(0.52, 0.65)]
+    p.add(_Shape(_everywhere, kinds[choice(p.rng, 3)], Material.GROUND, _FLAT, 0))
     pitch = p.u(0.05, 0.16)
     rows, columns = int(1 / pitch) + 4, int(p.aspect / pitch) + 4
     if p.odds(3):
         line = p.u(0.01, 0.06)
         for kind in range(len(kinds)):
-            colour, material = kinds[kind]
             for _ in range(8 if kind else 20):
                 row, column = choice(p.rng, rows), choice(p.rng, columns)
                 x, y = (column + 0.5 * (row % 2)) * pitch, row * pitch * 0.866
                 hexagon = _polygon(x, y, pitch * (0.5 - line), 6, 0.0)
-                p.add(_Shape(hexagon, colour, material, _SEEN_FROM_ABOVE, 1))
+                p.add(_Shape(hexagon, kinds[kind], Material.OBJECT, _FLAT, 1))
     else:
-        for colour, material in kinds:
+        for colour in kinds:
             some = p.tiles(-pitch, -pitch, pitch, rows, columns, p.u(0.0, 0.3))(p.u(0.0, 0.06))
-            p.add(_Shape(some, colour, material, _SEEN_FROM_ABOVE, 1))
+            p.add(_Shape(some, colour, Material.OBJECT, _FLAT, 1))
     if p.odds(2):
         top, front = p.grey(0.2, 0.8), p.grey(0.1, 0.5)
         there = p.tiles(-pitch, -pitch, pitch, rows, columns, p.u(0.05, 0.25))(0.0)
         high = pitch * p.u(0.15, 0.4)
-        p.add(_Shape(lambda x, y: there(x, y - high), front, Material.WALL, 0.0, 2))
-        p.add(_Shape(there, top, Material.WALL, _SEEN_FROM_ABOVE, 3))
-    p.actors(2 + choice(p.rng, 8), 0.3, Material.CREATURE)
+        p.add(_Shape(lambda x, y: there(x, y - high), front, Material.WALL, _FLAT, 2))
+        p.add(_Shape(there, top, Material.WALL, _FLAT, 3))
+    p.actors(2 + choice(p.rng, 8), _FLAT, Material.OBJECT)
 
 
 def _sky(p: _Picture) -> None:
@@ -290,7 +285,7 @@ def _road(p: _Picture) -> None:
     h, half, lane = p.horizon, p.u(0.3, 1.0), p.u(0.05, 0.15)
     middle = p.aspect * p.u(0.35, 0.65)
     ground = p.colour(0.2, 0.45) if choice(p.rng, 3) else p.colour()
-    p.add(_Shape(lambda x, y: y > h, ground, Material.GROUND, _SEEN_FROM_ABOVE, 1))
+    p.add(_Shape(lambda x, y: y > h, ground, Material.GROUND, _FLAT, 1))
 
     def strip(inner: float, outer: float, striped: bool) -> Area:
         def area(x: Tensor, y: Tensor) -> Tensor:
@@ -301,10 +296,10 @@ def _road(p: _Picture) -> None:
 
         return area
 
-    p.add(_Shape(strip(-1.0, 1.0, False), p.grey(0.2, 0.6), Material.GROUND, _SEEN_FROM_ABOVE, 1, 0.0))
-    p.add(_Shape(strip(1.0, 1.0 + lane, False), p.colour(), Material.GROUND, _SEEN_FROM_ABOVE, 1, 0.0))
-    p.add(_Shape(strip(1.0, 1.0 + lane, True), p.grey(0.7, 1.0), Material.GROUND, _SEEN_FROM_ABOVE, 1, 0.0))
-    p.add(_Shape(strip(-1.0, 0.03, True), p.grey(0.7, 1.0), Material.GROUND, _SEEN_FROM_ABOVE, 1, 0.0))
+    p.add(_Shape(strip(-1.0, 1.0, False), p.grey(0.2, 0.6), Material.GROUND, _FLAT, 1, 0.0))
+    p.add(_Shape(strip(1.0, 1.0 + lane, False), p.colour(), Material.GROUND, _FLAT, 1, 0.0))
+    p.add(_Shape(strip(1.0, 1.0 + lane, True), p.grey(0.7, 1.0), Material.GROUND, _FLAT, 1, 0.0))
+    p.add(_Shape(strip(-1.0, 0.03, True), p.grey(0.7, 1.0), Material.GROUND, _FLAT, 1, 0.0))
     for _ in range(choice(p.rng, 8)):
         side, near, size = p.u(1.4, 3.0) * (1 if p.odds(2) else -1), p.u(0.05, 0.9), p.u(0.1, 0.5)
         x, y, s = middle + side * half * near, h + (1 - h) * near, size * near
