@@ -94,7 +94,7 @@ class _Picture:
         self.rng, self.aspect = rng, aspect
         self.shapes: list[_Shape] = []
         self.clouds: list[Area] = []
-        self.horizon, self.plain_sky = 0.6, False
+        self.horizon = 0.6
         self.tone = _TONES[choice(rng, len(_TONES))]
 
     def u(self, low: float, high: float) -> float:
@@ -232,15 +232,19 @@ def _map(p: _Picture) -> None:
 
 
 def _sky(p: _Picture) -> None:
-    """A sky that pales towards the horizon, or one colour of paint; clouds of its own, or white ones before it."""
-    p.horizon, p.plain_sky = p.u(0.4, 0.8), p.odds(2)
+    """A sky that pales towards the horizon, with clouds of its own or white ones before it; or one plain colour, which
+    nothing tells from a board, and which is painted as one."""
+    p.horizon = p.u(0.4, 0.8)
+    if p.odds(2):
+        blue = p.colour(0.5, 0.7) if choice(p.rng, 3) else p.colour()
+        p.add(_Shape(_everywhere, blue, Material.GROUND, _FLAT, 0, 0.0))
     painted, white = p.odds(2), p.grey(0.75, 1.0)
     for _ in range(choice(p.rng, 6)):
         x, y, r, flat = p.u(0, p.aspect), p.u(0.03, 0.4), p.u(0.04, 0.16), p.u(0.25, 0.6)
         cloud = _disc(x, y, r, r * flat)
         if p.odds(2):
             cloud = _any(cloud, *(_disc(x + off * r, y, 0.6 * r, 0.7 * r * flat) for off in (-0.7, 0.7)))
-        if painted:
+        if painted or p.shapes:
             p.add(_Shape(cloud, white, Material.OBJECT, 0.3, 1, p.u(0.05, 0.3)))
         else:
             p.clouds.append(cloud)
