@@ -61,6 +61,17 @@ def test_another_source_is_changed_anew() -> None:
     assert float((matrices - now[0]).abs().max()) < 1e-6
 
 
+def test_after_a_cut_nothing_goes_on_even_where_colours_agree() -> None:
+    cells = cells_of(1)
+    kept = steadied(*an_edit(1), colour_of(cells), NOTHING, STILL)[1]
+    now, colour = an_edit(2), colour_of(cells)
+    colour[:, :, 2:] += 1.5  # two columns of nine are as they were
+    assert torch.equal(steadied(*now, colour, kept, STILL)[0], now[0])
+    colour = colour_of(cells)
+    colour[:, :, 6:] += 1.5  # six of nine
+    assert not torch.equal(steadied(*now, colour, kept, STILL)[0], now[0])
+
+
 def test_it_goes_along_with_the_motion() -> None:
     kept = steadied(*an_edit(1), colour_of(cells_of(1)), NOTHING, STILL)[1]
     left = torch.zeros(1, 2, H, W)
@@ -91,7 +102,7 @@ def test_in_the_engine_it_is_the_definition(compiled: bool, monkeypatch: pytest.
         pytest.skip(reason)
     edit, cells = an_edit(2), cells_of(1)
     kept = steadied(*an_edit(1), colour_of(cells) + 0.05, NOTHING, STILL)[1]
-    motion = torch.randn(1, 2, H, W, generator=torch.Generator().manual_seed(3)) * 12
+    motion = torch.randn(1, 2, H, W, generator=torch.Generator().manual_seed(3)) * 2
     motion[0, 0, 2, 3], motion[0, 1, 4, 4], motion[0, 0, 1, 1] = torch.nan, torch.inf, 1e9
     kept[0, 0, 0, 0] = torch.nan
     expected = steadied(*edit, colour_of(cells), kept, motion)
