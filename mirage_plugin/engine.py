@@ -436,9 +436,7 @@ class Engine:
         if not canvas.has_motion:
             canvas.motion.fill(0.0)
             return
-        rows = np.minimum(np.arange(h2) * 8 + 4, canvas.half_motion.shape[0] - 1)
-        columns = np.minimum(np.arange(w2) * 8 + 4, canvas.half_motion.shape[1] - 1)
-        canvas.motion[0] = canvas.half_motion[rows][:, columns].transpose(2, 0, 1)
+        canvas.motion[0] = _motion_of_middles(canvas.half_motion, h2, w2, 8)
 
     def _input(self, canvas: Canvas) -> CoreInput:
         assert canvas.film is not None, "set_style comes before the first frame"
@@ -499,9 +497,7 @@ class Engine:
         h, w = canvas.fit.rows, canvas.fit.columns
         if not canvas.has_motion:
             return np.zeros((2, h, w), np.float32)
-        rows = np.minimum(np.arange(h) * 4 + 2, canvas.half_motion.shape[0] - 1)
-        columns = np.minimum(np.arange(w) * 4 + 2, canvas.half_motion.shape[1] - 1)
-        return np.ascontiguousarray(canvas.half_motion[rows][:, columns].transpose(2, 0, 1))
+        return np.ascontiguousarray(_motion_of_middles(canvas.half_motion, h, w, 4))
 
     def denoise_behind(self, canvas: Canvas, *, reused: bool) -> bool:
         """As `denoise`, when the frame was answered already: for the next one to reuse."""
@@ -636,6 +632,14 @@ def _half_motion(canvas: Canvas, motion: NDArray[Any]) -> Floats:
     halves = torch.from_numpy(pairs.view(np.float16)).float()
     wide: Floats = halves.numpy().reshape(*pairs.shape, 2)
     return wide
+
+
+def _motion_of_middles(half_motion: Floats, rows: int, columns: int, side: int) -> Floats:
+    """The motion in the middle of each of `rows` x `columns` squares of `side` entries: [2, rows, columns]."""
+    y = np.minimum(np.arange(rows) * side + side // 2, half_motion.shape[0] - 1)
+    x = np.minimum(np.arange(columns) * side + side // 2, half_motion.shape[1] - 1)
+    middles: Floats = half_motion[y][:, x].transpose(2, 0, 1)
+    return middles
 
 
 def _frozen(array: Bytes) -> Bytes:

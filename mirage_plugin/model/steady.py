@@ -21,6 +21,7 @@ from torch import Tensor
 
 from mirage_kernels.shade import BINS
 from mirage_plugin.model.memory import warp_state
+from mirage_plugin.model.network import CELL
 
 __all__ = ["SETTLED", "Steady", "carried", "change_of", "steadied", "steady_cells"]
 
@@ -35,7 +36,6 @@ STRANGE, KNOWN = 0.35, 0.5
 told of have 0.00 to 0.31, frames that follow one another 0.58 and more, without motion 0.38 (looped scenes)."""
 ABSURD = 4.0
 """Twice as far as colours lie apart: no frame leaves that."""
-CELL = 8
 
 Steady = tuple[Tensor, Tensor]
 """Matrices [N, h, w, 48], and what is kept for the next frame [N, h, w, SETTLED]."""
@@ -106,9 +106,8 @@ def steady_cells(
         given = (matrices, detail, anchors, colour, settled, motion)
         out = steadied(*(torch.from_numpy(part)[None] for part in given))
         return (out[0][0].numpy(), *edit[1:]), out[1][0].numpy()
-    moved, kept = np.empty_like(matrices), np.empty_like(settled)
+    moved, kept = matrices.copy(), np.empty_like(settled)
     parts = [np.ascontiguousarray(part) for part in (motion, cells, detail, anchors, settled)]
-    moved[...] = matrices
     h, w = cells.shape[:2]
     steady(h, w, *(part.ctypes.data for part in (*parts, moved, kept)))
     return (moved, *edit[1:]), kept
