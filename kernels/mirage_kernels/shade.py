@@ -98,6 +98,12 @@ and where it is on an edge it would be on either side from cell to cell and from
 SOFT_RAMP = 0.2
 """The same between bands, which are defined so: two of three bands are three times as bright as one, and a wall of
 about that brightness would be blotched, and flicker (soft quantisation, Winnemoeller et al. 2006)."""
+SCATTER, SCATTERED_SUN = 0.5, 0.4
+"""What lies on a surface has this part of its sun from all around, where the sun is this: a dark stone in the sun and a
+light one in shadow look alike, and snow on them would be twice as bright on one as on the other."""
+DARK_SKY, SHOWN_SKY = 0.03, 0.25
+"""A sky that a game shows darker than the first is left as it is, without fog; from the second on a style's own is
+painted: what is all but black is space, a cave or a page as often, which no picture tells from a sky by night."""
 _LUMA = (0.2126, 0.7152, 0.0722)
 SPARSE = 0.2
 """Lines that colours show are drawn in full where the words say this much of a cell is line, however few there are."""
@@ -194,7 +200,8 @@ def shade_reference(
     whole = (0.5 * p["sun"] + 0.8 * p["ambient"] + 0.35 * p["headlight"] + 0.15 * p["lamps"]) / 0.77
     was = (sun * 0.75 + openness * 0.4 + luma(lamp) * PLAIN_LAMP).clamp_min(0.02)
     now = (direct + around + luma(lamps)).clamp_min(0.02)
-    light = direct * p["sun_colour"] + around * p["ambient_colour"] + lamps
+    scattered = mix(direct, SCATTERED_SUN * p["sun"], SCATTER * on)
+    light = scattered * p["sun_colour"] + around * p["ambient_colour"] + lamps
     light = light * ((whole * was / now).clamp(0.05, 20).sqrt() * (1 - 0.45 * level))
     m, c = m * light, c * light
 
@@ -215,10 +222,12 @@ def shade_reference(
     m, c = mix(m, through, lit), mix(c, 0.5 * p["window_colour"], lit)
     m, c = covered(p["sky_horizon"], level * (1 - facing).square() * 0.85)
     above = mix(mix(p["sky_horizon"], p["sky_top"], elevation), p["sky_horizon"] * 0.65 + 0.35, cloud * p["clouds"])
-    m, c = mix(m, identity * (1 - p["sky"]), sky), mix(c, above * p["sky"], sky)
+    shown = ((luma(colour) - DARK_SKY) * (1 / (SHOWN_SKY - DARK_SKY))).clamp(0, 1)
+    painted_sky = p["sky"] * shown
+    m, c = mix(m, identity * (1 - painted_sky), sky), mix(c, above * painted_sky, sky)
     density = 0.0025 * torch.exp(p["fog"] * 3.9) * (p["fog"] > 0.01)
     depth = (4 / near.clamp_min(1e-3) - 4).clamp(0, 400)
-    m, c = covered(p["fog_colour"], (1 - torch.exp(-depth * density)) * (1 - 0.25 * sky))
+    m, c = covered(p["fog_colour"], (1 - torch.exp(-depth * density)) * (1 - sky * (1 - 0.75 * shown)))
 
     # The grade; highlights roll off, and what is out of range stays at its end.
     grade = (1 - 0.35 * p["wash"] * (1 - p["ink"]) * line) * torch.exp2(p["exposure"])
@@ -355,12 +364,12 @@ def _covered(r, g, b, last, paint_ptr, scale, amount):
 
 
 @jit
-def _skyward(x, own, last, horizon_ptr, top_ptr, p_sky, elevation, cloud, sky):
-    """A row drawn towards the sky that the style paints, or towards the game's where it paints none."""
+def _skyward(x, own, last, horizon_ptr, top_ptr, painted, elevation, cloud, sky):
+    """A row drawn towards the sky that the style paints, or towards the game's as far as it paints none."""
     horizon = tl.load(horizon_ptr)
     above = horizon + elevation * (tl.load(top_ptr) - horizon)
     above += cloud * (horizon * 0.65 + 0.35 - above)
-    target = tl.where(own, 1.0 - p_sky, tl.where(last, (above * p_sky)[None, :], 0.0))
+    target = tl.where(own, (1.0 - painted)[None, :], tl.where(last, (above * painted)[None, :], 0.0))
     return x + sky[None, :] * (target - x)
 
 
@@ -587,6 +596,7 @@ def _shade_kernel(
     now = tl.maximum(direct + around + lamps * p_lamps, 0.02)
     even = (0.5 * p_sun + 0.8 * p_ambient + 0.35 * p_headlight + 0.15 * p_lamps) * (1.0 / 0.77)
     even = tl.sqrt(_clamp(even * was / now, 0.05, 20.0)) * (1.0 - 0.45 * level)
+    direct += 0.5 * on * (0.4 * p_sun - direct)  # SCATTER and SCATTERED_SUN
     r *= ((direct * tl.load(s + 1) + around * tl.load(s + 5) + lamp_r * p_lamps) * even)[None, :]
     g *= ((direct * tl.load(s + 2) + around * tl.load(s + 6) + lamp_g * p_lamps) * even)[None, :]
     b *= ((direct * tl.load(s + 3) + around * tl.load(s + 7) + lamp_b * p_lamps) * even)[None, :]
@@ -623,14 +633,17 @@ def _shade_kernel(
     near = tl.sigmoid(tl.load(word_ptr + 76).to(tl.float32))
     elevation = tl.sigmoid(tl.load(word_ptr + 80).to(tl.float32))
     cloud = tl.sigmoid(tl.load(word_ptr + 84).to(tl.float32)) * tl.load(s + 45)
-    p_sky = tl.load(s + 38)
+    # DARK_SKY and SHOWN_SKY
+    shown = _clamp((_luma_of(red, green, blue) - 0.03) * (1.0 / 0.22), 0.0, 1.0)
+    p_sky = tl.load(s + 38) * shown
     r = _skyward(r, own_r, last, s + 42, s + 39, p_sky, elevation, cloud, sky)
     g = _skyward(g, own_g, last, s + 43, s + 40, p_sky, elevation, cloud, sky)
     b = _skyward(b, own_b, last, s + 44, s + 41, p_sky, elevation, cloud, sky)
     fog = tl.load(s + 46)
     density = tl.where(fog > 0.01, 0.0025 * tl.exp(fog * 3.9), 0.0)
     depth = _clamp(4.0 / tl.maximum(near, 1e-3) - 4.0, 0.0, 400.0)
-    r, g, b = _covered(r, g, b, last, s + 47, 1.0, (1.0 - tl.exp(-depth * density)) * (1.0 - 0.25 * sky))
+    haze = (1.0 - tl.exp(-depth * density)) * (1.0 - sky * (1.0 - 0.75 * shown))
+    r, g, b = _covered(r, g, b, last, s + 47, 1.0, haze)
 
     # The grade.
     p_ink = tl.load(s + 52)

@@ -24,7 +24,8 @@ int mirage_core_style_numbers(void) { return sizeof(struct style) / sizeof(float
 static const float LUMA[3] = {0.2126f, 0.7152f, 0.0722f}, PLAIN_SUN[3] = {0.75f, 0.7275f, 0.675f},
                    PLAIN_AMBIENT[3] = {0.36f, 0.38f, 0.40f}, WARMTH[3] = {0.12f, 0.0f, -0.14f};
 static const float PLAIN_LAMP = 0.5f, PLAIN_GLOW = 0.9f, DARKEST = 0.12f, HELD = 0.6f,
-                   SPARSE = 0.2f, COVERED = 0.48f, RAMP = 0.06f, SOFT_RAMP = 0.2f;
+                   SPARSE = 0.2f, COVERED = 0.48f, RAMP = 0.06f, SOFT_RAMP = 0.2f,
+                   DARK_SKY = 0.03f, SHOWN_SKY = 0.25f, SCATTER = 0.5f, SCATTERED_SUN = 0.4f;
 
 /* colour -> m . colour + c; m[in][out]. */
 struct map {
@@ -148,8 +149,9 @@ static void shade_reading(const struct shading *s, const vec x[SURFACE], vec cha
     const vec was = at_least(sun * 0.75f + openness * 0.4f + luma(lamp) * PLAIN_LAMP, 0.02f);
     const vec now = at_least(direct + around + luma(lamps), 0.02f);
     const vec brightness = root(clamp(s->whole * was / now, 0.05f, 20.0f)) * (1.0f - 0.45f * level);
+    const vec scattered = direct + SCATTER * on * (SCATTERED_SUN * p->sun - direct);
     for (int o = 0; o < 3; o++) {
-        vec light = (direct * p->sun_colour[o] + around * p->ambient_colour[o] + lamps[o]) * brightness;
+        vec light = (scattered * p->sun_colour[o] + around * p->ambient_colour[o] + lamps[o]) * brightness;
         for (int i = 0; i < 3; i++) t.m[i][o] *= light;
         t.c[o] *= light;
     }
@@ -178,16 +180,18 @@ static void shade_reading(const struct shading *s, const vec x[SURFACE], vec cha
     }
     for (int o = 0; o < 3; o++) paint[o] = all(p->sky_horizon[o]);
     covered(&t, paint, level * ((1.0f - facing) * (1.0f - facing)) * 0.85f);
+    const vec shown = clamp((luma(colour) - DARK_SKY) * (1.0f / (SHOWN_SKY - DARK_SKY)), 0.0f, 1.0f);
+    const vec p_sky = p->sky * shown;
     for (int o = 0; o < 3; o++) {
         const float horizon = p->sky_horizon[o];
         vec above = mix(all(horizon), all(p->sky_top[o]), elevation);
         above = mix(above, all(horizon * 0.65f + 0.35f), cloud * p->clouds);
-        for (int i = 0; i < 3; i++) t.m[i][o] = mix(t.m[i][o], i == o ? all(1.0f - p->sky) : zero, sky);
-        t.c[o] = mix(t.c[o], above * p->sky, sky);
+        for (int i = 0; i < 3; i++) t.m[i][o] = mix(t.m[i][o], i == o ? 1.0f - p_sky : zero, sky);
+        t.c[o] = mix(t.c[o], above * p_sky, sky);
     }
     const vec depth = clamp(4.0f / at_least(near, 1e-3f) - 4.0f, 0.0f, 400.0f);
     for (int o = 0; o < 3; o++) paint[o] = all(p->fog_colour[o]);
-    covered(&t, paint, (1.0f - exponential(-(depth * s->fog_density))) * (1.0f - 0.25f * sky));
+    covered(&t, paint, (1.0f - exponential(-(depth * s->fog_density))) * (1.0f - sky * (1.0f - 0.75f * shown)));
 
     /* The grade; highlights roll off, and what is out of range stays at its end. */
     const vec darkened = 1.0f - (0.35f * p->wash * (1.0f - p->ink)) * line;

@@ -45,7 +45,7 @@ def _surfaces(rng: torch.Generator) -> tuple[GBuffer, Tensor]:
     material = torch.randint(len(Material), (COUNT, 1, 1, 1), generator=rng).expand(-1, -1, 8, 8)
     up = plane(1, -1, 1)
     sky = material == Material.SKY
-    albedo = plane(3, 0.1, 0.6)
+    albedo = torch.where(sky, plane(3, 0.01, 0.6), plane(3, 0.1, 0.6))
     # A texel is brighter or darker than the surface's flat colour.
     g = GBuffer(
         albedo=albedo, flat=albedo * plane(1, 0.8, 1.2), direct=plane(1, 0, 0.6), ambient=plane(1, 0.5, 1),

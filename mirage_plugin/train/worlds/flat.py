@@ -1,8 +1,9 @@
 """Flat pictures: games of plain shapes, without textures, light or perspective.
 
-Many a small game is one colour behind, shapes before it, and text: boards and menus, maps seen from above, landscapes
-of silhouettes, roads to a horizon. A network that has seen textures alone makes something of every plain area, and
-something else of each. Nothing tells where the sun is in such a picture: all of it has as much as what lies level.
+Many a small game is one colour behind, shapes before it, and text: boards and menus, maps seen from above or aslant,
+landscapes of silhouettes, roads to a horizon, space, plain corridors. A network that has seen textures alone makes
+something of every plain area, and something else of each. Nothing tells where the sun is in such a picture: all of it
+has as much as what lies level.
 
 Lengths are in heights of the frame, x to the right and y down.
 """
@@ -10,6 +11,7 @@ Lengths are in heights of the frame, x to the right and y down.
 from __future__ import annotations
 
 import colorsys
+import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,7 +20,7 @@ import torch
 from torch import Tensor
 
 from mirage_plugin.train.worlds.gbuffer import SKY_DEPTH, GBuffer, Material
-from mirage_plugin.train.worlds.raycast import LEVEL_SUN, Window, draw_hud, seen_before
+from mirage_plugin.train.worlds.raycast import FLAT_UP, LEVEL_SUN, Window, draw_hud, seen_before
 from mirage_plugin.train.worlds.textures import choice, uniform
 
 __all__ = ["draw_flat_clip"]
@@ -29,9 +31,6 @@ Colour = tuple[float, float, float]
 
 _TONES = (((0.7, 1.0), (0.6, 1.0)), ((0.15, 0.5), (0.75, 1.0)), ((0.1, 0.5), (0.35, 0.75)), ((0.3, 0.8), (0.15, 0.5)))
 """Saturation and value of a picture's colours: vivid, pale, muted, dark."""
-_FLAT = 0.5
-"""How far all faces up of a picture without a horizon, for nothing tells whether it lies or stands; what lies on it
-lets its colours through, which are all that such a game shows. What is behind is ground, what is before it things."""
 _ACTORS = 200
 """From here on things have numbers that an engine's mask calls objects."""
 
@@ -172,42 +171,81 @@ def _blobs(p: _Picture) -> Callable[[Tensor, Tensor], Tensor]:
     return glow
 
 
+def _brushed(p: _Picture) -> Callable[[Tensor, Tensor], Tensor]:
+    """Soft noise of some scale, grained like wood at times, as backgrounds are painted: [h, w] in [0, 1]."""
+    table = torch.rand(64, 64, generator=p.rng)
+    wide = p.u(0.03, 0.5)
+    scales = (wide, wide * (p.u(4, 12) if p.odds(3) else 1.0))
+    fine = p.u(0.2, 0.8)
+
+    def glow(x: Tensor, y: Tensor) -> Tensor:
+        made = torch.zeros_like(x)
+        for octave in range(4):
+            i, j = (v * 2**octave / s + 7.3 * octave for v, s in zip((y, x), scales, strict=True))
+            row, column = i.floor().long(), j.floor().long()
+            down, across = i - row, j - column
+            corners = [table[(row + a) % 64, (column + b) % 64] for a in (0, 1) for b in (0, 1)]
+            upper, lower = (torch.lerp(corners[k], corners[k + 1], across) for k in (0, 2))
+            made = made + fine**octave * torch.lerp(upper, lower, down)
+        return made * ((1 - fine) / (1 - fine**4))
+
+    return glow
+
+
+def _darker_below(p: _Picture) -> Callable[[Tensor, Tensor], Tensor]:
+    """From the top down, as no sky is."""
+    return lambda x, y: y.clamp(0, 1)
+
+
 def _board(p: _Picture) -> None:
-    """A page: a plain ground, a board of tiles, cards, shapes and outlines."""
+    """A page: a plain or a painted ground, a board of tiles, cards, shapes and outlines."""
     ground = (p.grey(0.0, 0.2), p.grey(0.7, 1.0), p.colour(), p.colour(0.25, 0.45))[choice(p.rng, 4)]
-    glow = _blobs(p) if p.odds(3) else None
-    p.add(_Shape(_everywhere, ground, Material.GROUND, _FLAT, 0, 0.0, glow=glow, other=p.colour()))
+    way = (None, None, None, _blobs, _blobs, _brushed, _brushed, _darker_below)[choice(p.rng, 8)]
+    dim, other = p.u(0.2, 0.7), p.colour()
+    if way is _darker_below or p.odds(2):
+        other = (ground[0] * dim, ground[1] * dim, ground[2] * dim)
+    glow = way and way(p)
+    p.add(_Shape(_everywhere, ground, Material.GROUND, FLAT_UP, 0, 0.0, glow=glow, other=other))
     if p.odds(3):
         wide, high, gap = p.u(0.06, 0.2), p.u(0.08, 0.35), p.u(0.01, 0.06)
         paper, rows = p.grey(0.8, 1.0) if choice(p.rng, 3) else p.colour(), 1 + choice(p.rng, 3)
         for row in range(rows):
             for column in range(2 + choice(p.rng, 7)):
                 x, y = gap + column * (wide + gap), 0.1 + row * (high + gap)
-                p.add(_Shape(_box(x, y, x + wide, y + high), paper, Material.OBJECT, _FLAT, 2))
+                p.add(_Shape(_box(x, y, x + wide, y + high), paper, Material.OBJECT, FLAT_UP, 2))
                 for _ in range(1 + choice(p.rng, 3)):
                     at = x + p.u(0.2, 0.8) * wide, y + p.u(0.2, 0.8) * high
-                    p.add(_Shape(p.figure(*at, p.u(0.08, 0.2) * wide), p.colour(), Material.OBJECT, _FLAT, 3))
+                    p.add(_Shape(p.figure(*at, p.u(0.08, 0.2) * wide), p.colour(), Material.OBJECT, FLAT_UP, 3))
     elif choice(p.rng, 3):
         pitch, rows, columns = p.u(0.03, 0.12), 4 + choice(p.rng, 16), 4 + choice(p.rng, 14)
         x0, y0 = p.u(0, max(0.01, p.aspect - columns * pitch)), p.u(0, max(0.01, 1 - rows * pitch))
         frame = _box(x0 - 0.01, y0 - 0.01, x0 + columns * pitch + 0.01, y0 + rows * pitch + 0.01)
-        p.add(_Shape(frame, p.grey(0.0, 1.0), Material.GROUND, _FLAT, 1))
+        p.add(_Shape(frame, p.grey(0.0, 1.0), Material.GROUND, FLAT_UP, 1))
         tiles = p.tiles(x0, y0, pitch, rows, columns, p.u(0.2, 1.0))
         colours = [p.colour() for _ in range(2 + choice(p.rng, 6))]
         looks = p.table(64, 64, colours)
         gap = p.u(0.0, 0.08)
-        p.add(_Shape(tiles(gap), looks * p.u(0.5, 0.9), Material.OBJECT, _FLAT, 2, pitch=pitch))
-        p.add(_Shape(tiles(gap + p.u(0.02, 0.12)), looks, Material.OBJECT, _FLAT, 2, pitch=pitch))
+        p.add(_Shape(tiles(gap), looks * p.u(0.5, 0.9), Material.OBJECT, FLAT_UP, 2, pitch=pitch))
+        p.add(_Shape(tiles(gap + p.u(0.02, 0.12)), looks, Material.OBJECT, FLAT_UP, 2, pitch=pitch))
     for _ in range(choice(p.rng, 10)):
         figure = p.figure(p.u(0, p.aspect), p.u(0, 1), p.u(0.02, 0.2))
-        p.add(_Shape(figure, p.grey(0.6, 1) if p.odds(2) else p.colour(), Material.OBJECT, _FLAT, 3))
-    p.actors(choice(p.rng, 6), _FLAT, Material.OBJECT)
+        p.add(_Shape(figure, p.grey(0.6, 1) if p.odds(2) else p.colour(), Material.OBJECT, FLAT_UP, 3))
+    p.actors(choice(p.rng, 6), FLAT_UP, Material.OBJECT)
 
 
 def _map(p: _Picture) -> None:
     """Ground seen from above: squares or hexagons of a few kinds, walls with a front, things on it."""
     kinds = [p.colour(0.2, 0.4), p.colour(0.08, 0.15), p.grey(0.15, 0.6), p.colour(0.25, 0.42), p.colour(0.52, 0.65)]
-    p.add(_Shape(_everywhere, kinds[choice(p.rng, 3)], Material.GROUND, _FLAT, 0))
+    painted, ground = _brushed(p) if p.odds(2) else None, kinds[choice(p.rng, 3)]
+    p.add(_Shape(_everywhere, ground, Material.GROUND, FLAT_UP, 0, glow=painted, other=p.colour(0.1, 0.4)))
+    if painted:
+        way, part, half = _brushed(p), p.u(0.5, 0.9), p.u(0.02, 0.08)
+        bend, middle = p.u(0.2, 1.0), p.u(0.2, 0.8)
+        p.add(_Shape(lambda x, y: way(x, y) > part, p.colour(0.52, 0.65), Material.GROUND, FLAT_UP, 1))
+        p.add(_Shape(
+            lambda x, y: (y - middle - 0.15 * (x / bend).sin()).abs() < half, p.colour(0.08, 0.15), Material.GROUND,
+            FLAT_UP, 1, glow=painted, other=p.grey(0.3, 0.8),
+        ))  # fmt: skip
     pitch = p.u(0.05, 0.16)
     rows, columns = int(1 / pitch) + 4, int(p.aspect / pitch) + 4
     if p.odds(3):
@@ -217,18 +255,18 @@ def _map(p: _Picture) -> None:
                 row, column = choice(p.rng, rows), choice(p.rng, columns)
                 x, y = (column + 0.5 * (row % 2)) * pitch, row * pitch * 0.866
                 hexagon = _polygon(x, y, pitch * (0.5 - line), 6, 0.0)
-                p.add(_Shape(hexagon, kinds[kind], Material.OBJECT, _FLAT, 1))
+                p.add(_Shape(hexagon, kinds[kind], Material.OBJECT, FLAT_UP, 1))
     else:
         for colour in kinds:
             some = p.tiles(-pitch, -pitch, pitch, rows, columns, p.u(0.0, 0.3))(p.u(0.0, 0.06))
-            p.add(_Shape(some, colour, Material.OBJECT, _FLAT, 1))
+            p.add(_Shape(some, colour, Material.OBJECT, FLAT_UP, 1))
     if p.odds(2):
         top, front = p.grey(0.2, 0.8), p.grey(0.1, 0.5)
         there = p.tiles(-pitch, -pitch, pitch, rows, columns, p.u(0.05, 0.25))(0.0)
         high = pitch * p.u(0.15, 0.4)
-        p.add(_Shape(lambda x, y: there(x, y - high), front, Material.WALL, _FLAT, 2))
-        p.add(_Shape(there, top, Material.WALL, _FLAT, 3))
-    p.actors(2 + choice(p.rng, 8), _FLAT, Material.OBJECT)
+        p.add(_Shape(lambda x, y: there(x, y - high), front, Material.WALL, FLAT_UP, 2))
+        p.add(_Shape(there, top, Material.WALL, FLAT_UP, 3))
+    p.actors(2 + choice(p.rng, 8), FLAT_UP, Material.OBJECT)
 
 
 def _sky(p: _Picture) -> None:
@@ -237,7 +275,7 @@ def _sky(p: _Picture) -> None:
     p.horizon = p.u(0.4, 0.8)
     if p.odds(2):
         blue = p.colour(0.5, 0.7) if choice(p.rng, 3) else p.colour()
-        p.add(_Shape(_everywhere, blue, Material.GROUND, _FLAT, 0, 0.0))
+        p.add(_Shape(_everywhere, blue, Material.GROUND, FLAT_UP, 0, 0.0))
     painted, white = p.odds(2), p.grey(0.75, 1.0)
     for _ in range(choice(p.rng, 6)):
         x, y, r, flat = p.u(0, p.aspect), p.u(0.03, 0.4), p.u(0.04, 0.16), p.u(0.25, 0.6)
@@ -283,13 +321,42 @@ def _hills(p: _Picture) -> None:
     p.actors(2 + choice(p.rng, 6), 0.0, Material.CREATURE)
 
 
+def _city(p: _Picture) -> None:
+    """Rows of houses one before the other, dark or coloured, with windows, before a sky."""
+    _sky(p)
+    p.horizon = 1.0
+    colour, fading = p.colour(), p.u(0.4, 0.9)
+    lit = [p.colour(0.08, 0.16), p.grey(0.7, 1.0), p.grey(0.0, 0.3)][choice(p.rng, 3)]
+    for layer in range(1 + choice(p.rng, 4)):
+        pitch, base, high = p.u(0.06, 0.25), p.u(0.7, 0.95), p.u(0.1, 0.6)
+        heights = base - high * torch.rand(64, generator=p.rng)
+        shift = 0.2 + 0.25 * layer
+
+        def house(x: Tensor, y: Tensor, pitch: float = pitch, heights: Tensor = heights) -> Tensor:
+            return y > heights[(x / pitch).floor().long() % 64]
+
+        p.add(_Shape(house, colour, Material.WALL, 0.0, 1, shift))
+        if choice(p.rng, 3):
+            rows = p.u(0.02, 0.05)
+            some = p.tiles(-1.0, 0.0, rows, int(1 / rows) + 1, int((p.aspect + 3) / rows), p.u(0.1, 0.6))(p.u(0.1, 0.3))
+
+            def window(x: Tensor, y: Tensor, house: Area = house, some: Area = some, pitch: float = pitch) -> Tensor:
+                return house(x, y - 0.02) & some(x, y) & ((x / pitch) % 1 > 0.15)
+
+            p.add(_Shape(window, lit, Material.WINDOW, 0.0, 1, shift))
+        colour = (colour[0] * fading, colour[1] * fading, colour[2] * fading)
+    level = p.u(0.8, 0.97)
+    p.add(_Shape(lambda x, y: y > level, p.colour() if p.odds(2) else p.grey(0, 0.4), Material.GROUND, FLAT_UP, 2))
+    p.actors(2 + choice(p.rng, 4), 0.0, Material.CREATURE)
+
+
 def _road(p: _Picture) -> None:
     """A road that goes to the horizon, striped beside, and what drives on it."""
     _sky(p)
     h, half, lane = p.horizon, p.u(0.3, 1.0), p.u(0.05, 0.15)
     middle = p.aspect * p.u(0.35, 0.65)
     ground = p.colour(0.2, 0.45) if choice(p.rng, 3) else p.colour()
-    p.add(_Shape(lambda x, y: y > h, ground, Material.GROUND, _FLAT, 1))
+    p.add(_Shape(lambda x, y: y > h, ground, Material.GROUND, FLAT_UP, 1))
 
     def strip(inner: float, outer: float, striped: bool) -> Area:
         def area(x: Tensor, y: Tensor) -> Tensor:
@@ -300,10 +367,10 @@ def _road(p: _Picture) -> None:
 
         return area
 
-    p.add(_Shape(strip(-1.0, 1.0, False), p.grey(0.2, 0.6), Material.GROUND, _FLAT, 1, 0.0))
-    p.add(_Shape(strip(1.0, 1.0 + lane, False), p.colour(), Material.GROUND, _FLAT, 1, 0.0))
-    p.add(_Shape(strip(1.0, 1.0 + lane, True), p.grey(0.7, 1.0), Material.GROUND, _FLAT, 1, 0.0))
-    p.add(_Shape(strip(-1.0, 0.03, True), p.grey(0.7, 1.0), Material.GROUND, _FLAT, 1, 0.0))
+    p.add(_Shape(strip(-1.0, 1.0, False), p.grey(0.2, 0.6), Material.GROUND, FLAT_UP, 1, 0.0))
+    p.add(_Shape(strip(1.0, 1.0 + lane, False), p.colour(), Material.GROUND, FLAT_UP, 1, 0.0))
+    p.add(_Shape(strip(1.0, 1.0 + lane, True), p.grey(0.7, 1.0), Material.GROUND, FLAT_UP, 1, 0.0))
+    p.add(_Shape(strip(-1.0, 0.03, True), p.grey(0.7, 1.0), Material.GROUND, FLAT_UP, 1, 0.0))
     for _ in range(choice(p.rng, 8)):
         side, near, size = p.u(1.4, 3.0) * (1 if p.odds(2) else -1), p.u(0.05, 0.9), p.u(0.1, 0.5)
         x, y, s = middle + side * half * near, h + (1 - h) * near, size * near
@@ -311,6 +378,96 @@ def _road(p: _Picture) -> None:
         crown = _disc(x, y - s, 0.5 * s, 0.6 * s)
         p.add(_Shape(crown, p.colour(0.2, 0.45), Material.FOLIAGE, 0.3, 2))
     p.actors(1 + choice(p.rng, 4), 0.0, Material.OBJECT)
+
+
+def _space(p: _Picture) -> None:
+    """Stars on black or before coloured clouds, planets, what flies and what shines: none of it is a sky to paint."""
+    dark = colorsys.hsv_to_rgb(p.u(0.5, 0.9), p.u(0.3, 1), p.u(0.03, 0.25))
+    ground = (p.grey(0.0, 0.06), p.grey(0.0, 0.12), dark)[choice(p.rng, 3)]
+    cloud = colorsys.hsv_to_rgb(p.u(0, 1), p.u(0.4, 1), p.u(0.1, 0.6))
+    glow = _blobs(p) if choice(p.rng, 3) else None
+    p.add(_Shape(_everywhere, ground, Material.GROUND, FLAT_UP, 0, 0.05, glow=glow, other=cloud))
+    for _ in range(1 + choice(p.rng, 3)):
+        some = p.tiles(0.0, 0.0, 0.04, 26, int(p.aspect / 0.04) + 1, p.u(0.02, 0.4))(p.u(0.38, 0.47))
+        p.add(_Shape(some, p.grey(0.3, 1.0), Material.OBJECT, FLAT_UP, 1, p.u(0.1, 1.0)))
+    for _ in range(choice(p.rng, 3)):
+        x, y, r = p.u(0, p.aspect), p.u(0, 1), p.u(0.05, 0.4)
+        shade = None if p.odds(2) else _blobs(p)
+        p.add(_Shape(_disc(x, y, r, r), p.colour(), Material.OBJECT, FLAT_UP, 1, 0.2, glow=shade, other=p.grey(0, 1)))
+    for _ in range(choice(p.rng, 14)):
+        x, y, r = p.u(0, p.aspect), p.u(0, 1), p.u(0.006, 0.03)
+        move, around = (0.0, p.u(-0.02, 0.02)), p.colour()
+        p.add(_Shape(_disc(x, y, 2 * r, 2 * r), around, Material.OBJECT, FLAT_UP, 3, velocity=move, actor=True))
+        p.add(_Shape(_disc(x, y, r, r), p.grey(0.8, 1), Material.OBJECT, FLAT_UP, 3, velocity=move, actor=True))
+    p.actors(1 + choice(p.rng, 8), FLAT_UP, Material.OBJECT)
+
+
+def _aslant(p: _Picture) -> None:
+    """Blocks on a board that is seen aslant from above: what is on top of them lies, their sides stand."""
+    around = (p.grey(0.0, 0.3), p.grey(0.7, 1.0), p.colour())[choice(p.rng, 3)]
+    p.add(_Shape(_everywhere, around, Material.GROUND, FLAT_UP, 0, 0.0))
+    rows, half = 3 + choice(p.rng, 8), p.u(0.04, 0.1)
+    cx, cy, flat = p.aspect * p.u(0.35, 0.65), p.u(0.1, 0.35), p.u(0.45, 0.65)
+    kinds = [p.colour() for _ in range(2 + choice(p.rng, 4))]
+    left, right, tall = p.u(0.4, 0.9), p.u(0.4, 0.9), p.u(0.0, 0.5)
+
+    def lozenge(x0: float, y0: float) -> Area:
+        return lambda x, y: (x - x0).abs() / half + (y - y0).abs() / (half * flat) < 1
+
+    def side(x0: float, y0: float, high: float, way: int) -> Area:
+        def area(x: Tensor, y: Tensor) -> Tensor:
+            across = (x - x0) * way
+            below = y - (y0 + flat * (half - across))
+            return (across >= 0) & (across < half) & (below >= 0) & (below < high)
+
+        return area
+
+    for row in range(rows):
+        for column in range(rows):
+            x0, y0 = cx + (column - row) * half, cy + (column + row) * half * flat
+            top = kinds[choice(p.rng, len(kinds))]
+            high = p.u(0.0, 0.25) if p.u(0, 1) < tall else 0.0
+            thing = Material.WALL if high else Material.GROUND
+            for dim, way in ((left, -1), (right, 1)):
+                shaded = (top[0] * dim, top[1] * dim, top[2] * dim)
+                p.add(_Shape(side(x0, y0 - high, high + 0.02, way), shaded, Material.WALL, 0.0, 3))
+            p.add(_Shape(lozenge(x0, y0 - high), top, thing, 1.0, 3))
+    p.actors(choice(p.rng, 5), 0.0, Material.OBJECT)
+
+
+def _between(x0: float, y0: float, x1: float, y1: float, x: Tensor, _: Tensor) -> Tensor:
+    """The line through two points."""
+    return y0 + (y1 - y0) * (x - x0) / (x1 - x0)
+
+
+def _halls(p: _Picture) -> None:
+    """A maze of plain walls as the first games in three dimensions drew it: every wall of one colour, darker from the
+    other side or far away, a floor and a ceiling of one colour or of two that run into each other."""
+    p.horizon = h = p.u(0.4, 0.6)
+    fading, dim = p.odds(2), p.u(0.5, 0.9)
+    ramp = (lambda x, y: (1 - 2 * (y - h).abs()).clamp(0, 1)) if fading else None
+    for kind, up in ((Material.WALL, -1.0), (Material.GROUND, 1.0)):
+        plain, away = (p.grey(0.0, 0.5), p.grey(0.0, 0.2)) if choice(p.rng, 3) else (p.colour(), p.colour())
+        half = _box(-9.0, h, 9.0, 9.0) if up > 0 else _box(-9.0, -9.0, 9.0, h)
+        p.add(_Shape(half, plain, kind, up, 0, glow=ramp, other=away))
+    colours = [p.colour() for _ in range(1 + choice(p.rng, 3))]
+    x, tall = p.u(-0.3, 0.0), p.u(0.05, 0.6)
+    while x < p.aspect:
+        end, rise = x + p.u(0.05, 0.8), p.u(0.05, 0.7) if p.odds(3) else tall
+        colour = colours[choice(p.rng, len(colours))]
+        if p.odds(2):
+            colour, rise = (colour[0] * dim, colour[1] * dim, colour[2] * dim), tall
+        tops = functools.partial(_between, x, tall, end, rise)
+
+        def wall(x: Tensor, y: Tensor, tops: Area = tops, x0: float = x, x1: float = end) -> Tensor:
+            return (x >= x0) & (x < x1) & ((y - h).abs() < tops(x, y))
+
+        def away_from(x: Tensor, y: Tensor, tops: Area = tops) -> Tensor:
+            return (1 - 2.5 * tops(x, y)).clamp(0, 0.9)
+
+        p.add(_Shape(wall, colour, Material.WALL, 0.0, 1, glow=away_from if fading else None, other=(0.0, 0.0, 0.0)))
+        x, tall = end, rise
+    p.actors(choice(p.rng, 5), 0.0, Material.CREATURE)
 
 
 def _paint(p: _Picture, window: Window, way: tuple[float, float], step: int) -> dict[str, Tensor]:
@@ -358,7 +515,7 @@ def _paint(p: _Picture, window: Window, way: tuple[float, float], step: int) -> 
 def draw_flat_clip(seed: int, frames: int, window: Window) -> GBuffer:
     """Draw a clip of a flat picture as seen through a window; the same seed gives the same clip."""
     rng = torch.Generator().manual_seed(seed)
-    kinds = (_board, _board, _map, _hills, _road)
+    kinds = (_board, _board, _map, _hills, _road, _city, _space, _aslant, _halls)
     cut = frames // 2 if frames > 1 and choice(rng, 10) == 0 else frames
     painted: list[dict[str, Tensor]] = []
     for first, last in ((0, cut), (cut, frames)):

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from mirage_kernels.pixelate import means_of_blocks
-from mirage_kernels.shade import SOFT_RAMP, steps_of
+from mirage_kernels.shade import DARK_SKY, SCATTER, SCATTERED_SUN, SHOWN_SKY, SOFT_RAMP, steps_of
 from mirage_plugin.styles.parameters import PARAMETERS
 from mirage_plugin.train.worlds.gbuffer import GBuffer, Material
 from mirage_plugin.train.worlds.textures import choice, uniform
@@ -144,7 +144,9 @@ def restyle(
     direct = g.direct.float() * p["sun"]
     around = hemisphere * p["ambient"] + facing * p["headlight"] * 0.5
     lamp = g.lamp.float() * p["lamps"]
-    light = direct * p["sun_colour"] + around * p["ambient_colour"] + lamp
+    # What lies on things scatters light: a shadow on it is half as deep.
+    scattered = torch.lerp(direct, SCATTERED_SUN * p["sun"], SCATTER * lies)
+    light = scattered * p["sun_colour"] + around * p["ambient_colour"] + lamp
     # What part of a surface's light is sun, what sky and what lamp, a picture only hints at: half of what a style
     # changes about their shares is drawn, all of what it changes about the whole.
     own = direct + around + luma(lamp)
@@ -166,9 +168,12 @@ def restyle(
     rgb = torch.lerp(rgb, p["sky_horizon"], (mirror * 0.85).clamp(0, 1))
 
     replaced = _sky(g, p["sky_top"], p["sky_horizon"], p["clouds"])
-    rgb = torch.where(sky > 0, torch.lerp(source, replaced, p["sky"]), rgb)
+    # As dark as the sky is about here: neither a star nor a game's grain has a sky of its own.
+    about = functional.avg_pool2d(luma(source) * sky, 15, 1, 7) / functional.avg_pool2d(sky, 15, 1, 7).clamp_min(1e-3)
+    shown = ((about - DARK_SKY) / (SHOWN_SKY - DARK_SKY)).clamp(0, 1)
+    rgb = torch.where(sky > 0, torch.lerp(source, replaced, p["sky"] * shown), rgb)
     haze = _fog(g.depth, p["fog"])
-    rgb = torch.lerp(rgb, p["fog_colour"], torch.where(sky > 0, haze * 0.75, haze))
+    rgb = torch.lerp(rgb, p["fog_colour"], torch.where(sky > 0, haze * 0.75 * shown, haze))
 
     height, width = rgb.shape[2:]
     size = (height, width)
@@ -247,6 +252,8 @@ def random_look(rng: torch.Generator) -> Look:
         ((0.25, 0.5, 0.85), (0.75, 0.87, 0.97)), ((0.4, 0.6, 0.9), (0.85, 0.9, 0.95)),
         ((0.55, 0.6, 0.66), (0.75, 0.78, 0.8)), ((0.3, 0.25, 0.5), (0.95, 0.6, 0.4)),
         ((0.02, 0.03, 0.08), (0.1, 0.12, 0.2)), ((0.5, 0.3, 0.2), (0.9, 0.7, 0.5)),
+        # And of any two colours, as skies are painted.
+        ((u(0.1, 0.7), u(0.1, 0.7), u(0.1, 0.7)), (u(0.3, 1.0), u(0.3, 1.0), u(0.3, 1.0))),
     )  # fmt: skip
     top, horizon = skies[choice(rng, len(skies))]
     dark = choice(rng, 7) == 0

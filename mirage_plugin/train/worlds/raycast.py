@@ -19,12 +19,15 @@ from mirage_plugin.train.worlds.gbuffer import SKY_DEPTH, GBuffer, Material
 from mirage_plugin.train.worlds.scenes import Camera, Scene
 from mirage_plugin.train.worlds.textures import choice, uniform
 
-__all__ = ["LEVEL_SUN", "Window", "cast_clip", "draw_hud", "random_window", "seen_before", "telling_window"]
+__all__ = ["FLAT_UP", "LEVEL_SUN", "Window", "cast_clip", "draw_hud", "random_window", "seen_before", "telling_window"]
 
 _FAR = 1e9
 _LETTERS = " 0123456789ABCDEFGHIKLMNOPRSTUVXabcdefghiklmnoprstuvx:/%"
 LEVEL_SUN = 0.7
 """How much sun falls on what lies level in it; what faces it has at most 1."""
+FLAT_UP = 0.5
+"""How far up all faces that faces the eye where nothing tells whether it lies or stands: a map, a board, a wall. What
+lies on it lets its colours through, which are all that such a game shows."""
 
 
 @dataclass(frozen=True)
@@ -329,6 +332,11 @@ def _frame(scene: Scene, i: int, window: Window) -> dict[str, Tensor]:
     else:
         shadowed = _occluded(scene, points + normal * 2e-2, time)
         lit = torch.where(shadowed, torch.zeros_like(lit), lit)
+    if scene.family == "top":
+        # From above, bricks on a roof are bricks of a wall.
+        lies = (normal[:, 1] > 0.9) & (hit.material != Material.CREATURE)
+        aslant = torch.tensor([0.0, FLAT_UP, math.sqrt(1 - FLAT_UP**2)])
+        normal = torch.where(lies[:, None], aslant, normal)
     ambient = 0.72 + 0.28 * normal[:, 1]
     if scene.height_map is None:
         # Creases where walls meet the ground are darker, as baked lighting draws them.
