@@ -183,7 +183,8 @@ class Work:
         for step in range(1, len(weights.levels)):
             answer = self._answer(last)
             stem = kernels.pixels(path.frame, layout, stem_weights, answer=answer, k=self.k[step], **given)
-            last, _ = kernels.forward(weights.network, stem, state, valid, path.film[step : step + 1], *marks)
+            further, _ = kernels.forward(weights.network, stem, state, valid, path.film[step : step + 1], *marks)
+            last = torch.lerp(last.float(), further.float(), 1 / (step + 1)).to(edit.dtype)
         # Kept by name, so that no later capture is given its memory; only the memory's copy has to stay in place.
         self.edit = self._steady(last)
         self.stored.copy_(stored)

@@ -513,7 +513,7 @@ class Engine:
 
     @torch.inference_mode()
     def refine(self, canvas: Canvas) -> None:
-        """The further steps of a several-step sampler, each from the 8-bit answer of the one before."""
+        """The further steps of a several-step sampler, each from the 8-bit answer of those before: their mean edit."""
         given = canvas.given
         assert given is not None, "denoise comes before refine"
         h, w = canvas.fit.rows, canvas.fit.columns
@@ -527,7 +527,9 @@ class Engine:
             given = given._replace(film=canvas.films[step])
             out = self._core.refine(given, torch.from_numpy(cells)[None].to(self.device), torch.tensor(k))
             if bool(torch.isfinite(out.health).all()):
-                canvas.edit = canvas.shown = _arrays(out.edit)
+                assert canvas.edit is not None
+                parts = zip(canvas.edit, _arrays(out.edit), strict=True)
+                canvas.edit = canvas.shown = tuple(a + (b - a) / np.float32(step + 1) for a, b in parts)
         if self.steps > 1:
             self._steady(canvas)
 

@@ -2,7 +2,9 @@
 
 The bridge of diffusion runs from the source to the answer: `y_k = (1 - k) y0 + k (x + sigma eps)`. Sampling
 starts at k = 1 and predicts y0 outright; a further step re-noises that prediction to a smaller k and predicts
-again (the consistency sampler of Song et al. 2023, on a source-anchored path). Symbols as there.
+again (the consistency sampler of Song et al. 2023, on a source-anchored path). Symbols as there. The answer is the mean
+of the predictions so far, as Heun's step takes the mean of both ends' directions (Karras et al. 2022): one that saw the
+answer before is not better, but wrong in other places.
 
 `sample` takes the steps of a frame one after another. `ParallelSampler` takes the K steps of K successive frames as one
 batch, each frame at its own noise level, which is what Diffusion Forcing (Chen et al. 2024) trains the network for:
@@ -91,11 +93,25 @@ def predict(
     `v`, `noisy` [N, 3, H, W], sides multiples of 32; `planes` [N, h, w, PLANE_CHANNELS]; `style` [N, STYLE_SIZE];
     `k`, `trust` [N]; `noise` [N, 1, H/2, W/2]; `lines` [N, 2, H, W] of `frame_lines`.
     """  # fmt: skip
-    condition = net.condition(style, k, trust)
-    film = net.conditioned(condition, style)
-    edit, words, state = net.read(pixels_to_cells(v), pixels_to_cells(noisy), planes, memory, film, noise)
-    answer = pixelate(compose(v, edit, lines), style_number(style, "pixels"))
-    return Prediction(answer, edit, state, words)
+    edit, words, state = _read(net, v, noisy, planes, memory, style, k, trust, noise)
+    return Prediction(_answer(v, edit, style, lines), edit, state, words)
+
+
+def _read(
+    net: MirageNet, v: Tensor, noisy: Tensor, planes: Tensor, memory: MemoryState, style: Tensor, k: Tensor,
+    trust: Tensor, noise: Tensor,
+) -> tuple[Edit, Tensor, Tensor]:  # fmt: skip
+    film = net.conditioned(net.condition(style, k, trust), style)
+    return net.read(pixels_to_cells(v), pixels_to_cells(noisy), planes, memory, film, noise)
+
+
+def _answer(v: Tensor, edit: Edit, style: Tensor, lines: Tensor) -> Tensor:
+    return pixelate(compose(v, edit, lines), style_number(style, "pixels"))
+
+
+def _mean_with(before: Edit | None, edit: Edit, step: int) -> Edit:
+    """The mean of a frame's edits up to that of `step`, from the mean of those before."""
+    return edit if before is None else Edit(*(a + (b - a) / (step + 1) for a, b in zip(before, edit, strict=True)))
 
 
 def sample(
@@ -111,15 +127,17 @@ def sample(
 ) -> tuple[Tensor, Edit, Tensor]:
     """Redraw one frame in `steps` steps; arguments as `predict`, `noise` [N, 1, H/2, W/2].
 
-    Returns (y0 in [-1, 1], the last step's edit, the next state); the state is the first step's, so that it
+    Returns (y0 in [-1, 1], the edit that makes it, the next state); the state is the first step's, so that it
     does not depend on how many follow.
     """  # fmt: skip
     noised = v + SIGMA * lift_noise(noise)
-    rest = (trust, noise, lines)
-    answer, edit, state, *_ = predict(net, v, noised, planes, memory, style, torch.ones_like(trust), *rest)
-    for k in levels(steps)[1:]:
+    edit, _, state = _read(net, v, noised, planes, memory, style, torch.ones_like(trust), trust, noise)
+    answer = _answer(v, edit, style, lines)
+    for step, k in enumerate(levels(steps)[1:], 1):
         noisy = _renoise(answer, noised, k)
-        answer, edit, *_ = predict(net, v, noisy, planes, memory, style, torch.full_like(trust, k), *rest)
+        further, *_ = _read(net, v, noisy, planes, memory, style, torch.full_like(trust, k), trust, noise)
+        edit = _mean_with(edit, further, step)
+        answer = _answer(v, edit, style, lines)
     return answer.clamp(-1, 1), edit, state
 
 
@@ -137,8 +155,7 @@ def steady_answer(
     middles = motion[..., CELL // 2 :: CELL, CELL // 2 :: CELL]
     matrices, kept = steadied(matrices, detail, anchors, colour, settled, middles)
     edit = edit._replace(matrices=matrices)
-    answer = pixelate(compose(v, edit, lines), style_number(style, "pixels"))
-    return answer.clamp(-1, 1), edit, kept
+    return _answer(v, edit, style, lines).clamp(-1, 1), edit, kept
 
 
 @dataclass(frozen=True)
@@ -146,6 +163,8 @@ class _Underway:
     """A frame of every game between two of its steps; the arguments of `predict` as they were when it entered."""
 
     step: int
+    edit: Edit | None
+    """The mean of its edits so far."""
     v: Tensor
     noise: Tensor
     noised: Tensor
@@ -188,10 +207,10 @@ class ParallelSampler:
         """Let a frame enter and take one step of every frame under way, in one call of the network.
 
         Arguments as `sample`. Returns the answer of the frame that entered `latency_frames` calls ago, (y0 in [-1, 1],
-        its last edit), None while there was none yet; and the state that the entering frame leaves.
+        the edit that makes it), None while there was none yet; and the state that the entering frame leaves.
         """
         noised = v + SIGMA * lift_noise(noise)
-        self._underway.append(_Underway(0, v, noise, noised, noised, planes, memory, style, trust, lines))
+        self._underway.append(_Underway(0, None, v, noise, noised, noised, planes, memory, style, trust, lines))
         return self._advance()
 
     def flush(self) -> list[tuple[Tensor, Edit]]:
@@ -210,20 +229,25 @@ class ParallelSampler:
         memory = MemoryState(
             torch.cat([frame.memory.state for frame in frames]), torch.cat([frame.memory.valid for frame in frames])
         )
-        v, noisy, planes = (torch.cat([getattr(frame, name) for frame in frames]) for name in ("v", "noisy", "planes"))
-        style = torch.cat([frame.style for frame in frames])
-        rest = (torch.cat([getattr(frame, name) for frame in frames]) for name in ("trust", "noise", "lines"))
-        every, edits, states, *_ = predict(self.net, v, noisy, planes, memory, style, level, *rest)
+        v, noisy, planes, style, trust, noise, lines = (
+            torch.cat([getattr(frame, name) for frame in frames])
+            for name in ("v", "noisy", "planes", "style", "trust", "noise", "lines")
+        )
+        every, _, states = _read(self.net, v, noisy, planes, memory, style, level, trust, noise)
         ends = accumulate(frame.v.shape[0] for frame in frames)
         rows = [slice(a, b) for a, b in pairwise([0, *ends])]
+        edits = [
+            _mean_with(frame.edit, Edit(*(part[games] for part in every)), frame.step)
+            for frame, games in zip(frames, rows, strict=True)
+        ]
+        answers = _answer(v, Edit(*(torch.cat(parts) for parts in zip(*edits, strict=True))), style, lines)
         done = None
         if frames[0].step == len(self._levels) - 1:
-            games = rows[0]
-            done = every[games].clamp(-1, 1), Edit(*(part[games] for part in edits))
+            done = answers[rows[0]].clamp(-1, 1), edits[0]
         # Frames enter one by one and leave in that order, so that the oldest is always the farthest.
         self._underway = [
-            replace(frame, step=i, noisy=_renoise(every[games], frame.noised, self._levels[i]))
-            for frame, games in zip(frames, rows, strict=True)
+            replace(frame, step=i, edit=edit, noisy=_renoise(answers[games], frame.noised, self._levels[i]))
+            for frame, edit, games in zip(frames, edits, rows, strict=True)
             if (i := frame.step + 1) < len(self._levels)
         ]
         return done, states[rows[-1]]
