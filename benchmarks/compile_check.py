@@ -158,6 +158,11 @@ def _frame(sizes: kernels.NetworkSizes, dtype: torch.dtype, size: tuple[int, int
     kernels.advect_noise(_empty(n, 1, 4 * h, 4 * w), _empty(n, 2, 4 * h, 4 * w), seen, seed, seed)
     kernels.drift_statistics(stored, 8, scale=1 / 127)
     kernels.drift_statistics(edit, 33)
+    settled = _empty(n, h, w, kernels.SETTLED)
+    before, _ = kernels.warp_state(settled, _empty(n, 2, h, w), _empty(n, 1, h, w))
+    frames = _empty(n, layout.size_bytes, dtype=torch.uint8)
+    rows, columns = _empty(4 * h, dtype=torch.int64), _empty(4 * w, dtype=torch.int64)
+    kernels.steady(frames, layout, rows, columns, edit, before, settled)
     _compose(weights, layout, height, width, n=n, dither=True)
     _compose(weights, layout, height, width, n=n, late=True)
 

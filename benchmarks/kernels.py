@@ -322,6 +322,17 @@ def cases(size: tuple[int, int], device: torch.device) -> Iterator[Case]:
         copied_bytes=16.0 * pixels, vector_flops=40.0 * pixels, whole_numbers=True,
     )  # fmt: skip
 
+    def steady_inputs(dtype: str, seed: int) -> Any:
+        kept = torch.cat([draw(seed)(1, h, w, 6, scale=0.3), torch.ones(1, h, w, 1, device=device)], -1)
+        rows = (torch.arange(4 * h, device=device) * 2).clamp_max(layout.height - 1)
+        columns = (torch.arange(4 * w, device=device) * 2).clamp_max(layout.width - 1)
+        return frame(seed), rows, columns, compose_inputs(dtype, seed)[1], kept, torch.empty_like(kept)
+
+    yield Case(
+        "steady", lambda i: kernels.steady(i[0], layout, i[1], i[2], i[3].clone(), i[4], i[5]), steady_inputs, floats,
+        copied_bytes=(2 * 528 + 528 + 64 + 4 * 28 + 48) * float(cells), vector_flops=700.0 * cells,
+    )  # fmt: skip
+
     for name, run, more in (("compose", run_compose, 0), ("compose, late answer", run_late, 60)):
         yield Case(
             name, run, compose_inputs, floats, copied_bytes=8.0 * pixels + 4.0 * points[0] * points[1] + 528 * cells,

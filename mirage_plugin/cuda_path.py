@@ -23,7 +23,6 @@ from torch.nn import functional
 import mirage_kernels as kernels
 from mirage_kernels import FrameLayout
 from mirage_plugin.frames import FrameKind
-from mirage_plugin.model.steady import SETTLED, carried, steadied
 
 __all__ = ["GRIDS", "Path", "Pinned", "SharedWeights", "Work", "WorkingSize", "mapping_of", "rows_of"]
 
@@ -80,7 +79,7 @@ class Work:
         self.seen16 = torch.zeros(1, 1, h // 2, w // 2, device=device)
         self.since = torch.zeros(1, 2, 4 * h, 4 * w, device=device)
         self.edit = torch.zeros(1, h, w, kernels.EDIT_CHANNELS, dtype=weights.network.dtype, device=device)
-        self.settled = torch.zeros(1, h, w, SETTLED, device=device)
+        self.settled = torch.zeros(1, h, w, kernels.SETTLED, device=device)
         self.known = torch.ones(1, 1, -(-self.rows // 2), -(-self.columns // 2), device=device)
         self.k = [torch.full((1,), level, device=device) for level in weights.levels]
         self.y = self._places(self.rows, path.kind.layout.height)
@@ -185,10 +184,6 @@ class Work:
             stem = kernels.pixels(path.frame, layout, stem_weights, answer=answer, k=self.k[step], **given)
             further, _ = kernels.forward(weights.network, stem, state, valid, path.film[step : step + 1], *marks)
             last = torch.lerp(last.float(), further.float(), 1 / (step + 1)).to(edit.dtype)
-        # Kept by name, so that no later capture is given its memory; only the memory's copy has to stay in place.
-        self.edit = self._steady(last)
-        self.stored.copy_(stored)
-        self.since.zero_()
         # Bounds were learned of first steps. Of 33 groups of channels 6 are matrices, 24 detail, 3 anchors and pens.
         found, of_state = kernels.drift_statistics(first, 33)[0], kernels.drift_statistics(stored, 8, scale=1 / 127)[0]
         broken = (found if last is first else kernels.drift_statistics(last, 33)[0])[:, 4:].sum()
@@ -196,17 +191,20 @@ class Work:
         change = change / (valid.float().square().sum() * stored.shape[-1]).clamp_min(1.0)
         squares = [found[:6, 1].mean(), found[6:30, 1].mean(), of_state[:, 1].mean(), change, broken]
         path.health.copy_(torch.stack(squares))
+        # Kept by name, so that no later capture is given its memory; only the memory's copy has to stay in place.
+        self.edit = kernels.steady(
+            path.frame, layout, self.cell_y, self.cell_x, last, self._carried_cells(), self.settled
+        )  # fmt: skip
+        self.stored.copy_(stored)
+        self.since.zero_()
 
-    def _steady(self, edit: Tensor) -> Tensor:
-        """The frame's edit, in which what cells were changed by goes on."""
-        path, h, w = self.path, self.h, self.w
-        matrices, detail, anchors, pens = kernels.split_edit(edit)
-        raw = kernels.unpack_frame(path.frame, path.kind.layout, self.cell_y, self.cell_x)
-        colour = kernels.unit_rgb(raw, path.kind.layout).view(1, h, 4, w, 4, 3).mean((2, 4)) * 2 - 1
-        wide = (matrices.float(), detail.float(), anchors.float(), colour, self.settled * path.remembered)
-        moved, settled = steadied(*wide, self.motion2[:, :, 2::4, 2::4])
-        self.settled.copy_(settled)
-        return kernels.pack_edit(moved.to(edit.dtype), detail, anchors, pens)
+    def _carried_cells(self) -> Tensor:
+        """What is kept of cells, where they are now."""
+        twice = self.motion2[:, :, 2::4, 2::4] * 2  # cells are half as wide as what `warp_state` is for
+        seen = self.path.remembered.expand(1, 1, self.h, self.w).contiguous()
+        moved, valid = kernels.warp_state(self.settled, twice, seen)
+        moved[..., 6:] *= valid
+        return moved
 
     def _answer(self, edit: Tensor) -> Tensor:
         """The 8-bit answer on the working frame, as cells of v: where a further step starts from."""
@@ -242,7 +240,7 @@ class Work:
         self.since.copy_(torch.where(inside[:, None], self.motion2 + before, torch.nan))
         moved, valid = kernels.warp_state(self.stored, self.motion16, self.seen16, self.edit.dtype)
         self.stored.copy_(kernels.pack_state(moved * valid))
-        self.settled.copy_(carried(self.settled, self.motion2[:, :, 2::4, 2::4]))
+        self.settled.copy_(self._carried_cells())
 
     def _compose(self, late: bool = False) -> None:
         path = self.path

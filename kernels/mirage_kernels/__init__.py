@@ -20,6 +20,7 @@ imported here: what the network is, `mirage_plugin.model` says, and a test holds
 `solver_step`     the noisy end of a denoising step
 `drift_statistics`mean, square, bounds, NaN and infinities, without a synchronisation
 `compose`         the edit on the full-resolution frame, packed for the engine; also the late answer
+`steady`          what the cells of an edit were changed by, from frame to frame
 `pixelate`        an answer in square pixels, where its style has them
 `forward`         the network on these ops, from weights that `prepare` packed
 ================  ==========================================================================================
@@ -92,12 +93,14 @@ from mirage_kernels.shade import (
     style_offset,
 )
 from mirage_kernels.statistics import STATISTICS, drift_statistics, drift_statistics_reference
+from mirage_kernels.steady import SETTLED, steady, steady_reference
 
 __all__ = [
     "EDIT_CHANNELS",
     "FORMATS",
     "HAS_TRITON",
     "HEAD_CHANNELS",
+    "SETTLED",
     "SIMILAR",
     "SIZES",
     "STATISTICS",
@@ -166,6 +169,8 @@ __all__ = [
     "solver_step_reference",
     "split_edit",
     "split_head",
+    "steady",
+    "steady_reference",
     "style_offset",
     "trace_lines",
     "trace_lines_reference",

@@ -19,34 +19,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mirage_kernels.shade import BINS
+from mirage_kernels.steady import SETTLED, change_of
+from mirage_kernels.steady import steadied as steadied_cells
 from mirage_plugin.model.memory import warp_state
 from mirage_plugin.model.network import CELL
 
 __all__ = ["SETTLED", "Steady", "carried", "change_of", "steadied", "steady_cells"]
 
-SETTLED = 7
-"""Numbers kept of a cell: how its colour was changed (3) and its source's (3), in v, and 1 where that is known."""
-SHARE = 0.75
-"""How far a cell is drawn towards what it was."""
-ALIKE = 0.08
-"""A source that differs by so much, as the root of a mean square of v, counts 0.6 of one that is the same."""
-STRANGE, KNOWN = 0.35, 0.5
-"""Of a frame of which no more than the first is as it was nothing goes on, and all from the second on: cuts that nobody
-told of have 0.00 to 0.31, frames that follow one another 0.58 and more, without motion 0.38 (looped scenes)."""
-ABSURD = 4.0
-"""Twice as far as colours lie apart: no frame leaves that."""
-
 Steady = tuple[Tensor, Tensor]
 """Matrices [N, h, w, 48], and what is kept for the next frame [N, h, w, SETTLED]."""
-
-
-def change_of(matrices: Tensor, detail: Tensor, anchors: Tensor) -> Tensor:
-    """By how much an edit changes the mean colour of each cell, as far as its readings tell: [N, h, w, 3] in v."""
-    n, h, w, _ = matrices.shape
-    maps, seen = matrices.view(n, h, w, BINS, 3, 4), anchors.view(n, h, w, BINS, 4)
-    each = (maps[..., :3] * seen[..., None, :3]).sum(-1) + maps[..., 3]
-    return (each * seen[..., 3:]).sum(3) + detail.reshape(n, h, w, CELL * CELL, 3).mean(3)
 
 
 def carried(settled: Tensor, motion: Tensor) -> Tensor:
@@ -59,22 +40,9 @@ def carried(settled: Tensor, motion: Tensor) -> Tensor:
 def steadied(
     matrices: Tensor, detail: Tensor, anchors: Tensor, colour: Tensor, settled: Tensor, motion: Tensor
 ) -> Steady:
-    """Draw an edit's cells towards what they were changed to before.
-
-    All float32: `matrices`, `detail`, `anchors` of the edit, `colour` [N, h, w, 3] the mean v of each cell's source, of
-    every second pixel of every second row; `settled` and `motion` as in `carried`.
-    """
-    n, h, w, _ = matrices.shape
-    before, change = carried(settled, motion), change_of(matrices, detail, anchors)
-    apart = (colour - before[..., 3:6]).square().mean(-1, keepdim=True)
-    alike = torch.where(apart >= 0, before[..., 6:] * torch.exp(apart / (-2 * ALIKE**2)), 0.0)
-    agree = alike.sum((1, 2, 3), keepdim=True) / before[..., 6:].sum((1, 2, 3), keepdim=True).clamp_min(1)
-    believed = ((agree - STRANGE) * (1 / (KNOWN - STRANGE))).clamp(0, 1)
-    moved = (SHARE * believed * alike) * (before[..., :3] - change)
-    moved = torch.where(moved.abs() < ABSURD, moved, 0.0)  # nor is what is no number handed on
-    maps = matrices.view(n, h, w, BINS, 3, 4)
-    maps = torch.cat([maps[..., :3], maps[..., 3:] + moved[..., None, :, None]], -1)
-    return maps.reshape(matrices.shape), torch.cat([change + moved, colour, torch.ones_like(apart)], -1)
+    """Draw an edit's cells towards what they were changed to before, as `mirage_kernels.steady` defines it; `settled`
+    and `motion` as in `carried`."""
+    return steadied_cells(matrices, detail, anchors, colour, carried(settled, motion))
 
 
 @functools.cache

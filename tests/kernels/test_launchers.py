@@ -194,6 +194,11 @@ def test_what_else_is_refused() -> None:
         kernels.trace_lines(noise, torch.ones(2))
     with pytest.raises(KernelError, match=r"lines has shape \[1, 1, 16, 16\]; it must be \[1, 2, \*, \*\]"):
         kernels.compose(FRAMES, BGRA, edit, one, lines=noise)
+    settled, at = torch.zeros(1, 4, 4, kernels.SETTLED), torch.arange(16)
+    with pytest.raises(KernelError, match=r"columns has shape \[15\]; it must be \[16\]"):
+        kernels.steady(FRAMES, BGRA, at, at[:15], edit.clone(), settled, settled.clone())
+    with pytest.raises(KernelError, match="before and settled are one tensor"):
+        kernels.steady(FRAMES, BGRA, at, at, edit.clone(), settled, settled)
     with pytest.raises(KernelError, match="pixels of -4 x -4"):
         kernels.pixelate(FRAMES.clone(), BGRA, one, side=-4)
     with pytest.raises(KernelError, match=r"0\.0 x 3\.0 of \[4, 4\] points of lines"):
@@ -235,6 +240,13 @@ def calls() -> dict[str, Callable[[], Any]]:
         "depth_lines": lambda: opcheck(ops.depth_lines.default, (noise.exp(),)),
         "trace_lines": lambda: opcheck(ops.trace_lines.default, (noise.sigmoid(), torch.ones(1))),
         "pixelate": lambda: opcheck(ops.pixelate.default, (FRAMES.clone(), *shape[:-2], torch.ones(1), 4, None)),
+        "steady": lambda: opcheck(
+            ops.steady.default,
+            (
+                FRAMES, *shape[:-2], torch.arange(16), torch.arange(16),
+                torch.randn(1, 4, 4, kernels.EDIT_CHANNELS), *torch.zeros(2, 1, 4, 4, kernels.SETTLED),
+            ),
+        ),
         "drift_statistics": lambda: opcheck(ops.drift_statistics.default, (x, 4, 1.0)),
         "compose": lambda: opcheck(
             ops.compose.default,

@@ -7,8 +7,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from mirage_kernels.steady import SHARE
 from mirage_plugin.model import native, steady
-from mirage_plugin.model.steady import SETTLED, SHARE, carried, change_of, steadied, steady_cells
+from mirage_plugin.model.steady import SETTLED, carried, change_of, steadied, steady_cells
 
 H, W = 6, 9
 

@@ -636,7 +636,8 @@ def test_the_kernels_take_what_the_path_gives_them() -> None:
             call()
     names = [launch.name for launch in net]
     assert names.count("pixels_kernel") == names.count("memory_write_kernel") == 2  # of two steps
-    assert names.count("warp_state_kernel") == names.count("noise_kernel") == names.count("depth_lines_kernel") == 1
+    assert names.count("noise_kernel") == names.count("depth_lines_kernel") == names.count("steady_move_kernel") == 1
+    assert names.count("warp_state_kernel") == 2  # of the memory, and of what is kept of cells
     assert [launch.name for launch in rest].count("compose_kernel") == 2
 
 

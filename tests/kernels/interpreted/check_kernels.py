@@ -463,6 +463,36 @@ def test_pixelate(name: kernels.PixelFormat, linear: bool, side: int, draw: torc
     assert not torch.equal(actual[0], frames[0])
 
 
+@pytest.mark.parametrize("name", ["bgra8", "rgb8", "rgb10a2", "rgba16f"])
+@pytest.mark.parametrize("dtype", HALVES)
+def test_steady(name: kernels.PixelFormat, dtype: torch.dtype, draw: torch.Generator) -> None:
+    """A frame that follows another, one that is half another picture, and one that knows nothing of what was before."""
+    h, w = 8, 12
+    layout = layout_of(name, 50, 90, linear=name == "rgba16f", flipped=name == "rgb8")
+    frames, edit = random_frame(layout, 3, draw), random_edit(draw, 3, h, w).to(dtype)
+    rows = (torch.arange(4 * h) * 2).clamp_max(49)
+    columns = (torch.arange(4 * w) * 2).clamp_max(89)
+    unit = kernels.unit_rgb(kernels.unpack_frame(frames, layout, rows, columns), layout)
+    colour = unit.view(3, h, 4, w, 4, 3).mean((2, 4)) * 2 - 1
+    before = torch.cat([torch.randn(3, h, w, 3, generator=draw) * 0.3, colour, torch.ones(3, h, w, 1)], -1)
+    before[..., 3:6] += torch.randn(3, h, w, 3, generator=draw) * 0.03
+    before[1, :, :5, 3:6] += 1.0
+    before[2, ..., 6] = 0.0
+    before[0, 0, 0, 3], before[0, 0, 1, 0], before[0, 0, 2, 1] = torch.nan, torch.inf, torch.nan
+    for part in (0, 1):
+
+        def run(part: int = part) -> Tensor:
+            settled = torch.full((3, h, w, kernels.SETTLED), 99.0)
+            drawn = kernels.steady(frames, layout, rows, columns, edit.clone(), before, settled)
+            return settled if part else drawn.float()
+
+        actual, expected = both(run)
+        assert_close(actual, expected, TOLERANCE[dtype], f"steady {name}, {part}")
+    assert torch.equal(actual[2, ..., 6], torch.ones(h, w))
+    moved = [run(0)[i] - edit[i].float() for i in range(3)]
+    assert [bool(part.any()) for part in moved] == [True, True, False]
+
+
 def test_compose_in_halves(draw: torch.Generator) -> None:
     layout = layout_of("rgba8", 4, 32)
     frames = random_frame(layout, 1, draw)
