@@ -26,7 +26,7 @@ __all__ = ["ClipPool", "draw_clip"]
 HEIGHT, WIDTH = 160, 224
 # Held-out scenes for evaluation start here; training never reaches that number.
 EVALUATION_SEED = 1 << 40
-FLAT_EVERY = 5
+FLAT_EVERY = 4
 """One clip of so many is a flat picture, of which there are as many kinds as there are families of scenes."""
 CLIP_TIMEOUT_S = 180.0
 GROWING_STEPS = 2000
