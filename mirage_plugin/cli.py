@@ -272,7 +272,7 @@ def worlds(
 def train(
     tier: Annotated[Tier, typer.Option(help="Size of the model.")] = "nano",
     minutes: Annotated[
-        float, typer.Option(metavar="M", help="Train for so long; a run can be continued later.")
+        float, typer.Option(metavar="M", help="Train for so long from now on; a run can be continued later.")
     ] = 60.0,
     out: Annotated[
         Path | None,
