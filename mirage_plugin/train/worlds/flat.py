@@ -55,6 +55,10 @@ class _Shape:
     other: Colour = (1.0, 1.0, 1.0)
 
 
+def _dimmed(colour: Colour, by: float) -> Colour:
+    return colour[0] * by, colour[1] * by, colour[2] * by
+
+
 def _box(x0: float, y0: float, x1: float, y1: float) -> Area:
     return lambda x, y: (x >= x0) & (x < x1) & (y >= y0) & (y < y1)
 
@@ -203,7 +207,7 @@ def _board(p: _Picture) -> None:
     way = (None, None, None, _blobs, _blobs, _brushed, _brushed, _darker_below)[choice(p.rng, 8)]
     dim, other = p.u(0.2, 0.7), p.colour()
     if way is _darker_below or p.odds(2):
-        other = (ground[0] * dim, ground[1] * dim, ground[2] * dim)
+        other = _dimmed(ground, dim)
     glow = way and way(p)
     p.add(_Shape(_everywhere, ground, Material.GROUND, FLAT_UP, 0, 0.0, glow=glow, other=other))
     if p.odds(3):
@@ -344,7 +348,7 @@ def _city(p: _Picture) -> None:
                 return house(x, y - 0.02) & some(x, y) & ((x / pitch) % 1 > 0.15)
 
             p.add(_Shape(window, lit, Material.WINDOW, 0.0, 1, shift))
-        colour = (colour[0] * fading, colour[1] * fading, colour[2] * fading)
+        colour = _dimmed(colour, fading)
     level = p.u(0.8, 0.97)
     p.add(_Shape(lambda x, y: y > level, p.colour() if p.odds(2) else p.grey(0, 0.4), Material.GROUND, FLAT_UP, 2))
     p.actors(2 + choice(p.rng, 4), 0.0, Material.CREATURE)
@@ -429,8 +433,8 @@ def _aslant(p: _Picture) -> None:
             high = p.u(0.0, 0.25) if p.u(0, 1) < tall else 0.0
             thing = Material.WALL if high else Material.GROUND
             for dim, way in ((left, -1), (right, 1)):
-                shaded = (top[0] * dim, top[1] * dim, top[2] * dim)
-                p.add(_Shape(side(x0, y0 - high, high + 0.02, way), shaded, Material.WALL, 0.0, 3))
+                front = side(x0, y0 - high, high + 0.02, way)
+                p.add(_Shape(front, _dimmed(top, dim), Material.WALL, 0.0, 3))
             p.add(_Shape(lozenge(x0, y0 - high), top, thing, 1.0, 3))
     p.actors(choice(p.rng, 5), 0.0, Material.OBJECT)
 
@@ -456,7 +460,7 @@ def _halls(p: _Picture) -> None:
         end, rise = x + p.u(0.05, 0.8), p.u(0.05, 0.7) if p.odds(3) else tall
         colour = colours[choice(p.rng, len(colours))]
         if p.odds(2):
-            colour, rise = (colour[0] * dim, colour[1] * dim, colour[2] * dim), tall
+            colour, rise = _dimmed(colour, dim), tall
         tops = functools.partial(_between, x, tall, end, rise)
 
         def wall(x: Tensor, y: Tensor, tops: Area = tops, x0: float = x, x1: float = end) -> Tensor:

@@ -26,8 +26,8 @@ _LETTERS = " 0123456789ABCDEFGHIKLMNOPRSTUVXabcdefghiklmnoprstuvx:/%"
 LEVEL_SUN = 0.7
 """How much sun falls on what lies level in it; what faces it has at most 1."""
 FLAT_UP = 0.5
-"""How far up all faces that faces the eye where nothing tells whether it lies or stands: a map, a board, a wall. What
-lies on it lets its colours through, which are all that such a game shows."""
+"""How far up everything faces where nothing tells whether it lies or stands: a map, a board, what is seen from above.
+What lies on it lets its colours through, which are all that such a game shows."""
 
 
 @dataclass(frozen=True)
