@@ -137,6 +137,20 @@ def _compose(
         kernels.pixelate(frames, layout, _empty(n), mask=optional.get("mask"))
 
 
+def _look_over(
+    weights: kernels.NetworkWeights, sizes: kernels.NetworkSizes, layout: kernels.FrameLayout, film: torch.Tensor
+) -> tuple[torch.Tensor, tuple[float, float]] | None:
+    """Look at large frames as a whole."""
+    size = kernels.overview_size(layout.height, layout.width)
+    if size is None:
+        return None
+    n, (h, w) = film.shape[0], kernels.grid_size(*size)
+    stem = _read(weights, layout, *size, n=n, what="noise")
+    nothing = (_empty(n, h // 2, w // 2, channels, dtype=weights.dtype) for channels in (sizes.state, 1))
+    head, _ = kernels.look(weights, stem, *nothing, film)
+    return head, (size[0] / layout.height, size[1] / layout.width)
+
+
 def _frame(sizes: kernels.NetworkSizes, dtype: torch.dtype, size: tuple[int, int], n: int, fp8: bool) -> None:
     """What one frame (or a batch of several games') launches, from bytes to bytes."""
     weights = kernels.prepare(kernels.random_parameters(sizes, "meta"), dtype, fp8=fp8)
@@ -151,7 +165,10 @@ def _frame(sizes: kernels.NetworkSizes, dtype: torch.dtype, size: tuple[int, int
     style, noise = _empty(n, kernels.STYLE_NUMBERS), _empty(n, 1, 4 * h, 4 * w)
     kernels.trace_lines(kernels.depth_lines(_empty(n, 1, height, width)), _empty(n))
     kernels.colour_lines(_empty(n, layout.size_bytes, dtype=torch.uint8), layout)
-    edit, stored = kernels.forward(weights, stem, state, valid, film, style, noise, _empty(n, h, w, 2))
+    overview = _look_over(weights, sizes, layout, film)
+    edit, stored = kernels.forward(
+        weights, stem, state, valid, film, style, noise, _empty(n, h, w, 2), overview=overview
+    )
     seed = _empty(n, dtype=torch.int64)
     kernels.fresh_noise(seed, seed, 4 * h, 4 * w)
     seen = _empty(n, 1, 4 * h, 4 * w, dtype=torch.bool)

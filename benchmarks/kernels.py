@@ -214,6 +214,19 @@ def cases(size: tuple[int, int], device: torch.device) -> Iterator[Case]:
         vector_flops=cells * (4 * 700.0 + 192 * 15 + 16 * 30),
     )  # fmt: skip
 
+    few = kernels.overview_size(height, width) or (max(1, height // 3), max(1, width // 3))
+    scale = few[0] / height, few[1] / width
+
+    def overview_inputs(dtype: str, seed: int) -> Any:
+        normal = draw(seed)
+        grids = (h, w), kernels.grid_size(*few)
+        return tuple(normal(1, *grid, kernels.HEAD_CHANNELS, dtype=DTYPES[dtype]) for grid in grids)
+
+    yield Case(
+        "overview", lambda i: kernels.overview(i[0].clone(), i[1], scale), overview_inputs, ("bf16", "fp16", "fp32"),
+        copied_bytes=(2 * 2 * kernels.HEAD_CHANNELS + 328.0) * cells, vector_flops=4800.0 * cells,
+    )  # fmt: skip
+
     def depth_inputs(_: str, seed: int) -> Any:
         # Surfaces that tilt, turn and part: of depths without order every value would be a line.
         steps = draw(seed)(1, 1, layout.height, layout.width)
@@ -383,8 +396,8 @@ def accuracy(device: torch.device, size: tuple[int, int], seed: int) -> Iterator
                 row |= {"reason": "bytes that differ, by one: a value at its dither's threshold"}
                 row["right"] = row["error"] <= row["bound"] and row["largest"] <= 1
             else:
-                # Statistics and noise fix their own precision; everything else is asked for in fp64.
-                fixed = case.name in ("advect_noise", "drift_statistics")
+                # These fix their own precision; everything else is asked for in fp64.
+                fixed = case.name in ("advect_noise", "drift_statistics", "steady")
                 with _side("reference"):
                     expected = case.run(inputs if fixed else _reference_inputs(inputs))
                 error = float((actual.double() - expected.double()).norm() / expected.double().norm())
@@ -469,6 +482,11 @@ def _speed(
     return Speed(case.name, size, dtype, ours, eager, squeezed, floor, share)
 
 
+def _overview_parts(head: Tensor, coarse: Tensor) -> tuple[Tensor, Tensor, tuple[float, float]]:
+    scale = coarse.shape[1] / head.shape[1], coarse.shape[2] / head.shape[2]
+    return kernels.split_head(head)[2], kernels.split_head(coarse)[2], scale
+
+
 def _shade_parts(head: Tensor, noise: Tensor, there: Tensor, style: Tensor) -> tuple[Tensor, ...]:
     matrices, detail, words = kernels.split_head(head)
     return words, detail, matrices, noise, there, style
@@ -480,6 +498,7 @@ _REFERENCES = {
     "linear up": lambda i: kernels.linear_reference(i[0], *i[1], "up", i[2], i[3]),
     "linear head": lambda i: kernels.linear_reference(i[0], *i[1], "head", i[2], i[3]),
     "warp_state": lambda i: kernels.warp_state_reference(*i)[0],
+    "overview": lambda i: kernels.told_by_overview(*_overview_parts(*i)),
     "shade": lambda i: kernels.shade_reference(*_shade_parts(*i)),
     "depth_lines": lambda i: kernels.depth_lines_reference(*i),
     "trace_lines": lambda i: kernels.trace_lines_reference(*i),

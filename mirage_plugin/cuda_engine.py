@@ -283,7 +283,7 @@ class CudaEngine:
             self.compose_ns = max(self.compose_ns, sorted(compose)[5])
         canvas.path.staging.clear()
 
-    def cost_ns(self, grid: int) -> int:
+    def cost_ns(self, grid: int, *, depth: bool = True) -> int:
         """What a whole frame of `warm_size` took on `GRIDS[grid]` at warm-up; 0 where it did not run."""
         return self._costs_ns[grid]
 

@@ -24,7 +24,7 @@ import mirage_kernels as kernels
 from mirage_kernels import FrameLayout
 from mirage_plugin.frames import FrameKind
 
-__all__ = ["GRIDS", "Path", "Pinned", "SharedWeights", "Work", "WorkingSize", "mapping_of", "rows_of"]
+__all__ = ["GRIDS", "Overview", "Path", "Pinned", "SharedWeights", "Work", "WorkingSize", "mapping_of", "rows_of"]
 
 GRIDS: tuple[tuple[int, int], ...] = ((136, 240), (92, 160), (68, 120), (48, 80))
 """Working sizes in cells (rows, columns), largest first: 1920x1088, 1280x736, 960x544, 640x384. A frame that is
@@ -59,6 +59,22 @@ class SharedWeights(NamedTuple):
     stem: Callable[[FrameLayout], kernels.StemWeights]
 
 
+class Overview(NamedTuple):
+    """What a coarse look at the whole frame needs: its size in pixels, how many of its cells there are to one of the
+    working frame's (down, across), the display's row and column that stand for each of its own (None where they are the
+    same), and no noise, no state and nothing valid of it.
+    """
+
+    rows: int
+    columns: int
+    scale: tuple[float, float]
+    y: Tensor | None
+    x: Tensor | None
+    noise: Tensor
+    state: Tensor
+    valid: Tensor
+
+
 class Work:
     """One working size of a path: its memory of the game, and the work between the copies as four callables.
 
@@ -90,18 +106,34 @@ class Work:
         # Of each cell 4x4 display pixels, for its colour as a whole.
         self.cell_y = self.half_y if self.y is None else self.y[self.half_y]
         self.cell_x = self.half_x if self.x is None else self.x[self.half_x]
-        # Lines: where they come from depth, at the display's resolution or a whole part of it; else at the working
-        # frame's.
+        # Lines at the display's resolution, or a whole part of it; those of colours fill whole cells.
         layout = path.kind.layout
-        points = kernels.line_points(layout.height, layout.width) if path.kind.depth else (8 * h, 8 * w)
-        self.lines = torch.zeros(1, 2, *points, dtype=torch.float16, device=device)
-        shown = points if path.kind.depth else size.content
-        self.lines_shown = (float(shown[0]), float(shown[1]))
+        points = self.points = kernels.line_points(layout.height, layout.width)
+        drawn = points if path.kind.depth else tuple(8 * cells for cells in kernels.grid_size(*points))
+        self.lines = torch.zeros(1, 2, *drawn, dtype=torch.float16, device=device)
+        self.lines_shown = (float(points[0]), float(points[1]))
         self.lines_y = kernels.middles(points[0], layout.height).to(device)[:, None]
         self.lines_x = kernels.middles(points[1], layout.width).to(device)
         self.there = torch.full((1, h, w, 2), -1.0, device=device)
+        self.overview = self._overview()
         self.net, self.compose, self.carry, self.late = self._net, self._compose, self._carry, self._late
         self._planes: dict[str, Tensor | None] = {"depth": None, "motion": None, "mask": None}
+
+    def _overview(self) -> Overview | None:
+        """What the overview of a large frame needs; None for a small one, which needs no overview."""
+        weights, layout = self.path.weights, self.path.kind.layout
+        size = kernels.overview_size(self.rows, self.columns)
+        if size is None:
+            return None
+        (rows, columns), (h, w) = size, kernels.grid_size(*size)
+        dtype, device = weights.network.dtype, weights.device
+        return Overview(
+            rows, columns, (rows / self.rows, columns / self.columns),
+            self._places(rows, layout.height), self._places(columns, layout.width),
+            torch.zeros(1, 1, 4 * h, 4 * w, device=device),
+            torch.zeros(1, h // 2, w // 2, weights.state, dtype=dtype, device=device),
+            torch.zeros(1, h // 2, w // 2, 1, dtype=dtype, device=device),
+        )  # fmt: skip
 
     def _places(self, working: int, display: int) -> Tensor | None:
         """Which display row (or column) stands for each working one; None where they are the same."""
@@ -110,13 +142,24 @@ class Work:
         at = (torch.arange(working, dtype=torch.float64) + 0.5) * display / working
         return at.long().clamp_max(display - 1).to(self.path.weights.device)
 
-    def _working(self, plane: Tensor) -> Tensor:
-        """A raw plane [H, W, ...] upright and on the working frame; nearest, for a mean of depths is no depth."""
+    def _at(self, plane: Tensor, y: Tensor | None, x: Tensor | None) -> Tensor:
+        """A raw plane [H, W, ...] upright and at these of the display's rows and columns: nearest, for a mean of depths
+        is no depth."""
         if self.path.kind.layout.flipped:
             plane = plane.flip(0)
-        if self.y is not None:
-            plane = plane[self.y]
-        return plane if self.x is None else plane[:, self.x]
+        if y is not None:
+            plane = plane[y]
+        return plane if x is None else plane[:, x]
+
+    def _still(self, y: Tensor | None, x: Tensor | None) -> dict[str, Tensor]:
+        """The planes that are of one frame alone, depth and mask, as `kernels.pixels` takes them."""
+        path, planes = self.path, dict[str, Tensor]()
+        if path.depth is not None:
+            planes["depth"] = self._metres(self._at(path.depth, y, x)).contiguous()[None, None]
+        if path.mask is not None:
+            ids = self._at(path.mask, y, x)
+            planes["mask"] = torch.stack([ids == 0, ids == 2, ids == 3]).half()[None]
+        return planes
 
     def _place(self) -> None:
         """Bring the engine's planes into the network's conventions, and the noise field to where things are."""
@@ -124,16 +167,13 @@ class Work:
         remembered = path.remembered > 0.5
         self.seen2.copy_(remembered.expand_as(self.seen2))
         self.seen16.copy_(path.remembered.expand_as(self.seen16))
-        if path.depth is not None:
-            self._planes["depth"] = self._metres(self._working(path.depth)).contiguous()[None, None]
+        self._planes |= self._still(self.y, self.x)
         if path.mask is not None:
-            ids = self._working(path.mask)
-            self._planes["mask"] = torch.stack([ids == 0, ids == 2, ids == 3]).half()[None]
             upright = path.mask.flip(0) if kind.layout.flipped else path.mask
             assert path.keep is not None
             path.keep.copy_((upright != 0)[None, None])
         if path.motion is not None:
-            raw = self._working(path.motion).float()
+            raw = self._at(path.motion, self.y, self.x).float()
             if kind.unwritten is not None:
                 raw = torch.where((raw == kind.unwritten).all(-1, keepdim=True), torch.nan, raw)
             layout = kind.layout
@@ -156,9 +196,14 @@ class Work:
             found = kernels.depth_lines(depth[None, None].contiguous())
             self.lines.copy_(kernels.trace_lines(found, width))
             return
-        found = kernels.colour_lines(path.frame, layout, rows=self.rows, columns=self.columns)
+        found = kernels.colour_lines(path.frame, layout, rows=self.points[0], columns=self.points[1])
         self.lines.copy_(kernels.trace_lines(found, width))
-        self.there.copy_(kernels.line_shares(self.lines.float()))
+        covering = self.lines
+        if self.points != self.size.content:
+            # How much of a cell they cover is counted on the working frame.
+            found = kernels.colour_lines(path.frame, layout, rows=self.rows, columns=self.columns)
+            covering = kernels.trace_lines(found, width)
+        self.there.copy_(kernels.line_shares(covering.float()))
 
     def _metres(self, depth: Tensor) -> Tensor:
         """Depth as the game sends it, in metres."""
@@ -176,13 +221,14 @@ class Work:
         given: dict[str, Any] = {"rows": self.rows, "columns": self.columns, "noise": self.noise, **self._planes}
         stem = kernels.pixels(path.frame, layout, stem_weights, **given)
         state, valid = kernels.warp_state(self.stored, self.motion16, self.seen16, stem.dtype)
-        marks = path.style, self.noise, self.there
-        edit, stored = kernels.forward(weights.network, stem, state, valid, path.film[:1], *marks)
+        marks, overview = (path.style, self.noise, self.there), self._look_over()
+        edit, stored = kernels.forward(weights.network, stem, state, valid, path.film[:1], *marks, overview=overview)
         first = last = edit
         for step in range(1, len(weights.levels)):
             answer = self._answer(last)
             stem = kernels.pixels(path.frame, layout, stem_weights, answer=answer, k=self.k[step], **given)
-            further, _ = kernels.forward(weights.network, stem, state, valid, path.film[step : step + 1], *marks)
+            film = path.film[step : step + 1]
+            further, _ = kernels.forward(weights.network, stem, state, valid, film, *marks, overview=overview)
             last = torch.lerp(last.float(), further.float(), 1 / (step + 1)).to(edit.dtype)
         # Bounds were learned of first steps. Of 33 groups of channels 6 are matrices, 24 detail, 3 anchors and pens.
         found, of_state = kernels.drift_statistics(first, 33)[0], kernels.drift_statistics(stored, 8, scale=1 / 127)[0]
@@ -197,6 +243,18 @@ class Work:
         )  # fmt: skip
         self.stored.copy_(stored)
         self.since.zero_()
+
+    def _look_over(self) -> tuple[Tensor, tuple[float, float]] | None:
+        """What the network says of the whole frame on few cells, of this frame alone, and their scale; None where the
+        frame is small."""
+        path, weights, over = self.path, self.path.weights, self.overview
+        if over is None:
+            return None
+        given: dict[str, Any] = {"rows": over.rows, "columns": over.columns, "noise": over.noise}
+        given |= self._still(over.y, over.x)
+        stem = kernels.pixels(path.frame, path.kind.layout, weights.stem(path.kind.layout), **given)
+        head, _ = kernels.look(weights.network, stem, over.state, over.valid, path.film[:1])
+        return head, over.scale
 
     def _carried_cells(self) -> Tensor:
         """What is kept of cells, where they are now."""
@@ -216,12 +274,13 @@ class Work:
         unit = functional.pad(unit, (0, 8 * w - self.columns, 0, 8 * h - self.rows), mode="replicate")
         image = (functional.pad(unit.permute(0, 2, 3, 1), (0, 1)) * 255 + 0.5).to(torch.uint8).reshape(1, -1)
         square = FrameLayout("rgba8", 8 * h, 8 * w, 32 * w)
+        # Lines go on beyond the frame as its colours do.
+        down, across = self.lines_shown[0] * 8 * h / self.rows, self.lines_shown[1] * 8 * w / self.columns
         rows, columns = self.lines.shape[2:]
-        shown = (
-            min(rows, self.lines_shown[0] * 8 * h / self.rows), min(columns, self.lines_shown[1] * 8 * w / self.columns)
-        )  # fmt: skip
+        beyond = (0, max(0, math.ceil(across) - columns), 0, max(0, math.ceil(down) - rows))
+        lines = functional.pad(self.lines, beyond, mode="replicate")
         answer = kernels.compose(
-            image, square, edit, torch.ones_like(path.strength), lines=self.lines, lines_shown=shown
+            image, square, edit, torch.ones_like(path.strength), lines=lines, lines_shown=(down, across)
         )
         kernels.pixelate(answer, square, path.style[:, PIXELS].clone(), side=4)
         cells = answer.view(h, 8, w, 8, 4)[..., :3].transpose(1, 2).reshape(1, h, w, 192)

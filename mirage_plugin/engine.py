@@ -20,6 +20,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from mirage_kernels.lines import line_points
+from mirage_kernels.overview import BELIEVED, OVERVIEW, overview_size
+from mirage_kernels.shade import WORDS
 from mirage_plugin.config import ServeConfig, choose_tier, weights_directory
 from mirage_plugin.errors import DataError, DeviceError
 from mirage_plugin.frames import FrameEngine, FrameKind, FramePlanes
@@ -33,7 +36,7 @@ from mirage_plugin.model.drift import Bounds, Watch, statistics_of
 from mirage_plugin.model.memory import dequantise, quantise, warp_state
 from mirage_plugin.model.native import compose_pixels, pixelate, why_not_native
 from mirage_plugin.model.native_core import NativeCore
-from mirage_plugin.model.network import PLANE_CHANNELS, Edit, style_number
+from mirage_plugin.model.network import CELL, PLANE_CHANNELS, Edit, style_number
 from mirage_plugin.model.sampling import levels
 from mirage_plugin.model.steady import SETTLED, carried, steady_cells
 from mirage_plugin.motion import MotionEstimator
@@ -48,9 +51,11 @@ GRIDS: tuple[tuple[int, int], ...] = ((48, 80), (36, 64), (28, 48), (24, 40))
 """Grids of cells (rows, columns) that the network works on, largest first: 640x384, 512x288, 384x224, 320x192."""
 SAVE_VERSION = 5
 """Changes whenever the meaning of what `Canvas.save` gives changes; other versions are refused."""
+_OVERVIEW = GRIDS.index(OVERVIEW)
 EDIT_PARTS = {"matrices": 48, "detail": 192, "anchors": 16, "pens": 8}
 """Of an edit, and how many numbers of a cell each has."""
 _RGB = np.array([0, 1, 2])
+_NO_OVERVIEW = (torch.zeros(1, *OVERVIEW, WORDS), torch.zeros(3))
 
 
 @dataclass(frozen=True)
@@ -119,6 +124,8 @@ class Canvas:
         self._columns = np.minimum(
             ((np.arange(0, content_w, 2) + 0.5) * self.width / content_w).astype(int), self.width - 1
         )
+        self.overview = _NO_OVERVIEW
+        """What the frame that was read has as `CoreInput.overview` and `place`."""
         self.there: Floats = np.full((h, w, 2), -1.0, np.float32)
         self.lines: Bytes | None = None
         """The present frame's lines, if the style draws any."""
@@ -263,7 +270,7 @@ class Engine:
         self._forward: list[Forward] = [self._core] * len(GRIDS)
         self._estimator = MotionEstimator()  # keeps nothing of a game from call to call
         self._tell = tell
-        self._costs_ns = [0] * len(GRIDS)
+        self._costs_ns = {depth: [0] * len(GRIDS) for depth in (False, True)}
         self.reuse_ns = self.compose_ns = 0
         if config.compile and self.device.type == "cpu":
             self._compile(config.threads)
@@ -322,13 +329,13 @@ class Engine:
                     whole.append(end - start)
                     compose.append(end - before)
                     reuse.append(time.monotonic_ns() - end + end - before + read - start)
-                self._costs_ns[grid] = max(self._costs_ns[grid], sorted(whole)[3])
+                self._costs_ns[given.depth is not None][grid] = sorted(whole)[3]
                 self.reuse_ns = max(self.reuse_ns, sorted(reuse)[3])
                 self.compose_ns = max(self.compose_ns, sorted(compose)[3])
 
-    def cost_ns(self, grid: int) -> int:
-        """What a whole 640x360 frame took on `GRIDS[grid]` at warm-up."""
-        return self._costs_ns[grid]
+    def cost_ns(self, grid: int, *, depth: bool = True) -> int:
+        """What a whole 640x360 frame took on `GRIDS[grid]` at warm-up, with all planes or with none."""
+        return self._costs_ns[depth][grid]
 
     def open(self, kind: FrameKind, seed: int, grid: int = 0) -> Canvas:
         """Make a canvas for a game's frames."""
@@ -370,13 +377,8 @@ class Engine:
         if cut:
             canvas.reset()
         content_h, content_w = canvas.fit.content
-        if canvas.fit.content != pixels.shape[:2]:
-            # Means of areas cost six times as much, and differ little before pixels are left out.
-            how = cv2.INTER_LINEAR if 2 * content_w > canvas.width else cv2.INTER_AREA
-            small = cv2.resize(pixels, (content_w, content_h), interpolation=how)
-            pixels = small.astype(np.uint8, copy=False).reshape(content_h, content_w, -1)
         canvas.cells, canvas.cells_before = canvas.cells_before, canvas.cells
-        cells_from_pixels(_frozen(pixels), order, canvas.cells)
+        cells_from_pixels(_frozen(_resized(pixels, canvas.fit.content)), order, canvas.cells)
         nothing = np.zeros((1, 1), np.float32)
         depth = mask = motion = None
         if planes.depth is not None:
@@ -407,12 +409,16 @@ class Engine:
         )
         canvas.noise = [after, before]
         self._place_memory(canvas)
-        self._find_lines(canvas, planes.depth)
+        self._find_lines(canvas, pixels, order, planes.depth)
         canvas.frame += 1
 
-    def _find_lines(self, canvas: Canvas, depth: NDArray[Any] | None) -> None:
-        """What lines the frame that was read has, if the style draws any: at the display's resolution from depth, at
-        the working frame's from colours."""
+    def _find_lines(
+        self, canvas: Canvas, pixels: Bytes, order: NDArray[np.int64], depth: NDArray[Any] | None
+    ) -> None:
+        """What lines the frame that was read has, if the style draws any, at the display's resolution.
+
+        How much of those that colours show are lines, the words say of the working frame's.
+        """
         canvas.lines = None
         canvas.there.fill(-1.0)
         if canvas.ink_width is None:
@@ -424,6 +430,13 @@ class Engine:
         else:
             canvas.lines, canvas.there = colour_lines(canvas.cells, canvas.ink_width)
             canvas.shown_lines = float(canvas.fit.content[0]), float(canvas.fit.content[1])
+            points = line_points(*pixels.shape[:2])
+            if points != canvas.fit.content:
+                rows, columns = (-(-side // CELL) for side in points)
+                cells: Bytes = np.empty((rows, columns, CELL * CELL * 3), np.uint8)
+                cells_from_pixels(_frozen(_resized(pixels, points)), order, cells)
+                canvas.lines, _ = colour_lines(cells, canvas.ink_width)
+                canvas.shown_lines = float(points[0]), float(points[1])
 
     def _place_memory(self, canvas: Canvas) -> None:
         """Where each entry of the memory was, and whether it was to be seen."""
@@ -449,7 +462,39 @@ class Engine:
             canvas.motion,
         )
         tensors = [torch.from_numpy(array).to(self.device) for array in (*arrays, canvas.seen, canvas.there[None])]
-        return CoreInput._make((*tensors, canvas.film))
+        overview = (part.to(self.device) for part in canvas.overview)
+        return CoreInput._make((*tensors, canvas.film, *overview))
+
+    def _look_over(self, canvas: Canvas) -> None:
+        """Take the overview of the frame that was read, where that is worked on large.
+
+        What depth tells need not be guessed: with it an overview is worth its time on the largest grid alone.
+        """
+        canvas.overview = _NO_OVERVIEW
+        content = canvas.fit.content
+        size = overview_size(*content)
+        if size is None or (canvas.planes[0, 0, 16] > 0 and canvas.fit.grid > 0):
+            return
+        rows, columns = OVERVIEW
+        cells: Bytes = np.empty((rows, columns, CELL * CELL * 3), np.uint8)
+        cells_from_pixels(_frozen(_resized(_image_of(canvas.cells)[: content[0], : content[1]], size)), _RGB, cells)
+        planes = np.zeros((rows, columns, PLANE_CHANNELS), np.float32)
+        if canvas.planes[0, 0, 23] > 0:
+            shown = canvas.planes[: -(-content[0] // CELL), : -(-content[1] // CELL), 20:24]
+            part = cv2.resize(shown, (-(-size[1] // CELL), -(-size[0] // CELL)), interpolation=cv2.INTER_AREA)
+            fill = ((0, rows - part.shape[0]), (0, columns - part.shape[1]), (0, 0))
+            planes[..., 20:24] = np.pad(part, fill, mode="edge")
+        half = (rows // 2, columns // 2)
+        assert canvas.film is not None
+        nothing = (
+            torch.zeros(1, *half, self.state_channels, dtype=torch.int8), torch.zeros(1, 2, *half),
+            torch.zeros(1, 1, *half), torch.full((1, rows, columns, 2), -1.0),
+        )  # fmt: skip
+        look = (torch.from_numpy(cells)[None], torch.zeros(1, rows, columns, 16), torch.from_numpy(planes)[None])
+        given = (part.to(self.device) for part in (*look, *nothing, canvas.film, *_NO_OVERVIEW))
+        words = self._forward[_OVERVIEW](CoreInput._make(given)).words
+        place = torch.tensor([size[0] / content[0], size[1] / content[1], BELIEVED])
+        canvas.overview = words, place
 
     @torch.inference_mode()
     def denoise(self, canvas: Canvas) -> bool:
@@ -461,6 +506,7 @@ class Engine:
         remembers = watch.begin(not canvas.fresh)
         if not remembers:
             canvas.seen.fill(0.0)
+        self._look_over(canvas)
         canvas.given = self._input(canvas)
         out = forward(canvas.given)
         now = statistics_of(out.health.tolist())
@@ -642,6 +688,16 @@ def _motion_of_middles(half_motion: Floats, rows: int, columns: int, side: int) 
     x = np.minimum(np.arange(columns) * side + side // 2, half_motion.shape[1] - 1)
     middles: Floats = half_motion[y][:, x].transpose(2, 0, 1)
     return middles
+
+
+def _resized(pixels: Bytes, size: tuple[int, int]) -> Bytes:
+    """Pixels [H, W, C] on fewer of (rows, columns), or as they are."""
+    if pixels.shape[:2] == size:
+        return pixels
+    # Means of areas cost six times as much, and differ little before pixels are left out.
+    how = cv2.INTER_LINEAR if 2 * size[1] > pixels.shape[1] else cv2.INTER_AREA
+    small = cv2.resize(pixels, size[::-1], interpolation=how)
+    return small.astype(np.uint8, copy=False).reshape(*size, -1)
 
 
 def _frozen(array: Bytes) -> Bytes:

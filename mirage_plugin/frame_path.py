@@ -69,8 +69,9 @@ class LastAnswer:
     shown: int = 1
 
 
-def rungs_for(engine: FrameEngine, size: tuple[int, int]) -> tuple[pacing.Rung, ...]:
-    """The engine's ladder for a game of (width, height): each grid that really is smaller than the one before."""
+def rungs_for(engine: FrameEngine, size: tuple[int, int], *, depth: bool) -> tuple[pacing.Rung, ...]:
+    """The engine's ladder for a game of (width, height), with depth or not: each grid that really is smaller
+    than the one before."""
     width, height = size
     rungs: list[pacing.Rung] = []
     for grid, (rows, columns) in enumerate(engine.grids):
@@ -78,7 +79,7 @@ def rungs_for(engine: FrameEngine, size: tuple[int, int]) -> tuple[pacing.Rung, 
         following = engine.grids[grid + 1] if grid + 1 < len(engine.grids) else None
         if following and following[0] * 8 >= height and following[1] * 8 >= width:
             continue
-        rungs.append(pacing.Rung((columns * 8, rows * 8), engine.steps, engine.cost_ns(grid)))
+        rungs.append(pacing.Rung((columns * 8, rows * 8), engine.steps, engine.cost_ns(grid, depth=depth)))
     return tuple(rungs)
 
 
@@ -99,7 +100,7 @@ class Stream:
     def begin(self, offer: Offer) -> None:
         """Begin anew for frames of another size or format."""
         self.offer = offer
-        self.rungs = rungs_for(self.engine, offer.size)
+        self.rungs = rungs_for(self.engine, offer.size, depth="depth" in offer.planes)
         self.pace = pacing.start(
             self.rungs,
             offer.budget_ns,

@@ -98,8 +98,8 @@ class FrameEngine(Protocol):
     def successor(self) -> FrameEngine | None:
         """What is to serve from now on instead; None as long as this engine can."""
 
-    def cost_ns(self, grid: int) -> int:
-        """What a whole frame took at warm-up; 0 where unknown."""
+    def cost_ns(self, grid: int, *, depth: bool = True) -> int:
+        """What a whole frame took at warm-up, of a game that sends depth or one that does not; 0 where unknown."""
 
     def open(self, kind: FrameKind, seed: int, grid: int = 0) -> Any:
         """Make a canvas for a game's frames."""

@@ -26,7 +26,7 @@ from rich.progress import Progress
 from torch import Tensor
 from torch.nn import functional
 
-from mirage_kernels.lines import spread_lines
+from mirage_kernels.lines import line_points, spread_lines
 from mirage_kernels.pixelate import block_side
 from mirage_plugin.config import MAX_SIDE_PX
 from mirage_plugin.errors import ConfigError, DataError, DeviceError, MissingDependencyError, OutputError
@@ -42,7 +42,7 @@ from mirage_plugin.model.network import (
     style_number,
 )
 from mirage_plugin.model.noise import advect_noise, fresh_noise
-from mirage_plugin.model.sampling import sample, steady_answer
+from mirage_plugin.model.sampling import look_over, sample, steady_answer
 from mirage_plugin.model.steady import SETTLED
 from mirage_plugin.style_input import PICTURES, read_style
 from mirage_plugin.styles.parameters import Style
@@ -144,11 +144,14 @@ class Redrawer:
         code = self.net.style(torch.from_numpy(self.style.vector()).to(device)[None])
         cells = planes_to_cells(planes, 1, h // 8, w // 8, working)
         lines = frame_lines(working, None, None, code)
-        _, edit, state = sample(self.net, working, self._noise, cells, memory, code, trust, lines)
+        overview = look_over(self.net, working, Planes(), code)
+        _, edit, state = sample(self.net, working, self._noise, cells, memory, code, trust, lines, overview=overview)
         assert self._settled is not None
         answer, edit, self._settled = steady_answer(working, edit, code, lines, self._settled, motion)
         if divisor > 1:
-            answer = compose(full, edit, spread_lines(lines, *full.shape[-2:]))
+            points = functional.interpolate(full, line_points(*full.shape[-2:]), mode="area")
+            lines = spread_lines(frame_lines(points, None, None, code), *full.shape[-2:])
+            answer = compose(full, edit, lines)
             answer = pixelate(answer, style_number(code, "pixels"), block_side(height)).clamp(-1, 1)
         self._stored = quantise(state)
         self._before, self._frame = pixels, self._frame + 1

@@ -177,7 +177,7 @@ class Sidecar:
             raise StyleError(str(error)) from error
 
     def _admit(self, offer: Offer) -> Admission | str:
-        rungs = rungs_for(self._engine, offer.size)
+        rungs = rungs_for(self._engine, offer.size, depth="depth" in offer.planes)
         paces = [stream.pace for stream in self._streams.values()]
         verdict = pacing.admit(paces, rungs, offer.budget_ns, offer.delivery, time.monotonic_ns())
         info = {

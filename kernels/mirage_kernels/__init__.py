@@ -8,6 +8,7 @@ imported here: what the network is, `mirage_plugin.model` says, and a test holds
 `pixels`          an engine's bytes, noise and planes -> the features of the patch projection
 `block`           depthwise 5x5, RMSNorm, FiLM, expand, SiLU, project, gated residual
 `linear`          products with what stands around them: down, up with skip, head; bf16, fp16, fp8
+`overview`        what surfaces are, from a look at the whole frame, where the grid is large
 `shade`           what the head says of surfaces, painted in the style: the edit
 `depth_lines`     where shapes end and turn: the lines that `compose` draws
 `colour_lines`    where colours part: those that it may draw in a frame without depth
@@ -22,7 +23,8 @@ imported here: what the network is, `mirage_plugin.model` says, and a test holds
 `compose`         the edit on the full-resolution frame, packed for the engine; also the late answer
 `steady`          what the cells of an edit were changed by, from frame to frame
 `pixelate`        an answer in square pixels, where its style has them
-`forward`         the network on these ops, from weights that `prepare` packed
+`look`            the network on these ops, from weights that `prepare` packed, up to what its head says
+`forward`         and on to the edit
 ================  ==========================================================================================
 """
 
@@ -68,6 +70,7 @@ from mirage_kernels.network import (
     NetworkWeights,
     film_of,
     forward,
+    look,
     prepare,
     random_parameters,
 )
@@ -79,6 +82,7 @@ from mirage_kernels.noise import (
     solver_step,
     solver_step_reference,
 )
+from mirage_kernels.overview import overview, overview_reference, overview_size, told_by_overview
 from mirage_kernels.pixelate import block_side, pixelate, pixelate_reference
 from mirage_kernels.pixels import StemWeights, fold_stem, grid_size, pixels, pixels_reference
 from mirage_kernels.shade import (
@@ -144,11 +148,15 @@ __all__ = [
     "line_shares",
     "linear",
     "linear_reference",
+    "look",
     "memory_read",
     "memory_read_reference",
     "memory_write",
     "memory_write_reference",
     "middles",
+    "overview",
+    "overview_reference",
+    "overview_size",
     "pack_block",
     "pack_edit",
     "pack_frame",
@@ -172,6 +180,7 @@ __all__ = [
     "steady",
     "steady_reference",
     "style_offset",
+    "told_by_overview",
     "trace_lines",
     "trace_lines_reference",
     "unit_rgb",

@@ -27,6 +27,7 @@ from mirage_kernels.frames import FrameLayout
 from mirage_kernels.launch import KernelError, require, wide
 from mirage_kernels.linear import LinearWeights, linear, pack_linear
 from mirage_kernels.memory import MemoryWeights, memory_read, memory_write, pack_memory
+from mirage_kernels.overview import overview as tell
 from mirage_kernels.pixels import StemWeights, fold_stem
 from mirage_kernels.shade import WORDS, pack_head, shade
 
@@ -36,6 +37,7 @@ __all__ = [
     "NetworkWeights",
     "film_of",
     "forward",
+    "look",
     "prepare",
     "random_parameters",
 ]
@@ -153,23 +155,19 @@ def film_of(weights: NetworkWeights, condition: Tensor) -> Tensor:
     return functional.linear(wide(condition), weights.film_weight, weights.film_bias)
 
 
-def forward(
+def look(
     weights: NetworkWeights,
     stem: Tensor,
     state: Tensor,
     valid: Tensor,
     film: Tensor,
-    style: Tensor,
-    noise: Tensor,
-    there: Tensor,
     *,
     packed_state: bool = True,
 ) -> tuple[Tensor, Tensor]:
-    """Everything behind the patch projection: (edit [N, h, w, 264], next state [N, h/2, w/2, S]).
+    """What the head says behind the patch projection: (head [N, h, w, HEAD_CHANNELS], next state [N, h/2, w/2, S]).
 
     `stem` [N, h, w, C0] in the compute dtype, h and w multiples of 4; `state` and `valid` as `warp_state`
-    made them, in the same dtype; `film` fp32 [N, F] from `film_of`; `style` fp32 [N, STYLE_NUMBERS], each frame's in
-    natural units; `noise` fp32 [N, 1, 4h, 4w], the noise field; `there` fp32 [N, h, w, 2] as `shade` takes it.
+    made them, in the same dtype; `film` fp32 [N, F] from `film_of`.
     The next state is int8 for storage, or in the compute dtype where not `packed_state`.
     """
     require(
@@ -192,7 +190,33 @@ def forward(
     half = run(linear(deep, weights.up2, "up", skip=half), 3)
     written = memory_write(half, state, valid, weights.memory, packed=packed_state)
     full = run(linear(half, weights.up1, "up", skip=full), 4)
-    return shade(linear(full, weights.head, "head", film=film[:, offset:]), noise, there, style), written
+    return linear(full, weights.head, "head", film=film[:, offset:]), written
+
+
+def forward(
+    weights: NetworkWeights,
+    stem: Tensor,
+    state: Tensor,
+    valid: Tensor,
+    film: Tensor,
+    style: Tensor,
+    noise: Tensor,
+    there: Tensor,
+    *,
+    packed_state: bool = True,
+    overview: tuple[Tensor, tuple[float, float]] | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Everything behind the patch projection: (edit [N, h, w, 264], next state [N, h/2, w/2, S]).
+
+    `stem`, `state`, `valid`, `film` and `packed_state` as in `look`; `style` fp32 [N, STYLE_NUMBERS], each frame's in
+    natural units; `noise` fp32 [N, 1, 4h, 4w], the noise field; `there` fp32 [N, h, w, 2] as `shade` takes it.
+    `overview`, of frames with many cells: what `look` says of them on few, and how many of those there are to one
+    (down, across).
+    """
+    head, written = look(weights, stem, state, valid, film, packed_state=packed_state)
+    if overview is not None:
+        tell(head, *overview)
+    return shade(head, noise, there, style), written
 
 
 def random_parameters(sizes: NetworkSizes, device: torch.device | str = "cpu", seed: int = 0) -> dict[str, Tensor]:

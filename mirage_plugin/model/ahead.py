@@ -6,6 +6,7 @@ Each grid is compiled in a process of its own, so that they compile side by side
 from __future__ import annotations
 
 import hashlib
+import inspect
 import multiprocessing
 import warnings
 from collections.abc import Callable, Sequence
@@ -17,10 +18,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mirage_kernels.overview import OVERVIEW, told_by_overview
+from mirage_kernels.shade import WORDS, shade_reference
 from mirage_plugin.config import cache_directory, weights_directory
-from mirage_plugin.model import core, drift, memory, network
 from mirage_plugin.model.checkpoint import load_network
 from mirage_plugin.model.core import Core, CoreInput, CoreOutput
+from mirage_plugin.model.drift import mean_squares
+from mirage_plugin.model.memory import MemoryState
 from mirage_plugin.model.native import processor
 from mirage_plugin.model.network import CELL, PLANE_CHANNELS, STYLE_SIZE, Edit
 
@@ -44,9 +48,9 @@ class Build:
         """Where it is kept: another processor, PyTorch, network or set of weights has another name."""
         key = hashlib.sha256(repr((astuple(self), torch.__version__, processor())).encode())
         key.update((weights_directory() / f"{self.tier}.safetensors").read_bytes())
-        for module in (core, drift, memory, network):
-            assert module.__file__
-            key.update(Path(module.__file__).read_bytes())
+        definitions = (Core, mean_squares, MemoryState, Edit, told_by_overview, shade_reference)
+        for file in sorted({str(inspect.getsourcefile(each)) for each in definitions}):
+            key.update(Path(file).read_bytes())
         return cache_directory() / "ahead" / f"{self.tier}-{self.columns}x{self.rows}-{key.hexdigest()[:20]}.pt2"
 
 
@@ -58,7 +62,8 @@ def core_input(made: Core, rows: int, columns: int) -> CoreInput:
         torch.zeros(1, rows, columns, CELL * CELL * 3, dtype=torch.uint8), torch.zeros(1, rows, columns, 16),
         torch.zeros(1, rows, columns, PLANE_CHANNELS),
         torch.zeros(1, *half, made.net.tier.state, dtype=torch.int8), torch.zeros(1, 2, *half),
-        torch.zeros(1, 1, *half), torch.zeros(1, rows, columns, 2), film,
+        torch.zeros(1, 1, *half), torch.zeros(1, rows, columns, 2), film, torch.zeros(1, *OVERVIEW, WORDS),
+        torch.zeros(3),
     )  # fmt: skip
 
 
@@ -71,7 +76,7 @@ class _Flat(nn.Module):
 
     def forward(self, *given: Tensor) -> tuple[Tensor, ...]:
         out = self.core(CoreInput._make(given))
-        return (*out.edit, out.stored, out.health)
+        return (*out.edit, out.stored, out.health, out.words)
 
 
 def _compile(build: Build) -> None:
@@ -94,8 +99,8 @@ def _load(build: Build) -> Forward:
     run: Any = torch._inductor.aoti_load_package(str(build.path))
 
     def forward(given: CoreInput) -> CoreOutput:
-        *edit, stored, health = run(*given)
-        return CoreOutput(Edit(*edit), stored, health)
+        *edit, stored, health, words = run(*given)
+        return CoreOutput(Edit(*edit), stored, health, words)
 
     return forward
 

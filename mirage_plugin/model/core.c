@@ -6,8 +6,8 @@
  *
  * Counted for nano on 80x48 cells: 0.58 G multiply-adds in products, 0.03 G depthwise, 2.2 M exponentials.
  */
+#include "overview.h"
 #include "products.h"
-#include "shade.h"
 
 enum { CELL = DETAIL, NOISE = POINTS, PLANES = 32 };
 /* A byte goes into the stem as 0 to 2, as large as noise and planes: a row of integers has one unit for all three. */
@@ -328,26 +328,26 @@ static int widest_output(const struct network *net)
 
 static size_t grid_floats(int h, int w, int channels) { return (size_t)(h + 4) * (size_t)(w + 4) * (size_t)channels; }
 
-/* Bytes of the zeroed, 64-byte aligned memory that `mirage_core` works in; it may be used again for the same h and
- * w. */
-size_t mirage_core_bytes(const struct network *net, int h, int w)
+/* Bytes of the zeroed, 64-byte aligned memory that `mirage_core` works in; it may be used again for the same sizes. */
+size_t mirage_core_bytes(const struct network *net, int h, int w, int overview_h, int overview_w)
 {
     const size_t cells = (size_t)h * (size_t)w;
     const size_t floats = 2 * grid_floats(h, w, net->widths[0]) + 2 * grid_floats(h / 2, w / 2, net->widths[1])
                           + 2 * grid_floats(h / 4, w / 4, net->widths[2]) + cells / 4 * (size_t)(net->state + 1)
                           + 2 * (size_t)GROUP * (size_t)widest_output(net) + field_floats(h, w)
-                          + 2 * mark_floats(h, w);
-    return 4 * floats + 2 * sizeof(number) * (size_t)GROUP * (size_t)widest_input(net) + 20 * 64;
+                          + 2 * mark_floats(h, w) + overview_floats(overview_h, overview_w);
+    return 4 * floats + 2 * sizeof(number) * (size_t)GROUP * (size_t)widest_input(net) + 21 * 64;
 }
 
 /* As `CoreInput` and `CoreOutput` in core.py: `cells` [h, w, 192] bytes, `noise` [h, w, 16], `planes` [h, w, 32],
- * `stored` [h/2, w/2, S], `motion` [2, h/2, w/2], `seen` [h/2, w/2], `there` [h, w, 2], `film` with the style behind it;
- * out come `matrices` [h, w, 48], `detail` [h, w, 192], `anchors` [h, w, 16], `pens` [h, w, 8], `next` as `stored`,
- * `health` [5]. h and w are multiples of 4. */
+ * `stored` [h/2, w/2, S], `motion` [2, h/2, w/2], `seen` [h/2, w/2], `there` [h, w, 2], `film` with the style behind it,
+ * `overview` [overview_h, overview_w, WORDS], `place` [3]; out come `matrices` [h, w, 48],
+ * `detail` [h, w, 192], `anchors` [h, w, 16], `pens` [h, w, 8], `next` as `stored`, `health` [5], `words` [h, w, WORDS].
+ * h and w are multiples of 4. */
 void mirage_core(const struct network *net, int h, int w, const uint8_t *cells, const float *noise, const float *planes,
                  const int8_t *stored, const float *motion, const float *seen, const float *there, const float *film,
-                 unsigned char *memory, float *matrices, float *detail, float *anchors, float *pens, int8_t *next,
-                 float *health)
+                 const float *overview, const float *place, int overview_h, int overview_w, unsigned char *memory, float *matrices, float *detail, float *anchors, float *pens, int8_t *next,
+                 float *health, float *words)
 {
     const int c0 = net->widths[0], c1 = net->widths[1], c2 = net->widths[2], h2 = h / 2, w2 = w / 2, total = h * w;
     unsigned char *free = memory;
@@ -371,6 +371,7 @@ void mirage_core(const struct network *net, int h, int w, const uint8_t *cells, 
     float *field = TAKE(float, field_floats(h, w));
     float *strokes = TAKE(float, mark_floats(h, w));
     float *pooled = TAKE(float, mark_floats(h, w));
+    float *readings = TAKE(float, overview_floats(overview_h, overview_w));
 #undef TAKE
     begin_products();
     for (int first = 0; first < total; first += GROUP) {
@@ -420,6 +421,8 @@ void mirage_core(const struct network *net, int h, int w, const uint8_t *cells, 
         sum_noise(noise, h, w, 0, field, pooled);
         marks.pooled = pooled;
     }
+    struct overview seen_whole = {NULL, overview_h, overview_w, place[0], place[1], place[2]};
+    if (place[2] > 0) prepare_overview(&seen_whole, overview, readings);
     double transforms = 0, details = 0, seen_colours = 0;
     for (int first = 0; first < total; first += GROUP) {
         int count = total - first < GROUP ? total - first : GROUP;
@@ -428,7 +431,9 @@ void mirage_core(const struct network *net, int h, int w, const uint8_t *cells, 
                       s.a + (ptrdiff_t)i * s.inputs);
         product(s.a, s.inputs, count, &net->head, s.y, s.outputs);
         for (int i = 0; i < count; i++) {
-            const float *said = s.y + (ptrdiff_t)i * s.outputs;
+            float *said = s.y + (ptrdiff_t)i * s.outputs;
+            if (seen_whole.readings) tell(&seen_whole, (first + i) / w, (first + i) % w, said + SAYS);
+            memcpy(words + (ptrdiff_t)(first + i) * WORDS, said + SAYS, sizeof(float) * WORDS);
             memcpy(matrices + (ptrdiff_t)(first + i) * COEFFICIENTS, said + TURNS, 4 * COEFFICIENTS);
             memcpy(detail + (ptrdiff_t)(first + i) * CELL, said + ADDS, 4 * CELL);
         }

@@ -7,15 +7,17 @@ folded into three matrices. A test holds it against `MirageNet`.
 
 from __future__ import annotations
 
+import functools
 import platform
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from mirage_kernels.overview import overview_size, told_by_overview
 from mirage_plugin.model.drift import mean_squares
 from mirage_plugin.model.memory import MemoryState, dequantise, quantise, warp_state
-from mirage_plugin.model.network import SIGMA, Edit, MirageNet, cells_to_noise
+from mirage_plugin.model.network import CELL, SIGMA, Edit, MirageNet, cells_to_noise
 
 __all__ = ["Core", "CoreInput", "CoreOutput", "best_dtype"]
 
@@ -34,7 +36,9 @@ class CoreInput(NamedTuple):
 
     `cells` uint8 [1, h, w, 192]; `noise` float32 [1, h, w, 16]; `planes` float32 [1, h, w, 32]; `stored` int8
     [1, h/2, w/2, S]; `motion` float32 [1, 2, h/2, w/2] working pixels; `seen` float32 [1, 1, h/2, w/2]; `there`
-    float32 [1, h, w, 2] of `doubted_lines`; `film` [1, F] from `Core.film`.
+    float32 [1, h, w, 2] of `doubted_lines`; `film` [1, F] from `Core.film`; `overview` float32 [1, H, W, WORDS] the
+    words of one, and `place` float32 [3] its cells for each of the frame's, down and across, and how far it is
+    believed: 0 where there is none.
     """
 
     cells: Tensor
@@ -45,15 +49,18 @@ class CoreInput(NamedTuple):
     seen: Tensor
     there: Tensor
     film: Tensor
+    overview: Tensor
+    place: Tensor
 
 
 class CoreOutput(NamedTuple):
     """`edit` float32; `stored` int8, the next state; `health` float32 [5]: `drift.mean_squares`, and one that is NaN
-    if any of them is not finite."""
+    if any of them is not finite; `words` float32 [1, h, w, WORDS] of the surfaces."""
 
     edit: Edit
     stored: Tensor
     health: Tensor
+    words: Tensor
 
 
 class Core(nn.Module):
@@ -107,11 +114,16 @@ class Core(nn.Module):
         stem = stem + nn.functional.linear(x.planes.to(self.dtype), self.planes_weight)
         moved = warp_state(dequantise(x.stored), x.motion, x.seen)
         memory = MemoryState(moved.state.to(self.dtype), moved.valid.to(self.dtype))
-        edit, _, state = self.net.from_stem(stem, memory, x.film, cells_to_noise(x.noise), x.there)
+        told = None
+        if overview_size(*(CELL * side for side in x.cells.shape[1:3])):
+            told = functools.partial(
+                told_by_overview, overview=x.overview, scale=(x.place[0], x.place[1]), believed=x.place[2]
+            )
+        edit, words, state = self.net.from_stem(stem, memory, x.film, cells_to_noise(x.noise), x.there, told)
         edit = Edit(*(part.float() for part in edit))
         health = mean_squares(edit, state, memory)[0]
         every = torch.cat([health, edit.anchors.square().mean()[None], edit.pens.square().mean()[None]])
-        return CoreOutput(edit, quantise(state), torch.cat([health, every.sum()[None] * 0]))
+        return CoreOutput(edit, quantise(state), torch.cat([health, every.sum()[None] * 0]), words.float())
 
     @torch.inference_mode()
     def film(self, style: Tensor, k: float, trust: float) -> Tensor:

@@ -59,12 +59,14 @@ def plane_cells(
 ) -> None:
     """Reduce an engine's planes to float32 [h, w, 32], as `planes_to_cells`.
 
-    All planes have one entry per 2x2 pixels of the working frame's content, [H2, W2]: `depth` float32 metres;
+    Planes have one entry per 2x2 pixels of the working frame's content, [H2, W2], or a single one where there is none
+    of their kind: `depth` float32 metres;
     `motion` float32 [H2, W2, 2], working pixels to where it was; `mask` uint8 (0 overlay, 2 object, 3 sky).
     Beyond the content its edge is repeated.
     """
     h, w, _ = cells.shape
-    height, width = depth.shape
+    height = max(depth.shape[0], motion.shape[0], mask.shape[0])
+    width = max(depth.shape[1], motion.shape[1], mask.shape[1])
     sixteenth, quarter = np.float32(1.0 / 16.0), np.float32(0.25)
     zero, one = np.float32(0.0), np.float32(1.0)
     inside = min(width, 4 * w)

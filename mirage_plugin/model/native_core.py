@@ -54,11 +54,12 @@ _ONLY = {
 def _load(numbers: str | None) -> Any:
     lib = library("core", *_ONLY[numbers])
     pointer, number = ctypes.c_void_p, ctypes.c_int
-    lib.mirage_core_bytes.argtypes, lib.mirage_core_bytes.restype = [pointer, number, number], ctypes.c_size_t
+    lib.mirage_core_bytes.argtypes, lib.mirage_core_bytes.restype = [pointer, *[number] * 4], ctypes.c_size_t
     for name in ("layout", "levels", "unit", "style_numbers"):
         ask = getattr(lib, f"mirage_core_{name}")
         ask.argtypes, ask.restype = [], number
-    lib.mirage_core.argtypes, lib.mirage_core.restype = [pointer, number, number, *[pointer] * 15], None
+    lib.mirage_core.argtypes = [pointer, number, number, *[pointer] * 10, number, number, *[pointer] * 8]
+    lib.mirage_core.restype = None
     if lib.mirage_core_style_numbers() != STYLE_NUMBERS:
         raise OSError("shade.h knows another style space")
     if NUMBERS[lib.mirage_core_layout()] == "bf16" and not lib.mirage_core_unit():
@@ -121,7 +122,7 @@ class NativeCore:
             tier.widths, tier.depths, tuple(width * tier.expand for width in tier.widths), tier.state,
             *(self._linear(*layers[name]) for name in _LAYERS), table,
         )  # fmt: skip
-        self._scratch: dict[tuple[int, int], np.ndarray[Any, np.dtype[np.uint8]]] = {}
+        self._scratch: dict[tuple[int, ...], np.ndarray[Any, np.dtype[np.uint8]]] = {}
 
     def _floats(self, tensor: Tensor) -> int:
         """The address of a tensor's numbers as float32, which stay as long as this does."""
@@ -160,21 +161,24 @@ class NativeCore:
             self._linear(block.project.weight, block.project.bias),
         )  # fmt: skip
 
-    def _memory(self, rows: int, columns: int) -> int:
-        if (rows, columns) not in self._scratch:
-            size = self._library.mirage_core_bytes(ctypes.byref(self._network), rows, columns)
-            self._scratch[rows, columns] = np.zeros(size + 64, np.uint8)
-        return -(-int(self._scratch[rows, columns].ctypes.data) // 64) * 64
+    def _memory(self, *sizes: int) -> int:
+        """The address of what a frame of (rows, columns) with an overview of so many is worked on in."""
+        if sizes not in self._scratch:
+            size = self._library.mirage_core_bytes(ctypes.byref(self._network), *sizes)
+            self._scratch[sizes] = np.zeros(size + 64, np.uint8)
+        return -(-int(self._scratch[sizes].ctypes.data) // 64) * 64
 
     def __call__(self, given: CoreInput) -> CoreOutput:
         """Predict y0 at noise level 1; `given` on the processor, its `film` of any float dtype."""
         rows, columns = given.cells.shape[1:3]
-        dtypes = (torch.uint8, torch.float32, torch.float32, torch.int8, *[torch.float32] * 4)
+        overview = given.overview.shape[1:3]
+        dtypes = (torch.uint8, torch.float32, torch.float32, torch.int8, *[torch.float32] * 6)
         tensors = [tensor.to(dtype).contiguous() for tensor, dtype in zip(given, dtypes, strict=True)]
         edit = Edit(*(torch.empty(1, rows, columns, many) for many in (BINS * 12, 192, BINS * 4, 8)))
-        stored, health = torch.empty_like(tensors[3]), torch.empty(5)
+        stored, health, words = torch.empty_like(tensors[3]), torch.empty(5), torch.empty(1, rows, columns, WORDS)
         self._library.mirage_core(
-            ctypes.byref(self._network), rows, columns, *(tensor.data_ptr() for tensor in tensors),
-            self._memory(rows, columns), *(part.data_ptr() for part in edit), stored.data_ptr(), health.data_ptr(),
+            ctypes.byref(self._network), rows, columns, *(tensor.data_ptr() for tensor in tensors), *overview,
+            self._memory(rows, columns, *overview), *(part.data_ptr() for part in edit), stored.data_ptr(),
+            health.data_ptr(), words.data_ptr(),
         )  # fmt: skip
-        return CoreOutput(edit, stored, health)
+        return CoreOutput(edit, stored, health, words)

@@ -30,6 +30,7 @@ from mirage_kernels.lines import (
     point_side,
     trace_lines_reference,
 )
+from mirage_kernels.overview import told_by_overview
 from mirage_kernels.pixelate import means_of_blocks
 from mirage_kernels.shade import BINS, KEEP, STYLE_NUMBERS, SURFACE, WORDS, shade_reference, style_offset
 from mirage_plugin.model.chart import CHART_SIZE, chart
@@ -42,6 +43,7 @@ __all__ = [
     "TIERS",
     "Edit",
     "MirageNet",
+    "Overview",
     "Planes",
     "Tier",
     "compose",
@@ -105,6 +107,16 @@ class Edit(NamedTuple):
     detail: Tensor
     anchors: Tensor
     pens: Tensor
+
+
+class Overview(NamedTuple):
+    """What the network says of a whole frame on few cells, for one that it works on with many.
+
+    `words` [N, H, W, WORDS]; `scale` the cells of the overview for each cell of the frame, down and across.
+    """
+
+    words: Tensor
+    scale: tuple[float, float]
 
 
 class Planes(NamedTuple):
@@ -506,17 +518,19 @@ class MirageNet(nn.Module):
         return torch.cat([self.film(condition).float(), style[:, CODE_SIZE:].float()], -1)
 
     def read(
-        self, source: Tensor, noisy: Tensor, planes: Tensor, memory: MemoryState, film: Tensor, noise: Tensor
-    ) -> tuple[Edit, Tensor, Tensor]:
+        self, source: Tensor, noisy: Tensor, planes: Tensor, memory: MemoryState, film: Tensor, noise: Tensor,
+        overview: Overview | None = None,
+    ) -> tuple[Edit, Tensor, Tensor]:  # fmt: skip
         """Denoise once.
 
         `source`, `noisy` [N, h, w, 192] cells of v; `planes` [N, h, w, PLANE_CHANNELS]; `memory` warped to this
-        frame; `film` [N, F] from `conditioned`; `noise` [N, 1, 4h, 4w]. h and w must be multiples of 4. Returns the
-        edit, what the network said of the surfaces [N, h, w, WORDS], and the next state [N, h/2, w/2, S] in [-1, 1],
-        not yet quantised.
+        frame; `film` [N, F] from `conditioned`; `noise` [N, 1, 4h, 4w]; `overview` of frames on large grids. h and w
+        must be multiples of 4. Returns the edit, what the network said of the surfaces [N, h, w, WORDS], and the next
+        state [N, h/2, w/2, S] in [-1, 1], not yet quantised.
         """
         stem = self.stem_source(source) + self.stem_noisy(noisy) + self.stem_planes(planes)
-        return self.from_stem(stem, memory, film, noise, doubted_lines(source, planes, film))
+        told = functools.partial(told_by_overview, overview=overview.words, scale=overview.scale) if overview else None
+        return self.from_stem(stem, memory, film, noise, doubted_lines(source, planes, film), told)
 
     def forward(
         self, source: Tensor, noisy: Tensor, planes: Tensor, memory: MemoryState, film: Tensor, noise: Tensor
@@ -526,9 +540,11 @@ class MirageNet(nn.Module):
         return edit, state
 
     def from_stem(
-        self, stem: Tensor, memory: MemoryState, film: Tensor, noise: Tensor, there: Tensor
-    ) -> tuple[Edit, Tensor, Tensor]:
-        """Everything behind the patch projection; `stem` [N, h, w, C0], `there` of `doubted_lines`, rest as `read`."""
+        self, stem: Tensor, memory: MemoryState, film: Tensor, noise: Tensor, there: Tensor,
+        told: Callable[[Tensor], Tensor] | None = None,
+    ) -> tuple[Edit, Tensor, Tensor]:  # fmt: skip
+        """Everything behind the patch projection; `stem` [N, h, w, C0], `there` of `doubted_lines`, `told` what words
+        become with an overview; rest as `read`."""
         style, film = film[:, -STYLE_NUMBERS:], film[:, :-STYLE_NUMBERS].to(stem.dtype)
         offset = 0
 
@@ -553,6 +569,8 @@ class MirageNet(nn.Module):
         c0 = self.tier.widths[0]
         out = rms_film(full, film[:, offset : offset + c0], film[:, offset + c0 : offset + 2 * c0])
         words = self.head_words(out)
+        if told is not None:
+            words = told(words)
         edit = Edit(*self.shade(words, self.head_detail(out), self.head_matrices(out), noise, there, style))
         return edit, words, state
 

@@ -21,15 +21,19 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from mirage_kernels.overview import overview_size
 from mirage_plugin.model.memory import MemoryState
 from mirage_plugin.model.network import (
     CELL,
     SIGMA,
     Edit,
     MirageNet,
+    Overview,
+    Planes,
     compose,
     pixelate,
     pixels_to_cells,
+    planes_to_cells,
     style_number,
 )
 from mirage_plugin.model.steady import steadied
@@ -39,6 +43,7 @@ __all__ = [
     "Prediction",
     "levels",
     "lift_noise",
+    "look_over",
     "predict",
     "sample",
     "steady_answer",
@@ -97,12 +102,39 @@ def predict(
     return Prediction(_answer(v, edit, style, lines), edit, state, words)
 
 
+def look_over(net: MirageNet, v: Tensor, planes: Planes, style: Tensor) -> Overview | None:
+    """An overview of frames v [N, 3, H, W], without what fills their grid; None where they need none.
+
+    `planes` of the same size; their motion is left out, and so are noise and memory: it is a look at one frame.
+    """
+    rows, columns = v.shape[-2:]
+    size = overview_size(rows, columns)
+    if size is None:
+        return None
+
+    def brought(plane: Tensor, mode: str) -> Tensor:
+        fill = (0, -size[1] % 32, 0, -size[0] % 32)
+        return functional.pad(functional.interpolate(plane, size, mode=mode), fill, mode="replicate")
+
+    small = brought(v, "area")
+    # Nearest, for a mean of depths is no depth.
+    depth, mask = (None if plane is None else brought(plane, "nearest-exact") for plane in (planes.depth, planes.mask))
+    n, _, height, width = small.shape
+    h, w = height // CELL, width // CELL
+    cells = planes_to_cells(Planes(depth, None, mask), n, h, w, small)
+    nothing = small.new_zeros(n, h // 2, w // 2, net.tier.state), small.new_zeros(n, h // 2, w // 2, 1)
+    one = torch.ones(n, device=v.device)
+    silent = small.new_zeros(n, 1, height // 2, width // 2)
+    _, words, _ = _read(net, small, small, cells, MemoryState(*nothing), style, one, one, silent)
+    return Overview(words, (size[0] / rows, size[1] / columns))
+
+
 def _read(
     net: MirageNet, v: Tensor, noisy: Tensor, planes: Tensor, memory: MemoryState, style: Tensor, k: Tensor,
-    trust: Tensor, noise: Tensor,
+    trust: Tensor, noise: Tensor, overview: Overview | None = None,
 ) -> tuple[Edit, Tensor, Tensor]:  # fmt: skip
     film = net.conditioned(net.condition(style, k, trust), style)
-    return net.read(pixels_to_cells(v), pixels_to_cells(noisy), planes, memory, film, noise)
+    return net.read(pixels_to_cells(v), pixels_to_cells(noisy), planes, memory, film, noise, overview)
 
 
 def _answer(v: Tensor, edit: Edit, style: Tensor, lines: Tensor) -> Tensor:
@@ -124,18 +156,19 @@ def sample(
     trust: Tensor,
     lines: Tensor,
     steps: int = 1,
+    overview: Overview | None = None,
 ) -> tuple[Tensor, Edit, Tensor]:
-    """Redraw one frame in `steps` steps; arguments as `predict`, `noise` [N, 1, H/2, W/2].
+    """Redraw one frame in `steps` steps; arguments as `predict`, `overview` of `look_over`.
 
     Returns (y0 in [-1, 1], the edit that makes it, the next state); the state is the first step's, so that it
     does not depend on how many follow.
     """  # fmt: skip
     noised = v + SIGMA * lift_noise(noise)
-    edit, _, state = _read(net, v, noised, planes, memory, style, torch.ones_like(trust), trust, noise)
+    edit, _, state = _read(net, v, noised, planes, memory, style, torch.ones_like(trust), trust, noise, overview)
     answer = _answer(v, edit, style, lines)
     for step, k in enumerate(levels(steps)[1:], 1):
         noisy = _renoise(answer, noised, k)
-        further, *_ = _read(net, v, noisy, planes, memory, style, torch.full_like(trust, k), trust, noise)
+        further, *_ = _read(net, v, noisy, planes, memory, style, torch.full_like(trust, k), trust, noise, overview)
         edit = _mean_with(edit, further, step)
         answer = _answer(v, edit, style, lines)
     return answer.clamp(-1, 1), edit, state

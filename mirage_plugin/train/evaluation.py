@@ -26,9 +26,9 @@ from mirage_plugin.errors import ConfigError, DataError, OutputError, WeightsErr
 from mirage_plugin.model.checkpoint import load_bounds, load_network, weights_path
 from mirage_plugin.model.drift import mean_squares
 from mirage_plugin.model.memory import MemoryState, dequantise, quantise, warp_state
-from mirage_plugin.model.network import CELL, MirageNet
+from mirage_plugin.model.network import CELL, MirageNet, Planes
 from mirage_plugin.model.reference import ReferenceEncoder, load_reference, style_of
-from mirage_plugin.model.sampling import sample, steady_answer
+from mirage_plugin.model.sampling import look_over, sample, steady_answer
 from mirage_plugin.model.steady import SETTLED
 from mirage_plugin.styles.parameters import Style, load_style
 from mirage_plugin.train.batch import Batch, clip_noise, engine_planes, kept, render_pair
@@ -60,6 +60,8 @@ __all__ = [
 HEIGHT, WIDTH = 192, 352
 """Whole frames, as the oracle LUT is defined on them: a window of one shows a surface or two, and a matrix of twelve
 numbers, fitted with the answer in hand, is as good as right there."""
+LARGE_SIZE = (352, 640)
+"""A frame as games have them, of which the network sees less at a time."""
 GAME_SIZE = (384, 224)
 GAME_STYLES = ("snow", "ink", "cel", "noir", "watercolour", "neon", "desert", "lava", "night")
 
@@ -119,7 +121,10 @@ def draw_frame(
     moved: MemoryState = warp_state(dequantise(stored), motion, seen * knows, net.tier.entry)
     style, planes, lines = given or company(net, batch, t)
     trust = torch.ones(v.shape[0], device=v.device)
-    answer, edit, state = sample(net, v, noise, planes, moved, style, trust, lines, steps)
+    depth = batch.depth[t] if bool(batch.has_depth[t].all()) else None
+    mask = batch.mask[t] if bool(batch.has_mask[t].all()) else None
+    overview = look_over(net, v, Planes(depth, None, mask), style)
+    answer, edit, state = sample(net, v, noise, planes, moved, style, trust, lines, steps, overview)
     if settled is None:
         settled = empty_settled(batch)
     else:
@@ -348,7 +353,7 @@ def _picture_rows(net: MirageNet, seed: int, scale: Scale, out: Path, device: to
         encoder = None
     before = draw_clip(EVALUATION_SEED + seed * 1_000_003 + 500_000, 1, HEIGHT, WIDTH, whole=True)
     with Progress(transient=True) as progress:
-        total = scale.scenes * (len(SCENES) + FLAT) + scale.game_clips
+        total = scale.scenes * (len(SCENES) + FLAT) + scale.game_clips + len(SCENES)
         task = progress.add_task("unseen scenes and styles", total=total)
         for family, g, styles, rng in _scenes(seed, scale):
             batch = _case_batch(g, styles, rng, device)
@@ -386,8 +391,9 @@ def _picture_rows(net: MirageNet, seed: int, scale: Scale, out: Path, device: to
             shown,
         )
         game, note = _game_cases(net, seed, scale, out, device, lambda: progress.advance(task))
+        large = _large_cases(net, seed, device, lambda: progress.advance(task))
     _plot_gains(out / "gains.png", cases, net.tier.name)
-    return _rows(net.tier.name, cases, flat, grids, game, note)
+    return _rows(net.tier.name, cases, flat, grids, game, note, large)
 
 
 def _game_cases(
@@ -424,9 +430,28 @@ def _game_cases(
     return cases, ""
 
 
+def _large_cases(net: MirageNet, seed: int, device: torch.device, advance: Callable[[], None]) -> list[Case]:
+    """Large frames, one of a scene of each family in two unseen styles."""
+    cases: list[Case] = []
+    for i, family in enumerate(SCENES):
+        number = EVALUATION_SEED + seed * 1_000_003 + 700_000 + i
+        rng = torch.Generator().manual_seed(number)
+        styles = _unseen_styles(rng, replace(QUICK, random_styles=1, held_out_styles=1))
+        batch = _case_batch(draw_clip(number, 1, *LARGE_SIZE, family, whole=True), styles, rng, device)
+        drawn = answer_clip(net, batch)
+        answers = {
+            "identity": batch.source, "oracle_lut": graded_clip(batch), "model": drawn, "per_frame": drawn,
+            "rgb": answer_clip(net, rgb_alone(batch)),
+        }  # fmt: skip
+        cases += _measure(batch, answers, [(s.caption(), held) for s, held in styles])
+        advance()
+    return cases
+
+
 def _rows(
-    tier: str, cases: list[Case], flat: list[Case], grids: list[tuple[float, ...]], game: list[Case], game_note: str
-) -> list[Row]:
+    tier: str, cases: list[Case], flat: list[Case], grids: list[tuple[float, ...]], game: list[Case], game_note: str,
+    large: list[Case],
+) -> list[Row]:  # fmt: skip
     big = tier == "base"
     three = ("identity", "oracle_lut", "per_frame")
 
@@ -517,6 +542,10 @@ def _rows(
             "flat pictures over the oracle LUT", flat, None,
             f"boards, maps, silhouettes; PSNR {fmean(c.psnr['model'] for c in flat):.2f} dB, RGB alone "
             f"{fmean(c.psnr['rgb'] for c in flat):.2f}, oracle LUT {fmean(c.psnr['oracle_lut'] for c in flat):.2f}",
+        ),
+        over_lut(
+            f"frames of {LARGE_SIZE[1]}x{LARGE_SIZE[0]} over the oracle LUT", large, None,
+            f"with an overview; RGB alone over the oracle LUT: {fmean(c.gain('rgb') for c in large):+.2f} dB",
         ),
     ]  # fmt: skip
     return rows

@@ -199,6 +199,16 @@ def test_what_else_is_refused() -> None:
         kernels.steady(FRAMES, BGRA, at, at[:15], edit.clone(), settled, settled.clone())
     with pytest.raises(KernelError, match="before and settled are one tensor"):
         kernels.steady(FRAMES, BGRA, at, at, edit.clone(), settled, settled)
+    with pytest.raises(KernelError, match=r"head has shape \[1, 4, 4, 264\]; it must be \[\*, \*, \*, 360\]"):
+        kernels.overview(edit, head, (0.5, 0.5))
+    with pytest.raises(KernelError, match=r"coarse has shape \[2, 4, 4, 360\]; it must be \[1, \*, \*, 360\]"):
+        kernels.overview(head, torch.zeros(2, 4, 4, 360), (0.5, 0.5))
+    with pytest.raises(KernelError, match=r"coarse is torch\.float16; it must be torch\.float32"):
+        kernels.overview(head, head.half(), (0.5, 0.5))
+    with pytest.raises(KernelError, match="coarse has 0x4 cells; it must have some"):
+        kernels.overview(head, torch.zeros(1, 0, 4, 360), (0.5, 0.5))
+    with pytest.raises(KernelError, match=r"0\.5 x 0\.0 cells of the overview to one"):
+        kernels.overview(head, head.clone(), (0.5, 0.0))
     with pytest.raises(KernelError, match="pixels of -4 x -4"):
         kernels.pixelate(FRAMES.clone(), BGRA, one, side=-4)
     with pytest.raises(KernelError, match=r"0\.0 x 3\.0 of \[4, 4\] points of lines"):
@@ -232,6 +242,9 @@ def calls() -> dict[str, Callable[[], Any]]:
         "fresh_noise": lambda: opcheck(ops.fresh_noise.default, (seed, seed, 4, 4)),
         "advect_noise": lambda: opcheck(ops.advect_noise.default, (noise, moved, seen, seed, seed)),
         "solver_step": lambda: opcheck(ops.solver_step.default, (cells, cells, noise, torch.ones(1), 0.25)),
+        "overview": lambda: opcheck(
+            ops.overview.default, (torch.randn(1, 4, 4, 360), torch.randn(1, 2, 3, 360), 0.5, 0.7)
+        ),
         "shade": lambda: opcheck(
             ops.shade.default,
             (torch.randn(1, 4, 4, 360), noise, x[..., :2].contiguous(), torch.ones(1, kernels.STYLE_NUMBERS)),
@@ -308,10 +321,11 @@ def test_the_gpu_says_what_the_reference_says() -> None:
         args = (
             *(x.to("cuda", dtype) for x in (stem, state, torch.rand(1, 4, 4, 1))),
             film, torch.rand(1, kernels.STYLE_NUMBERS).cuda() + 0.5, torch.randn(1, 1, 32, 32).cuda(),
-            torch.rand(1, 1, 32, 32).cuda(),
+            torch.rand(1, 8, 8, 2).cuda(),
         )  # fmt: skip
+        overview = torch.randn(1, 4, 4, kernels.HEAD_CHANNELS).to("cuda", dtype), (0.5, 0.45)
         kernels.use("reference")
-        expected, _ = kernels.forward(packed, *args)
+        expected, _ = kernels.forward(packed, *args, overview=overview)
         kernels.use("triton")
-        actual, _ = kernels.forward(packed, *args)
+        actual, _ = kernels.forward(packed, *args, overview=overview)
         assert (actual.float() - expected.float()).norm() <= tolerance * expected.float().norm()

@@ -8,6 +8,8 @@ from torch import Tensor
 
 import mirage_kernels as kernels
 from mirage_kernels.lines import spread_lines
+from mirage_kernels.overview import BELIEVED, LIKE, TOLD
+from mirage_kernels.shade import BINS, SURFACE
 from mirage_plugin.model import noise as model_noise
 from mirage_plugin.model.memory import Memory, MemoryState, dequantise, quantise, warp_state
 from mirage_plugin.model.network import (
@@ -265,6 +267,76 @@ def test_shade_is_its_reference(draw: torch.Generator) -> None:
     expected = kernels.shade_reference(words, detail, matrices, noise, there, style)
     for ours, theirs in zip(kernels.split_edit(edit), expected, strict=True):
         assert torch.equal(ours, theirs)
+
+
+@pytest.mark.parametrize(
+    ("working", "size"),
+    [
+        ((224, 384), None), ((1, 1), None), ((384, 640), (192, 320)), ((1080, 1920), (180, 320)),
+        ((1088, 1920), (181, 320)), ((225, 384), (188, 320)), ((100, 3000), (11, 320)), ((9000, 9), (192, 1)),
+    ],
+)  # fmt: skip
+def test_large_frames_have_an_overview_on_few_cells(working: tuple[int, int], size: tuple[int, int] | None) -> None:
+    assert kernels.overview_size(*working) == size
+
+
+def readings(words: Tensor) -> Tensor:
+    """The readings in words [N, h, w, WORDS], to be written to: [N, h, w, BINS, SURFACE]."""
+    return words[..., : BINS * SURFACE].unflatten(-1, (BINS, SURFACE))
+
+
+def test_an_overview_tells_what_surfaces_are_and_not_how_they_look(draw: torch.Generator) -> None:
+    words = torch.randn(2, 3, 5, kernels.WORDS, generator=draw)
+    seen = torch.randn(2, 2, 2, kernels.WORDS, generator=draw)
+    said = torch.randn(2, 1, 1, 1, TOLD[1] - TOLD[0], generator=draw)
+    readings(seen)[..., TOLD[0] : TOLD[1]] = said  # all the same, whatever their colours and shares
+    expected = words.clone()
+    readings(expected)[..., TOLD[0] : TOLD[1]] *= 1 - BELIEVED
+    readings(expected)[..., TOLD[0] : TOLD[1]] += BELIEVED * said
+    assert_close(kernels.told_by_overview(words, seen, (0.6, 0.4)), expected, EXACT)
+
+
+def told(words: Tensor, seen: Tensor, scale: tuple[float, float]) -> Tensor:
+    """What the overview says to the readings of cells that say 0 themselves: [h, w, BINS]."""
+    found = readings(kernels.told_by_overview(words, seen, scale))[0, ..., TOLD[0] : TOLD[1]] / BELIEVED
+    assert torch.equal(found, found[..., :1].expand_as(found))
+    return found[..., 0]
+
+
+def test_an_overview_tells_readings_of_its_place() -> None:
+    words, seen = torch.zeros(1, 2, 4, kernels.WORDS), torch.zeros(1, 1, 2, kernels.WORDS)
+    readings(seen)[0, 0, 1, :, TOLD[0] : TOLD[1]] = 1.0
+    # Half as many cells: the middle of the second lies a quarter of the way from one of the overview's to the next.
+    assert torch.allclose(told(words, seen, (0.5, 0.5)), torch.tensor([0, 0.25, 0.75, 1]).view(4, 1).expand(2, 4, 4))
+
+
+def test_an_overview_tells_readings_of_its_colour_by_their_shares() -> None:
+    words, seen = torch.zeros(1, 1, 1, kernels.WORDS), torch.zeros(1, 1, 1, kernels.WORDS)
+    readings(words)[..., 1, :3], readings(words)[..., 2:, :3] = 20.0, -20.0  # grey, white and twice black
+    readings(seen)[..., 0, :3], readings(seen)[..., 1, :3] = 20.0, -20.0  # white and black
+    seen[..., BINS * SURFACE :] = torch.tensor([3.0, 1.0, 0.0, 0.0]).log()  # three parts and one, and no more
+    readings(seen)[..., 0, TOLD[0] : TOLD[1]] = 1.0
+    leak = 1 / (1 + 12 / LIKE) ** 2
+    white, black = 3 / (3 + leak), 3 * leak / (1 + 3 * leak)
+    assert torch.allclose(told(words, seen, (1.0, 1.0)), torch.tensor([0.75, white, black, black]))
+
+
+def test_overview_is_its_reference_and_comes_before_shade(draw: torch.Generator) -> None:
+    weights = kernels.prepare(kernels.random_parameters(kernels.SIZES["nano"]), torch.float32)
+    stem, film = torch.randn(2, 8, 4, 64, generator=draw), kernels.film_of(weights, torch.randn(2, 128, generator=draw))
+    state, valid = torch.zeros(2, 4, 2, 48), torch.zeros(2, 4, 2, 1)
+    coarse, scale = torch.randn(2, 3, 2, kernels.HEAD_CHANNELS, generator=draw), (3 / 8, 0.45)
+    head, written = kernels.look(weights, stem, state, valid, film)
+    matrices, detail, words = kernels.split_head(head)
+    expected = kernels.told_by_overview(words, kernels.split_head(coarse)[2], scale)
+    found = head.clone()
+    assert kernels.overview(found, coarse, scale) is found
+    for ours, theirs in zip(kernels.split_head(found), (matrices, detail, expected), strict=True):
+        assert torch.equal(ours, theirs)
+    rest = torch.rand(2, kernels.STYLE_NUMBERS, generator=draw), torch.zeros(2, 1, 32, 16), torch.rand(2, 8, 4, 2)
+    edit, stored = kernels.forward(weights, stem, state, valid, film, *rest, overview=(coarse, scale))
+    assert torch.equal(edit, kernels.shade(found, rest[1], rest[2], rest[0]))
+    assert torch.equal(stored, written)
 
 
 def test_lines_are_the_model_s(draw: torch.Generator) -> None:

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from mirage_kernels.overview import OVERVIEW
 from mirage_kernels.shade import STYLE_NUMBERS
 from mirage_plugin.model import native as native_files
 from mirage_plugin.model.ahead import core_input
@@ -110,6 +111,25 @@ def test_it_computes_what_the_core_does(tier: str, rows: int, columns: int, styl
         agree(native(given), expected, native.numbers)
 
 
+@pytest.mark.parametrize("numbers", [None, "int16", "fp32"])
+def test_a_large_frame_is_told_by_its_overview(numbers: str | None) -> None:
+    core, _ = network("nano")
+    native = NativeCore(core, numbers)
+    given, look = frame("nano", 48, 80, 5), frame("nano", *OVERVIEW, 6)
+    with torch.no_grad():
+        words, own = core(look).words, core(given)
+        assert torch.allclose(native(look).words, words, atol=1e-4 if native.numbers == "fp32" else 0.02)
+        told = given._replace(overview=words, place=torch.tensor([23 / 45, 0.5, 0.75]))
+        expected = core(told)
+    assert (expected.words - own.words).abs().mean() > 0.05
+    found = native(told)
+    agree(found, expected, native.numbers)
+    assert torch.allclose(found.words, expected.words, atol=1e-4 if native.numbers == "fp32" else 0.02)
+    agree(native(given), own, native.numbers)  # the next frame has none
+    told.overview[0, 3, 4] = float("nan")
+    assert not torch.isfinite(native(told).health[4])
+
+
 @pytest.mark.parametrize("style", STYLES)
 @pytest.mark.parametrize("numbers", ["int16", "fp32"])
 def test_it_needs_no_matrix_unit(numbers: str, style: str) -> None:
@@ -206,7 +226,7 @@ def test_motion_that_is_nonsense_reads_nothing_outside() -> None:
 
 
 def test_what_is_kept_goes_with_every_file_it_was_made_of() -> None:
-    assert set(native_files._sources("core.c")) == {"core.c", "products.h", "shade.h", "vectors.h"}
+    assert set(native_files._sources("core.c")) == {"core.c", "overview.h", "products.h", "shade.h", "vectors.h"}
     assert set(native_files._sources("compose.c")) == {"compose.c", "readings.h", "vectors.h"}
 
 

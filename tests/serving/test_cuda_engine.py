@@ -24,6 +24,7 @@ from mirage_plugin import engine as processor
 from mirage_plugin import frame_path
 from mirage_plugin.config import ServeConfig
 from mirage_plugin.cuda_engine import CudaCanvas, CudaEngine
+from mirage_plugin.cuda_path import GRIDS, Work, WorkingSize
 from mirage_plugin.errors import DeviceError
 from mirage_plugin.frames import FrameEngine, FrameKind, FramePlanes
 from mirage_plugin.model.drift import Bounds, Watch, statistics_of
@@ -31,17 +32,19 @@ from mirage_plugin.model.memory import MemoryState
 from mirage_plugin.model.network import (
     TIERS,
     MirageNet,
+    Planes,
     doubted_lines,
     frame_lines,
     pixels_to_cells,
 )
 from mirage_plugin.model.noise import fresh_noise
-from mirage_plugin.model.sampling import sample
+from mirage_plugin.model.sampling import look_over, sample
 from mirage_plugin.styles.parameters import Style, load_style
 from tests.serving.playing import Game
 
 ORDER = np.array([0, 1, 2])
 SMALL = FrameKind("RGBA8", 64, 96)
+LARGE = FrameKind("RGBA8", 384, 640)
 FAR_NS = 60_000_000_000
 CONFIG = ServeConfig(device="cpu", tier="nano", compile=False)
 
@@ -158,23 +161,71 @@ def test_both_engines_give_the_same_answers(
         assert share < 1e-2, number
 
 
-def test_several_steps_are_those_of_the_definition() -> None:
-    engine = make(config=ServeConfig(device="cpu", tier="nano", steps=2))
-    canvas = engine.open(SMALL, 9)
-    frame, net, style = noise_frame(SMALL, 1), network(), load_style("snow")
+@pytest.mark.parametrize("kind", [SMALL, LARGE])
+def test_several_steps_are_those_of_the_definition(kind: FrameKind) -> None:
+    """All of them with the overview, where the frame needs one."""
+    engine = CudaEngine(ServeConfig(device="cpu", tier="nano", steps=2), net=network(), warm=())
+    canvas = engine.open(kind, 9)
+    frame, net, style = noise_frame(kind, 1), network(), load_style("snow")
     drawn = answer(engine, canvas, frame)
     v = torch.from_numpy(frame[..., :3].astype(np.float32)).permute(2, 0, 1)[None] / 127.5 - 1
-    none = MemoryState(torch.zeros(1, 4, 6, 48), torch.zeros(1, 4, 6, 1))
-    field = fresh_noise(torch.tensor([9]), torch.tensor([0]), 32, 48)
+    h, w = kind.height // 8, kind.width // 8
+    none = MemoryState(torch.zeros(1, h // 2, w // 2, 48), torch.zeros(1, h // 2, w // 2, 1))
+    field = fresh_noise(torch.tensor([9]), torch.tensor([0]), 4 * h, 4 * w)
     with torch.inference_mode():
         vector = net.style(torch.from_numpy(style.vector().astype(np.float32))[None])
         lines = frame_lines(v, None, None, vector)
-        given = (v, field, torch.zeros(1, 8, 12, 32), none, vector, torch.ones(1), lines)
-        expected, _, _ = sample(net, *given, steps=2)
+        given = (v, field, torch.zeros(1, h, w, 32), none, vector, torch.ones(1), lines)
+        overview = look_over(net, v, Planes(), vector)
+        assert (overview is None) == (kind == SMALL)
+        expected, _, _ = sample(net, *given, steps=2, overview=overview)
     bytes_ = ((expected[0].permute(1, 2, 0) + 1) * 127.5 + 0.5).floor().clamp(0, 255).numpy().astype(np.uint8)
     largest, share = steps_apart(drawn[..., :3], bytes_)
     assert largest <= 1
     assert share < 1e-2  # the first step's 8-bit answer is rounded in both, at times to either side
+
+
+def test_a_large_frame_is_looked_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once a frame, in all its planes but motion; and it is heeded."""
+    kind = FrameKind("RGBA8", LARGE.height, LARGE.width, depth=True, motion=True, mask=True)
+    engine = CudaEngine(CONFIG, net=network(), warm=())
+    canvas = engine.open(kind, 1)
+    assert canvas.work.overview is not None
+    assert canvas.work.overview[:3] == (192, 320, (0.5, 0.5))
+    frame, planes, style = noise_frame(kind, 1), planes_of(kind, 1), load_style("snow")
+    seen: list[torch.Tensor] = []
+    look = kernels.look
+
+    def watched(*given: Any) -> Any:
+        head, state = look(*given)
+        seen.append(head.clone())
+        return head, state
+
+    monkeypatch.setattr(kernels, "look", watched)
+    first = answer(engine, canvas, frame, planes)
+    v = torch.from_numpy(frame[..., :3].astype(np.float32)).permute(2, 0, 1)[None] / 127.5 - 1
+    depth, ids = torch.from_numpy(planes.depth)[None, None], torch.from_numpy(planes.mask)[None, None]
+    mask = torch.cat([ids == 0, ids == 2, ids == 3], 1).float()
+    net = network()
+    with torch.inference_mode():
+        vector = net.style(torch.from_numpy(style.vector().astype(np.float32))[None])
+        expected = look_over(net, v, Planes(depth, None, mask), vector)
+    assert expected is not None
+    assert expected.scale == canvas.work.overview.scale
+    assert len(seen) == 1
+    assert torch.allclose(kernels.split_head(seen[0])[2], expected.words, atol=1e-4)
+    canvas.frame = 0
+    assert np.array_equal(answer(engine, canvas, frame, planes, cut=True), first), "no overview is remembered"
+    monkeypatch.setattr(kernels, "look", lambda *given: (-look(*given)[0], None))
+    canvas.frame = 0
+    assert steps_apart(answer(engine, canvas, frame, planes, cut=True), first)[0] > 5
+
+
+def test_a_small_frame_is_not(engine: CudaEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    canvas = engine.open(SMALL, 1)
+    assert canvas.work.overview is None
+    monkeypatch.delattr(kernels, "look")
+    answer(engine, canvas, noise_frame(SMALL, 1))
 
 
 def test_one_step_is_not_two(engine: CudaEngine) -> None:
@@ -216,6 +267,45 @@ def test_lines_are_of_the_depth_at_the_display_s_resolution_or_of_colours() -> N
     there = doubted_lines(pixels_to_cells(v), torch.zeros(1, SMALL.height // 8, SMALL.width // 8, 32), natural)
     assert torch.allclose(bare.work.there, there, atol=3e-3)
     assert there.max() > 0.1
+
+
+def on_fewer_cells(engine: CudaEngine, content: tuple[int, int]) -> CudaCanvas:
+    """A canvas of small frames that are worked on in `content` pixels (rows, columns)."""
+    canvas, grid = engine.open(SMALL, 1), len(GRIDS) - 1
+    with torch.inference_mode():
+        canvas.path.works[grid] = Work(canvas.path, WorkingSize(grid, content))
+    canvas.fit_to(grid)
+    return canvas
+
+
+def test_lines_of_colours_are_of_the_display_and_their_shares_of_the_working_frame() -> None:
+    engine, style, picture = make(), load_style("ink"), noise_frame(SMALL, 1)
+    canvas = on_fewer_cells(engine, (32, 48))
+    engine.set_style(canvas, style)
+    answer(engine, canvas, picture)
+    natural = network().style(torch.from_numpy(style.vector())[None]).detach()
+    v = torch.from_numpy(picture[..., :3].copy()).permute(2, 0, 1)[None] / 127.5 - 1
+    assert canvas.work.lines_shown == (64.0, 96.0)
+    assert torch.allclose(canvas.work.lines.float(), frame_lines(v, None, None, natural), atol=3e-3)
+    small = torch.nn.functional.pad(v[:, :, 1::2, 1::2], (0, 16, 0, 0), mode="replicate")
+    there = doubted_lines(pixels_to_cells(small), torch.zeros(1, 4, 8, 32), natural)
+    assert torch.allclose(canvas.work.there, there, atol=3e-3)
+    assert there.max() > 0.1
+
+
+def test_between_steps_lines_are_where_they_are_in_the_end() -> None:
+    """The frame has the first 30 of 32 rows, and 45 of 64 columns, of the answer that a further step starts from."""
+    work = on_fewer_cells(make(), (30, 45)).work
+    with torch.inference_mode():
+        work.path.frame.fill_(255)
+        work.lines[:, 0, -1], work.lines[:, 0, :, -1] = 1.0, 1.0
+        edit = torch.zeros(1, 4, 8, kernels.EDIT_CHANNELS)
+        edit[..., 252:256] = 0.25  # four readings alike, and ink
+        edit[..., 256], edit[..., 258:261] = 1.0, -1.0
+        drawn = work._answer(edit).view(1, 4, 8, 8, 8, 3).transpose(2, 3).reshape(32, 64, 3)
+    assert drawn[:28, :43].min() == 1
+    assert drawn[29].max() < 0.5
+    assert drawn[:, 44].max() < 0.5
 
 
 @pytest.mark.parametrize("orientation", ["top_down", "bottom_up"])
@@ -622,20 +712,24 @@ def test_waiting_frames_are_uploaded_ahead_once(game: Game, monkeypatch: pytest.
     assert len(uploads) == 1
 
 
-def test_the_kernels_take_what_the_path_gives_them() -> None:
+@pytest.mark.parametrize(("width", "overviews"), [(128, 0), (400, 1)])
+def test_the_kernels_take_what_the_path_gives_them(width: int, overviews: int) -> None:
     """Every launch of a captured frame passes its launcher's checks for Hopper, in bf16, with all planes."""
-    kind = FrameKind("BGRA8", 96, 128, flipped=True, depth=True, motion=True, mask=True, depth_range=(0.1, 100.0))
+    kind = FrameKind("BGRA8", 96, width, flipped=True, depth=True, motion=True, mask=True, depth_range=(0.1, 100.0))
     engine = CudaEngine(
         ServeConfig(device="cpu", tier="nano", steps=2), net=network(), dtype=torch.bfloat16, warm=()
     )
     work = engine.open(kind, 1).work
+    assert work.overview is None or work.overview[:3] == (77, 320, (77 / 96, 320 / 400))
     with torch.inference_mode(), kernels.record(90) as net:
         work._net()
     with torch.inference_mode(), kernels.record(90) as rest:
         for call in (work._compose, work._carry, work._late):
             call()
     names = [launch.name for launch in net]
-    assert names.count("pixels_kernel") == names.count("memory_write_kernel") == 2  # of two steps
+    assert names.count("pixels_kernel") == names.count("memory_write_kernel") == 2 + overviews  # of two steps
+    assert names.count("overview_kernel") == 2 * overviews
+    assert names.count("shade_kernel") == 2
     assert names.count("noise_kernel") == names.count("depth_lines_kernel") == names.count("steady_move_kernel") == 1
     assert names.count("warp_state_kernel") == 2  # of the memory, and of what is kept of cells
     assert [launch.name for launch in rest].count("compose_kernel") == 2

@@ -12,6 +12,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from mirage_kernels.overview import BELIEVED
 from mirage_plugin import engine as processor
 from mirage_plugin.config import ServeConfig
 from mirage_plugin.engine import GRIDS, Canvas, Engine
@@ -20,7 +21,7 @@ from mirage_plugin.frames import FrameKind, FramePlanes
 from mirage_plugin.model.drift import Bounds, Watch, statistics_of
 from mirage_plugin.model.memory import dequantise, warp_state
 from mirage_plugin.model.network import TIERS, MirageNet, Planes, frame_lines, planes_to_cells
-from mirage_plugin.model.sampling import sample, steady_answer
+from mirage_plugin.model.sampling import look_over, sample, steady_answer
 from mirage_plugin.model.steady import SETTLED
 from mirage_plugin.styles.parameters import load_style
 
@@ -101,6 +102,67 @@ def test_frames_are_those_of_the_definition(engine: Engine) -> None:
         apart = np.abs(drawn[..., :3].astype(int) - bytes_)
         assert apart.max() <= 1, number
         assert (apart > 0).mean() < 1e-2, number
+
+
+def test_a_large_frame_without_depth_is_looked_over(engine: Engine) -> None:
+    """What the display has beyond the working frame is filled; what the overview says is that of the definition."""
+    kind, net = FrameKind("RGBA8", 280, 500, mask=True), network()
+    mask = np.ones((kind.height, kind.width), np.uint8)
+    mask[:60] = 3
+    blotches = np.random.default_rng(4).integers(0, 256, (14, 25, 4), np.uint8)
+    frame = np.ascontiguousarray(cv2.resize(blotches, (kind.width, kind.height))).astype(np.uint8)
+    canvas = engine.open(kind, 3, 1)
+    engine.set_style(canvas, load_style("cel"))
+    engine.read(canvas, frame, ORDER, FramePlanes(mask=mask), False)
+    assert engine.denoise(canvas)
+    assert canvas.given is not None
+    v = torch.from_numpy(frame[..., :3].astype(np.float32)).permute(2, 0, 1)[None] / 127.5 - 1
+    planes = torch.from_numpy(np.stack([mask == number for number in (0, 2, 3)]).astype(np.float32))[None]
+    with torch.inference_mode():
+        style = net.style(torch.from_numpy(load_style("cel").vector().astype(np.float32))[None])
+        expected = look_over(net, v, Planes(mask=planes), style)
+    assert expected is not None
+    h, w = expected.words.shape[1:3]
+    found, (down, across, believed) = canvas.given.overview[:, :h, :w], canvas.given.place.tolist()
+    assert (down, across) == pytest.approx(expected.scale)
+    assert believed == pytest.approx(BELIEVED)
+    # Pixels are left out in another way, and the mask by cells; and the grid goes on further down.
+    off = (found - expected.words)[:, : h - 4].abs().mean()
+    assert off < 0.1 * (expected.words - expected.words.mean((1, 2))).abs().mean()
+
+    drawn, blind = (np.zeros_like(frame) for _ in range(2))
+    engine.compose(canvas, frame, drawn, ORDER, mask, 1.0)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(processor, "overview_size", lambda *size: None)
+        alone = engine.open(kind, 3, 1)
+        engine.set_style(alone, load_style("cel"))
+        engine.read(alone, frame, ORDER, FramePlanes(mask=mask), False)
+        assert engine.denoise(alone)
+        engine.compose(alone, frame, blind, ORDER, mask, 1.0)
+    assert np.abs(drawn.astype(int) - blind).mean() > 0.1
+    for depth in (np.ones((kind.height, kind.width), np.float32), None):
+        engine.read(canvas, frame, ORDER, FramePlanes(depth=depth, mask=mask), False)
+        assert engine.denoise(canvas)
+        assert bool(canvas.given.place[2] > 0) == (depth is None), "depth tells what need not be guessed"
+
+
+def test_lines_of_colours_are_as_fine_as_the_display(engine: Engine) -> None:
+    kind = FrameKind("RGBA8", 360, 640)
+    frame = np.full((360, 640, 4), 200, np.uint8)
+    frame[:, 321:] = 40
+    canvas = engine.open(kind, 3, SMALLEST)
+    engine.set_style(canvas, load_style("ink"))
+    engine.read(canvas, frame, ORDER, FramePlanes(), False)
+    assert canvas.lines is not None
+    assert canvas.lines.shape == (2, 360, 640)
+    assert canvas.shown_lines == (360, 640)
+    drawn = np.flatnonzero(canvas.lines[0, 180] > 128)
+    assert drawn.size <= 3
+    assert abs(drawn.mean() - 320.5) <= 1
+    # How much of a working cell they cover is told of the working frame's.
+    assert canvas.there.shape == (*GRIDS[SMALLEST], 2)
+    assert canvas.there[10, 20, 0] > 0.1
+    assert canvas.there[10, 5, 0] == 0
 
 
 def test_a_frame_out_of_bounds_is_what_it_is_without_memory(engine: Engine) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import torch
 
 from mirage_kernels.lines import spread_lines
 from mirage_kernels.pixelate import block_side
+from mirage_kernels.shade import WORDS
 from mirage_plugin.model import native
 from mirage_plugin.model.core import Core, CoreInput
 from mirage_plugin.model.cpu_pixels import carry_motion, cells_from_pixels, move_noise, plane_cells, warp_edit
@@ -59,7 +61,8 @@ def test_cells_are_those_of_the_definition(height: int, width: int, order: tuple
     assert torch.equal(torch.from_numpy(cells)[None], pixels_to_cells(image))
 
 
-def test_planes_are_those_of_the_definition() -> None:
+@pytest.mark.parametrize("given", list(itertools.product([True, False], repeat=3)))
+def test_planes_are_those_of_the_definition(given: tuple[bool, bool, bool]) -> None:
     height, width = 64, 96
     depth = rng(1).random((height, width)).astype(np.float32) * 50
     depth[3, 3], depth[5, 7] = np.inf, -2.0
@@ -67,16 +70,15 @@ def test_planes_are_those_of_the_definition() -> None:
     motion[4, 4] = np.nan
     mask = rng(3).integers(0, 4, (height // 2, width // 2)).astype(np.uint8).repeat(2, 0).repeat(2, 1)
     cells = np.empty((8, 12, 32), np.float32)
-    plane_cells(
-        np.ascontiguousarray(depth[::2, ::2]), np.ascontiguousarray(motion[::2, ::2]),
-        np.ascontiguousarray(mask[::2, ::2]), True, True, True, cells,
-    )  # fmt: skip
+    sent = zip((depth, motion, mask), given, strict=True)
+    every = (np.ascontiguousarray(plane[::2, ::2] if there else plane[:1, :1]) for plane, there in sent)
+    plane_cells(*every, *given, cells)
     kinds = np.stack([mask == 0, mask == 2, mask == 3]).astype(np.float32)
-    planes = Planes(
-        torch.from_numpy(depth)[None, None],
-        torch.from_numpy(motion).permute(2, 0, 1)[None],
+    all_of_them = (
+        torch.from_numpy(depth)[None, None], torch.from_numpy(motion).permute(2, 0, 1)[None],
         torch.from_numpy(kinds)[None],
-    )
+    )  # fmt: skip
+    planes = Planes(*(plane if there else None for plane, there in zip(all_of_them, given, strict=True)))
     expected = planes_to_cells(planes, 1, 8, 12, torch.zeros(1))[0].numpy()
     np.testing.assert_allclose(cells, expected, atol=2e-6)
 
@@ -224,7 +226,9 @@ def test_the_folded_core_is_the_network() -> None:
             style[:, CODE_SIZE:][:, parameter_slice(steps)] = 0
         film = core.film(style, 1.0, 1.0)
         there = doubted_lines(v_cells, planes, style)
-        given = CoreInput(torch.from_numpy(cells), noise_to_cells(noise), planes, stored, motion, seen, there, film)
+        no_overview = torch.zeros(1, 4, 4, WORDS), torch.zeros(3)
+        marks = noise_to_cells(noise), planes, stored, motion, seen, there, film
+        given = CoreInput(torch.from_numpy(cells), *marks, *no_overview)
         out = core(given)
         condition = net.condition(style, torch.ones(1), torch.ones(1))
         film_of = functools.partial(net.conditioned, style=style)

@@ -177,6 +177,8 @@ def test_empty_batches(draw: torch.Generator) -> None:
     assert actual.shape == (0, 2, 16, 16)
     actual, _ = both(lambda: kernels.shade(*nothing))
     assert actual.shape == (0, 4, 4, kernels.EDIT_CHANNELS)
+    actual, _ = both(lambda: kernels.overview(nothing[0].clone(), nothing[0], (0.5, 0.5)))
+    assert actual.shape == (0, 4, 4, kernels.HEAD_CHANNELS)
     actual, _ = both(lambda: kernels.drift_statistics(torch.empty(0, 4, 8), 2))
     assert actual.shape == (0, 2, 6)
 
@@ -200,6 +202,56 @@ def test_linear(mode: Mode, dtype: torch.dtype, draw: torch.Generator) -> None:
         skip = torch.randn(n, 2 * h, 2 * w, out // 4, generator=draw).to(compute) if mode == "up" else None
         actual, expected = both(lambda x=x, f=film, s=skip: kernels.linear(x, weights, mode, film=f, skip=s))
         assert_close(actual, expected, TOLERANCE[dtype], f"linear {mode} {dtype}")
+
+
+# --- overview
+# -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", HALVES)
+@pytest.mark.parametrize(
+    ("n", "grid", "coarse", "scale"),
+    [
+        (2, (12, 20), (7, 12), (7 / 12, 0.6)), (1, (4, 8), (1, 1), (0.2, 0.1)), (1, (7, 5), (1, 9), (0.13, 1.7)),
+        # The frame ends before its cells do, in both.
+        (1, (8, 12), (4, 4), (0.41, 0.29)), (2, (3, 1), (5, 2), (5 / 3, 2.0)),
+    ],
+)  # fmt: skip
+def test_overview(
+    n: int, grid: tuple[int, int], coarse: tuple[int, int], scale: tuple[float, float], dtype: torch.dtype,
+    draw: torch.Generator,
+) -> None:  # fmt: skip
+    head, seen = (
+        (torch.randn(n, *size, kernels.HEAD_CHANNELS, generator=draw) * 2).to(dtype) for size in (grid, coarse)
+    )
+    actual, expected = both(lambda: kernels.overview(head.clone(), seen, scale))
+    told = torch.zeros(kernels.HEAD_CHANNELS, dtype=torch.bool)
+    told[252:328] = True  # of each reading the numbers from 3 on, 19 of them
+    assert torch.equal(actual[..., ~told], head[..., ~told])
+    assert_close(actual[..., told], expected[..., told], TOLERANCE[dtype], f"overview {grid} of {coarse} {dtype}")
+    assert (actual[..., told] != head[..., told]).float().mean() > 0.9
+
+
+# Numpy says of the greatest of four NaN that there is none, and gives NaN, which is right.
+@pytest.mark.filterwarnings("ignore:All-NaN slice:RuntimeWarning")
+def test_overview_of_extremes(draw: torch.Generator) -> None:
+    """Words of any size give numbers; what is NaN stays NaN, where its cell of the overview counts."""
+    head, seen = (torch.randn(1, *size, kernels.HEAD_CHANNELS, generator=draw) for size in ((8, 12), (4, 6)))
+    head[0, 0] *= 1e4
+    seen[0, 3] *= 1e4
+    seen[0, 1, 1:3] = 0.0
+    actual, expected = both(lambda: kernels.overview(head.clone(), seen, (0.5, 0.5)))
+    assert_close(actual, expected, TOLERANCE[torch.float32], "overview of extremes")
+    assert actual.isfinite().all()
+    head[0, 7, 11, :] = torch.nan
+    seen[0, 0, 0], seen[0, 0, 5, 241] = torch.nan, torch.nan
+    actual, expected = both(lambda: kernels.overview(head.clone(), seen, (0.5, 0.5)))
+    assert_close(actual, expected, TOLERANCE[torch.float32], "overview with NaN")
+    odd = actual[0, ..., 252:328].isnan().any(-1)
+    assert odd[:3, :3].all()
+    assert odd[:3, 9:].all()
+    assert odd[7, 11]
+    assert odd.sum() == 19
 
 
 # --- shade
@@ -517,6 +569,13 @@ def test_forward_gives_the_same_on_both_sides(draw: torch.Generator) -> None:
     # Without steps of colour, whose edges half floats would put elsewhere.
     style, noise = styles(2, draw, bands=0.0, posterize=0.0), torch.randn(2, 1, 16, 32, generator=draw)
     given = (weights, stem, state, valid, film, style, noise, some_shares(2, 4, 8, draw))
-    actual, expected = both(lambda: torch.cat([part.flatten() for part in kernels.forward(*given, packed_state=False)]))
-    # Nine layers one after the other: their roundings add up.
-    assert_close(actual, expected, 3 * TOLERANCE[dtype], "forward")
+    coarse = torch.randn(2, 4, 4, kernels.HEAD_CHANNELS, generator=draw).to(dtype)
+    for overview in (None, (coarse, (0.9, 0.4))):
+
+        def run(overview: Any = overview) -> Tensor:
+            parts = kernels.forward(*given, packed_state=False, overview=overview)
+            return torch.cat([part.flatten() for part in parts])
+
+        actual, expected = both(run)
+        # Nine layers one after the other: their roundings add up.
+        assert_close(actual, expected, 3 * TOLERANCE[dtype], "forward" if overview is None else "forward, overview")

@@ -1,0 +1,224 @@
+# mypy: disable-error-code="no-untyped-def"
+"""overview: what surfaces are, from a look at the whole frame, for the readings of a finer grid; in place.
+
+A network that works on a large frame sees little of it at a time: a patch of sky and a patch of wall look alike there.
+So it looks at the frame twice. The overview is the whole frame on few cells, as many as whole frames had in training;
+what each of its readings says that a surface is (material, light, sky, how it faces and how far away it is) is averaged
+with what the readings of the fine grid say that have its place and its colour, as in joint bilateral upsampling (Kopf
+et al. 2007). Where surfaces part, their colours, textures and lines are the fine grid's own.
+
+    count = bilinear(place) share / (1 + |colour - its colour|^2 / LIKE)^2      over 4 cells x BINS readings
+    said += BELIEVED (sum count its said / sum count - said)
+
+Floor per fine cell in bf16: 3 x BINS numbers read, 19 x BINS read and written, 328 bytes in all (of the overview's
+cells, 23 x BINS numbers each, there are few: they come from the nearest cache); about 4,800 operations.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mirage_kernels.launch import FLOATS, Config, check, jit, launch, on_triton, recording, require, tl, wide
+from mirage_kernels.shade import BINS, HEAD_CHANNELS, KINDS, MADE, SURFACE, pack_head, split_head
+
+__all__ = [
+    "BELIEVED",
+    "OVERVIEW",
+    "TOLD",
+    "overview",
+    "overview_reference",
+    "overview_size",
+    "overview_triton",
+    "told_by_overview",
+]
+
+TOLD = (3, 3 + KINDS + 10)
+"""What an overview tells, first and behind the last of a reading's numbers: kinds, sun, openness, lamp, which way up,
+facing, nearness, elevation, cloud."""
+OVERVIEW = (24, 40)
+"""Cells of an overview at most (rows, columns); whole frames have 24x44 where the network is judged."""
+LARGE = (28, 48)
+"""A grid of no more cells (rows, columns) needs none."""
+BELIEVED = 0.9
+"""How far a reading goes from what it says itself to what the overview says."""
+LIKE = 0.01
+"""The squared distance of colours, in v, at which a reading of the overview counts a quarter of what it counts for its
+own colour."""
+
+
+def overview_size(rows: int, columns: int) -> tuple[int, int] | None:
+    """Of a frame that is worked on at `rows` x `columns` pixels: the (rows, columns) of its overview, or None."""
+    if rows <= 8 * LARGE[0] and columns <= 8 * LARGE[1]:
+        return None
+    scale = min(8 * OVERVIEW[0] / rows, 8 * OVERVIEW[1] / columns)
+    return max(1, round(rows * scale)), max(1, round(columns * scale))
+
+
+def told_by_overview(
+    words: Tensor, overview: Tensor, scale: tuple[float | Tensor, float | Tensor], believed: float | Tensor = BELIEVED
+) -> Tensor:
+    """The definition of `overview`: words [N, h, w, WORDS] with what `overview` [N, H, W, WORDS] tells them, float32.
+
+    `scale` is how many cells of the overview there are to one, down and across.
+    """
+    n, h, w, _ = words.shape
+    _, rows, columns, _ = overview.shape
+    words, overview = wide(words), wide(overview)
+    mine = words[..., : BINS * SURFACE].view(n, h, w, BINS, SURFACE)
+    theirs = overview[..., : BINS * SURFACE].reshape(n, rows, columns, BINS, SURFACE)
+    shares = overview[..., BINS * SURFACE :].softmax(-1)
+    colour, colours = mine[..., :3].sigmoid() * 2 - 1, theirs[..., :3].sigmoid() * 2 - 1
+
+    def sides(length: int, cells: int, step: float | Tensor) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+        """The overview's cells before and after the middle of each cell, and how much of each it takes."""
+        at = ((torch.arange(length, device=words.device) + 0.5) * step - 0.5).clamp(0, cells - 1)
+        low = at.floor()
+        before = low.long()
+        return (before, 1 - (at - low)), ((before + 1).clamp_max(cells - 1), at - low)
+
+    said = torch.zeros(n, h, w, BINS, TOLD[1] - TOLD[0], dtype=words.dtype, device=words.device)
+    total = torch.zeros(n, h, w, BINS, 1, dtype=words.dtype, device=words.device)
+    for row, down in sides(h, rows, scale[0]):
+        for column, across in sides(w, columns, scale[1]):
+            there = theirs[:, row][:, :, column]
+            away = (colour[..., :, None, :] - colours[:, row][:, :, column][..., None, :, :]).square().sum(-1)
+            place = (down[:, None] * across)[None, ..., None, None] * shares[:, row][:, :, column][..., None, :]
+            count = place / (1 + away / LIKE).square()
+            said = said + count @ there[..., TOLD[0] : TOLD[1]]
+            total = total + count.sum(-1, keepdim=True)
+    own = mine[..., TOLD[0] : TOLD[1]]
+    told = torch.cat([mine[..., : TOLD[0]], own + believed * (said / total - own), mine[..., TOLD[1] :]], -1)
+    return torch.cat([told.flatten(-2), words[..., BINS * SURFACE :]], -1)
+
+
+def overview_reference(head: Tensor, coarse: Tensor, down: float, across: float) -> None:
+    """`told_by_overview` on what the head says in its packed order, [N, h, w, HEAD_CHANNELS]; writes into `head`."""
+    matrices, detail, words = split_head(wide(head))
+    told = told_by_overview(words, split_head(wide(coarse))[2], (down, across))
+    head.copy_(pack_head(matrices, detail, told))
+
+
+@jit
+def _counts(theirs, red, green, blue, place):
+    """What the readings of a cell of the overview count for others, [4, E], by their colours: each a sigmoid [E]."""
+    red = tl.sigmoid(tl.load(theirs).to(tl.float32)) - red[None, :]
+    green = tl.sigmoid(tl.load(theirs + 4).to(tl.float32)) - green[None, :]
+    blue = tl.sigmoid(tl.load(theirs + 8).to(tl.float32)) - blue[None, :]
+    share = tl.load(theirs + 116).to(tl.float32)
+    share = tl.exp(share - tl.max(share, 0)[None, :])
+    near = 1.0 + 400.0 * (red * red + green * green + blue * blue)  # 4 / LIKE: v is twice as wide as a colour
+    return share * (place / tl.sum(share, 0))[None, :] / (near * near)
+
+
+@jit
+def _overview_kernel(
+    head_ptr,  # [N, h, w, HEAD]
+    coarse_ptr,  # [N, rows, columns, HEAD]
+    cells,
+    w,
+    rows,
+    columns,
+    down,
+    across,
+    HEAD: tl.constexpr,
+    MADE: tl.constexpr,
+    BM: tl.constexpr,
+):
+    frame = tl.program_id(1)
+    first = tl.program_id(0) * BM
+    # Readings [E]: four neighbours are those of a cell. Cells beyond the last are computed as the last, and not stored.
+    e = tl.arange(0, BM * 4)
+    keep = first + e // 4 < cells
+    cell = tl.minimum(first + e // 4, cells - 1)
+    mine = head_ptr + (frame.to(tl.int64) * cells + cell) * HEAD + MADE + e % 4
+    red = tl.sigmoid(tl.load(mine).to(tl.float32))
+    green = tl.sigmoid(tl.load(mine + 4).to(tl.float32))
+    blue = tl.sigmoid(tl.load(mine + 8).to(tl.float32))
+
+    # The four cells of the overview around each, and how much of them it takes.
+    y = tl.minimum(tl.maximum(((cell // w).to(tl.float32) + 0.5) * down - 0.5, 0.0), rows - 1)
+    x = tl.minimum(tl.maximum(((cell % w).to(tl.float32) + 0.5) * across - 0.5, 0.0), columns - 1)
+    top = tl.floor(y)
+    left = tl.floor(x)
+    below = y - top
+    right = x - left
+    above = top.to(tl.int32) * columns
+    under = tl.minimum(top.to(tl.int32) + 1, rows - 1) * columns
+    before = left.to(tl.int32)
+    behind = tl.minimum(before + 1, columns - 1)
+    # Readings of the overview [4, E]: a thread holds all of a cell's for its own.
+    theirs = coarse_ptr + frame.to(tl.int64) * rows * columns * HEAD + MADE + tl.arange(0, 4)[:, None]
+    p0 = theirs + ((above + before) * HEAD)[None, :]
+    p1 = theirs + ((above + behind) * HEAD)[None, :]
+    p2 = theirs + ((under + before) * HEAD)[None, :]
+    p3 = theirs + ((under + behind) * HEAD)[None, :]
+    c0 = _counts(p0, red, green, blue, (1.0 - below) * (1.0 - right))
+    c1 = _counts(p1, red, green, blue, (1.0 - below) * right)
+    c2 = _counts(p2, red, green, blue, below * (1.0 - right))
+    c3 = _counts(p3, red, green, blue, below * right)
+    part = (0.9 / tl.sum(c0 + c1 + c2 + c3, 0))[None, :]  # BELIEVED
+    c0 *= part
+    c1 *= part
+    c2 *= part
+    c3 *= part
+
+    # What they count is known before what they say is read: number by number, of which none waits in a register.
+    for number in tl.static_range(19):  # TOLD
+        at = 12 + number * 4
+        said = c0 * tl.load(p0 + at).to(tl.float32)
+        said += c1 * tl.load(p1 + at).to(tl.float32)
+        said += c2 * tl.load(p2 + at).to(tl.float32)
+        said += c3 * tl.load(p3 + at).to(tl.float32)
+        own = tl.load(mine + at).to(tl.float32)
+        own += tl.sum(said, 0) - 0.9 * own
+        tl.store(mine + at, own.to(head_ptr.dtype.element_ty), mask=keep)
+
+
+# A reading a thread, as in `shade`.
+_CONFIG = Config({"BM": 32}, 4, 1)
+
+
+def overview_triton(head: Tensor, coarse: Tensor, down: float, across: float) -> None:
+    """Launch the kernel of `overview` on checked arguments."""
+    n, h, w, channels = head.shape
+    args = {
+        "head_ptr": head, "coarse_ptr": coarse, "cells": h * w, "w": w, "rows": coarse.shape[1],
+        "columns": coarse.shape[2], "down": float(down), "across": float(across),
+    }  # fmt: skip
+    grid = (-(-h * w // _CONFIG.sizes["BM"]), n)
+    launch(_overview_kernel, grid, args, {"HEAD": channels, "MADE": MADE}, _CONFIG)
+
+
+@torch.library.custom_op(
+    "mirage::overview", mutates_args=("head",),
+    schema="(Tensor(a!) head, Tensor coarse, float down, float across) -> ()",
+)  # fmt: skip
+def _op(head: Tensor, coarse: Tensor, down: float, across: float) -> None:
+    check("head", head, (None, None, None, HEAD_CHANNELS), (*FLOATS, torch.float64))
+    check("coarse", coarse, (head.shape[0], None, None, HEAD_CHANNELS), head.dtype, like=head)
+    _, rows, columns, _ = coarse.shape
+    require(rows > 0 and columns > 0, f"coarse has {rows}x{columns} cells; it must have some")
+    require(down > 0 and across > 0, f"{down} x {across} cells of the overview to one of head: more than 0")
+    (overview_triton if on_triton(head) else overview_reference)(head, coarse, down, across)
+
+
+@_op.register_fake
+def _fake(*_: Any) -> None:
+    return None
+
+
+def overview(head: Tensor, coarse: Tensor, scale: tuple[float, float]) -> Tensor:
+    """Let what the head says of surfaces in `head` [N, h, w, HEAD_CHANNELS] heed the overview, in place; returns it.
+
+    `coarse` [N, H, W, HEAD_CHANNELS] is what it says of the same frames as a whole, on few cells, in the same dtype;
+    `scale` how many of those cells there are to one of `head`, down and across. Raises `KernelError` for what a kernel
+    could not take.
+    """
+    if recording():
+        overview_triton(head, coarse, *scale)
+    else:
+        torch.ops.mirage.overview(head, coarse, *scale)
+    return head

@@ -1,0 +1,116 @@
+"""What surfaces are, from a look at the whole frame: who is told what, and which frames are looked over."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from mirage_kernels.overview import BELIEVED, LARGE, OVERVIEW, TOLD, overview_size, told_by_overview
+from mirage_kernels.shade import BINS, SURFACE, WORDS
+from mirage_plugin.model.memory import MemoryState
+from mirage_plugin.model.network import TIERS, MirageNet, Overview, Planes, frame_lines, planes_to_cells
+from mirage_plugin.model.sampling import look_over, sample
+from mirage_plugin.styles.parameters import Style
+
+SKY, SUN = 3, 12
+RED, BLUE = torch.tensor([4.0, -4.0, -4.0]), torch.tensor([-4.0, -4.0, 4.0])
+
+
+def words(rows: int, columns: int, *readings: tuple[Tensor, float]) -> Tensor:
+    """Cells whose first readings, of equal shares, have these colours and say so much of the sun."""
+    said = torch.zeros(1, rows, columns, WORDS)
+    said[..., BINS * SURFACE :] = -20.0
+    of_reading = said[..., : BINS * SURFACE].view(1, rows, columns, BINS, SURFACE)
+    for b, (colour, sun) in enumerate(readings):
+        of_reading[..., b, :3], of_reading[..., b, SUN] = colour, sun
+        said[..., BINS * SURFACE + b] = 0.0
+    return said
+
+
+def suns(said: Tensor) -> Tensor:
+    return said[..., : BINS * SURFACE].unflatten(-1, (BINS, SURFACE))[..., SUN]
+
+
+def test_a_reading_is_told_by_those_of_its_colour() -> None:
+    fine = words(4, 4, (BLUE, 0.0), (RED, 0.0))
+    told = suns(told_by_overview(fine, words(2, 2, (RED, 3.0), (BLUE, -3.0)), (0.5, 0.5)))
+    assert torch.allclose(told[..., 0], torch.tensor(-3.0 * BELIEVED), atol=0.01)
+    assert torch.allclose(told[..., 1], torch.tensor(3.0 * BELIEVED), atol=0.01)
+
+
+def test_and_by_those_of_its_place() -> None:
+    overview = words(1, 2, (RED, 0.0))
+    overview[0, 0, 1, SUN] = 4.0
+    told = suns(told_by_overview(words(1, 8, (RED, 0.0)), overview, (1.0, 0.25)))[0, 0, :, 0] / BELIEVED
+    # The middles of the overview's cells are at 1.5 and 5.5: between them what it says goes over, beside them it stays.
+    assert torch.allclose(told, torch.tensor([0, 0, 0.5, 1.5, 2.5, 3.5, 4, 4]), atol=1e-4)
+
+
+def test_the_rest_stays_the_readings_own_and_so_does_part_of_what_is_told() -> None:
+    torch.manual_seed(0)
+    fine, overview = torch.randn(2, 5, 7, WORDS), torch.randn(2, 3, 4, WORDS)
+    told = told_by_overview(fine, overview, (0.6, 0.55))
+    assert torch.equal(told_by_overview(fine, overview, (0.6, 0.55), believed=0.0), fine)
+    mine, theirs = (x[..., : BINS * SURFACE].unflatten(-1, (BINS, SURFACE)) for x in (fine, told))
+    same = (mine == theirs).flatten(0, -2).all(0)
+    assert same.tolist() == [not TOLD[0] <= k < TOLD[1] for k in range(SURFACE)]
+    assert torch.equal(fine[..., BINS * SURFACE :], told[..., BINS * SURFACE :])
+    # Every frame is told by its own overview.
+    alone = told_by_overview(fine[1:], overview[1:], (0.6, 0.55))
+    assert torch.allclose(alone, told[1:], atol=1e-5)
+
+
+@pytest.mark.parametrize("size", [(180, 320), (216, 384), (8 * LARGE[0], 8 * LARGE[1]), (1, 1)])
+def test_small_frames_need_none(size: tuple[int, int]) -> None:
+    assert overview_size(*size) is None
+
+
+@pytest.mark.parametrize("size", [(360, 640), (1080, 1920), (1088, 1088), (240, 3840), (2160, 60), (8, 50_000)])
+def test_an_overview_shows_the_whole_frame_on_few_cells(size: tuple[int, int]) -> None:
+    few = overview_size(*size)
+    assert few is not None
+    assert 1 <= few[0] <= 8 * OVERVIEW[0]
+    assert 1 <= few[1] <= 8 * OVERVIEW[1]
+    assert few[0] == 8 * OVERVIEW[0] or few[1] == 8 * OVERVIEW[1]
+    assert min(few) == 1 or few[0] / few[1] == pytest.approx(size[0] / size[1], rel=0.1)
+
+
+@pytest.fixture(scope="module")
+def net() -> MirageNet:
+    torch.manual_seed(0)
+    made = MirageNet(TIERS["nano"]).eval()
+    made.begin_training()
+    with torch.no_grad():
+        for layer in (made.head_matrices, made.head_words, made.head_detail):
+            layer.weight.normal_(0, 0.05)
+    return made
+
+
+@torch.inference_mode()
+def test_a_large_frame_is_painted_by_what_its_overview_says(net: MirageNet) -> None:
+    rng = torch.Generator().manual_seed(1)
+    v = torch.rand(1, 3, 256, 512, generator=rng) * 2 - 1
+    red = Style.make("red", {"sky": 1.0, "sky_top": (1, 0, 0), "sky_horizon": (1, 0, 0)})
+    style = net.style(torch.from_numpy(red.vector())[None])
+    depth = torch.rand(1, 1, 256, 512, generator=rng) * 50
+    found = look_over(net, v, Planes(depth=depth), style)
+    assert found is not None
+    assert found.words.shape == (1, 20, 40, WORDS)
+    assert found.scale == (160 / 256, 320 / 512)
+    assert not torch.equal(found.words, look_over(net, v, Planes(), style).words), "it sees depth"  # type: ignore[union-attr]
+    assert look_over(net, v[..., :216, :384], Planes(), style) is None
+
+    memory = MemoryState(torch.zeros(1, 16, 32, 48), torch.zeros(1, 16, 32, 1))
+    given = (
+        v, torch.randn(1, 1, 128, 256, generator=rng), planes_to_cells(Planes(), 1, 32, 64, v), memory, style,
+        torch.ones(1), frame_lines(v, None, None, style),
+    )  # fmt: skip
+    own, _, state = sample(net, *given)
+    told, _, same = sample(net, *given, overview=found)
+    skies = found.words.clone()
+    skies[..., : BINS * SURFACE].unflatten(-1, (BINS, SURFACE))[..., SKY] = 30.0
+    sky, _, _ = sample(net, *given, overview=Overview(skies, found.scale))
+    assert not torch.equal(own, told)
+    assert float(sky[:, 0].mean()) > 0.3 > float(told[:, 0].mean()), "all is painted as the style's red sky is"
+    assert torch.equal(state, same), "what is remembered is what the frame itself said"
