@@ -148,7 +148,7 @@ def _look_over(
     stem = _read(weights, layout, *size, n=n, what="noise")
     nothing = (_empty(n, h // 2, w // 2, channels, dtype=weights.dtype) for channels in (sizes.state, 1))
     head, _ = kernels.look(weights, stem, *nothing, film)
-    return head, (size[0] / layout.height, size[1] / layout.width)
+    return kernels.agree(head), (size[0] / layout.height, size[1] / layout.width)
 
 
 def _frame(sizes: kernels.NetworkSizes, dtype: torch.dtype, size: tuple[int, int], n: int, fp8: bool) -> None:

@@ -222,6 +222,11 @@ def cases(size: tuple[int, int], device: torch.device) -> Iterator[Case]:
         grids = (h, w), kernels.grid_size(*few)
         return tuple(normal(1, *grid, kernels.HEAD_CHANNELS, dtype=DTYPES[dtype]) for grid in grids)
 
+    cells_of_it = float(kernels.grid_size(*few)[0] * kernels.grid_size(*few)[1])
+    yield Case(
+        "agree", lambda i: kernels.agree(i[1]), overview_inputs, ("bf16", "fp16", "fp32"),
+        copied_bytes=4 * 2 * kernels.HEAD_CHANNELS * cells_of_it, vector_flops=2 * 19 * 25 * 16 * 12.0 * cells_of_it,
+    )  # fmt: skip
     yield Case(
         "overview", lambda i: kernels.overview(i[0].clone(), i[1], scale), overview_inputs, ("bf16", "fp16", "fp32"),
         copied_bytes=(2 * 2 * kernels.HEAD_CHANNELS + 328.0) * cells, vector_flops=4800.0 * cells,
@@ -498,6 +503,7 @@ _REFERENCES = {
     "linear up": lambda i: kernels.linear_reference(i[0], *i[1], "up", i[2], i[3]),
     "linear head": lambda i: kernels.linear_reference(i[0], *i[1], "head", i[2], i[3]),
     "warp_state": lambda i: kernels.warp_state_reference(*i)[0],
+    "agree": lambda i: kernels.agreed(kernels.split_head(i[1])[2]),
     "overview": lambda i: kernels.told_by_overview(*_overview_parts(*i)),
     "shade": lambda i: kernels.shade_reference(*_shade_parts(*i)),
     "depth_lines": lambda i: kernels.depth_lines_reference(*i),

@@ -254,7 +254,7 @@ class Work:
         given |= self._still(over.y, over.x)
         stem = kernels.pixels(path.frame, path.kind.layout, weights.stem(path.kind.layout), **given)
         head, _ = kernels.look(weights.network, stem, over.state, over.valid, path.film[:1])
-        return head, over.scale
+        return (head if path.kind.depth else kernels.agree(head)), over.scale
 
     def _carried_cells(self) -> Tensor:
         """What is kept of cells, where they are now."""

@@ -55,7 +55,7 @@ _OVERVIEW = GRIDS.index(OVERVIEW)
 EDIT_PARTS = {"matrices": 48, "detail": 192, "anchors": 16, "pens": 8}
 """Of an edit, and how many numbers of a cell each has."""
 _RGB = np.array([0, 1, 2])
-_NO_OVERVIEW = (torch.zeros(1, *OVERVIEW, WORDS), torch.zeros(3))
+_NO_OVERVIEW = (torch.zeros(1, *OVERVIEW, WORDS), torch.zeros(4))
 
 
 @dataclass(frozen=True)
@@ -493,7 +493,8 @@ class Engine:
         look = (torch.from_numpy(cells)[None], torch.zeros(1, rows, columns, 16), torch.from_numpy(planes)[None])
         given = (part.to(self.device) for part in (*look, *nothing, canvas.film, *_NO_OVERVIEW))
         words = self._forward[_OVERVIEW](CoreInput._make(given)).words
-        place = torch.tensor([size[0] / content[0], size[1] / content[1], BELIEVED])
+        # What depth tells is certain from cell to cell.
+        place = torch.tensor([size[0] / content[0], size[1] / content[1], BELIEVED, 1 - canvas.planes[0, 0, 16]])
         canvas.overview = words, place
 
     @torch.inference_mode()

@@ -8,7 +8,8 @@ imported here: what the network is, `mirage_plugin.model` says, and a test holds
 `pixels`          an engine's bytes, noise and planes -> the features of the patch projection
 `block`           depthwise 5x5, RMSNorm, FiLM, expand, SiLU, project, gated residual
 `linear`          products with what stands around them: down, up with skip, head; bf16, fp16, fp8
-`overview`        what surfaces are, from a look at the whole frame, where the grid is large
+`agree`           what surfaces are, from a look at the whole frame, of one mind from cell to cell
+`overview`        and told to the readings of a large grid
 `shade`           what the head says of surfaces, painted in the style: the edit
 `depth_lines`     where shapes end and turn: the lines that `compose` draws
 `colour_lines`    where colours part: those that it may draw in a frame without depth
@@ -82,7 +83,7 @@ from mirage_kernels.noise import (
     solver_step,
     solver_step_reference,
 )
-from mirage_kernels.overview import overview, overview_reference, overview_size, told_by_overview
+from mirage_kernels.overview import agree, agreed, overview, overview_reference, overview_size, told_by_overview
 from mirage_kernels.pixelate import block_side, pixelate, pixelate_reference
 from mirage_kernels.pixels import StemWeights, fold_stem, grid_size, pixels, pixels_reference
 from mirage_kernels.shade import (
@@ -124,6 +125,8 @@ __all__ = [
     "StemWeights",
     "advect_noise",
     "advect_noise_reference",
+    "agree",
+    "agreed",
     "backend",
     "block",
     "block_reference",

@@ -1,5 +1,5 @@
 # mypy: disable-error-code="no-untyped-def"
-"""overview: what surfaces are, from a look at the whole frame, for the readings of a finer grid; in place.
+"""agree, overview: what surfaces are, from a look at the whole frame, for the readings of a finer grid.
 
 A network that works on a large frame sees little of it at a time: a patch of sky and a patch of wall look alike there.
 So it looks at the frame twice. The overview is the whole frame on few cells, as many as whole frames had in training;
@@ -9,6 +9,9 @@ et al. 2007). Where surfaces part, their colours, textures and lines are the fin
 
     count = bilinear(place) share / (1 + |colour - its colour|^2 / LIKE)^2      over 4 cells x BINS readings
     said += BELIEVED (sum count its said / sum count - said)
+
+Before that the overview's own readings agree with those around that have their colour (an edge-avoiding a-trous filter,
+Dammertz et al. 2010): where the network is not sure, it is unsure from cell to cell, and a plain sky would be a plaid.
 
 Floor per fine cell in bf16: 3 x BINS numbers read, 19 x BINS read and written, 328 bytes in all (of the overview's
 cells, 23 x BINS numbers each, there are few: they come from the nearest cache); about 4,800 operations.
@@ -20,14 +23,19 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from mirage_kernels.launch import FLOATS, Config, check, jit, launch, on_triton, recording, require, tl, wide
 from mirage_kernels.shade import BINS, HEAD_CHANNELS, KINDS, MADE, SURFACE, pack_head, split_head
 
 __all__ = [
+    "AGREED",
     "BELIEVED",
     "OVERVIEW",
     "TOLD",
+    "agree",
+    "agree_triton",
+    "agreed",
     "overview",
     "overview_reference",
     "overview_size",
@@ -44,6 +52,8 @@ LARGE = (28, 48)
 """A grid of no more cells (rows, columns) needs none."""
 BELIEVED = 0.9
 """How far a reading goes from what it says itself to what the overview says."""
+AGREED = (1, 2)
+"""How far apart the 5x5 cells of an overview are whose readings agree, one time after the other."""
 LIKE = 0.01
 """The squared distance of colours, in v, at which a reading of the overview counts a quarter of what it counts for its
 own colour."""
@@ -55,6 +65,35 @@ def overview_size(rows: int, columns: int) -> tuple[int, int] | None:
         return None
     scale = min(8 * OVERVIEW[0] / rows, 8 * OVERVIEW[1] / columns)
     return max(1, round(rows * scale)), max(1, round(columns * scale))
+
+
+def agreed(words: Tensor) -> Tensor:
+    """The definition of `agree`: words [N, h, w, WORDS] of an overview, float32."""
+    words = wide(words)
+    n, h, w, _ = words.shape
+    mine = words[..., : BINS * SURFACE].view(n, h, w, BINS, SURFACE)
+    colour, share = mine[..., :3].sigmoid() * 2 - 1, words[..., BINS * SURFACE :].softmax(-1)
+    said = mine[..., TOLD[0] : TOLD[1]]
+
+    def around(field: Tensor, step: int) -> Tensor:
+        """[N, h, w, BINS, ...] with zeros for two cells around, `step` apart."""
+        filled = functional.pad(field.flatten(3), (0, 0, *[2 * step] * 4))
+        return filled.view(*filled.shape[:3], *field.shape[3:])
+
+    for step in AGREED:
+        fields = around(colour, step), around(share, step), around(said, step)
+        summed, total = torch.zeros_like(said), torch.zeros_like(said[..., :1])
+        for dy in range(5):
+            for dx in range(5):
+                rows, columns = slice(dy * step, dy * step + h), slice(dx * step, dx * step + w)
+                colours, shares, there = (field[:, rows, columns] for field in fields)
+                away = (colour[..., :, None, :] - colours[..., None, :, :]).square().sum(-1)
+                place = (1 - abs(dy - 2) / 3) * (1 - abs(dx - 2) / 3) * shares[..., None, :]
+                count = place / (1 + away / LIKE).square()
+                summed, total = summed + count @ there, total + count.sum(-1, keepdim=True)
+        said = summed / total
+    told = torch.cat([mine[..., : TOLD[0]], said, mine[..., TOLD[1] :]], -1)
+    return torch.cat([told.flatten(-2), words[..., BINS * SURFACE :]], -1)
 
 
 def told_by_overview(
@@ -101,6 +140,12 @@ def overview_reference(head: Tensor, coarse: Tensor, down: float, across: float)
     head.copy_(pack_head(matrices, detail, told))
 
 
+def _agree_reference(head: Tensor) -> Tensor:
+    """`agreed` on what the head says in its packed order, in its dtype."""
+    matrices, detail, words = split_head(wide(head))
+    return pack_head(matrices, detail, agreed(words)).to(head.dtype)
+
+
 @jit
 def _counts(theirs, red, green, blue, place):
     """What the readings of a cell of the overview count for others, [4, E], by their colours: each a sigmoid [E]."""
@@ -111,6 +156,51 @@ def _counts(theirs, red, green, blue, place):
     share = tl.exp(share - tl.max(share, 0)[None, :])
     near = 1.0 + 400.0 * (red * red + green * green + blue * blue)  # 4 / LIKE: v is twice as wide as a colour
     return share * (place / tl.sum(share, 0))[None, :] / (near * near)
+
+
+@jit
+def _agree_kernel(
+    head_ptr,  # [N, h, w, HEAD]: colours and shares
+    said_ptr,  # [N, h, w, HEAD]: what is said so far
+    out_ptr,  # [N, h, w, HEAD]: what they agree on
+    cells,
+    h,
+    w,
+    STEP: tl.constexpr,
+    HEAD: tl.constexpr,
+    MADE: tl.constexpr,
+    BM: tl.constexpr,
+):
+    frame = tl.program_id(1)
+    number = tl.program_id(2)
+    # Readings [E], as in the kernel below.
+    e = tl.arange(0, BM * 4)
+    keep = tl.program_id(0) * BM + e // 4 < cells
+    cell = tl.minimum(tl.program_id(0) * BM + e // 4, cells - 1)
+    begin = frame.to(tl.int64) * cells * HEAD + MADE
+    mine = head_ptr + begin + cell * HEAD + e % 4
+    red = tl.sigmoid(tl.load(mine).to(tl.float32))
+    green = tl.sigmoid(tl.load(mine + 4).to(tl.float32))
+    blue = tl.sigmoid(tl.load(mine + 8).to(tl.float32))
+    row = cell // w
+    column = cell % w
+    number = 12 + number * 4  # TOLD
+    readings = tl.arange(0, 4)[:, None]
+    said = tl.zeros([BM * 4], tl.float32)
+    total = tl.zeros([BM * 4], tl.float32)
+    for tap in range(25):
+        dy = tap // 5 - 2
+        dx = tap % 5 - 2
+        y = row + dy * STEP
+        x = column + dx * STEP
+        inside = (y >= 0) & (y < h) & (x >= 0) & (x < w)
+        tent = (3.0 - tl.abs(dy)) * (3.0 - tl.abs(dx)) * (1.0 / 9.0)
+        at = (tl.where(inside, y * w + x, cell) * HEAD)[None, :] + readings
+        count = _counts(head_ptr + begin + at, red, green, blue, tl.where(inside, tent, 0.0))
+        said += tl.sum(count * tl.load(said_ptr + begin + at + number).to(tl.float32), 0)
+        total += tl.sum(count, 0)
+    out = out_ptr + begin + cell * HEAD + e % 4 + number
+    tl.store(out, (said / total).to(out_ptr.dtype.element_ty), mask=keep)
 
 
 @jit
@@ -179,6 +269,42 @@ def _overview_kernel(
 
 # A reading a thread, as in `shade`.
 _CONFIG = Config({"BM": 32}, 4, 1)
+
+
+def agree_triton(head: Tensor) -> Tensor:
+    """Launch the kernel of `agree` on a checked argument, once for each of `AGREED`."""
+    n, h, w, channels = head.shape
+    said = head
+    # An overview has few cells: each of the 19 numbers has programs of its own.
+    grid = (-(-h * w // _CONFIG.sizes["BM"]), n, TOLD[1] - TOLD[0])
+    for step in AGREED:
+        out = head.clone()
+        args = {"head_ptr": head, "said_ptr": said, "out_ptr": out, "cells": h * w, "h": h, "w": w}
+        launch(_agree_kernel, grid, args, {"STEP": step, "HEAD": channels, "MADE": MADE}, _CONFIG)
+        said = out
+    return said
+
+
+@torch.library.custom_op("mirage::agree", mutates_args=(), schema="(Tensor head) -> Tensor")
+def _agree_op(head: Tensor) -> Tensor:
+    check("head", head, (None, None, None, HEAD_CHANNELS), (*FLOATS, torch.float64))
+    return (agree_triton if on_triton(head) else _agree_reference)(head)
+
+
+@_agree_op.register_fake
+def _agree_fake(head: Tensor) -> Tensor:
+    return torch.empty_like(head)
+
+
+def agree(head: Tensor) -> Tensor:
+    """Let what the head says of an overview's surfaces, [N, h, w, HEAD_CHANNELS], agree where colours are one.
+
+    A new tensor of its dtype. Raises `KernelError` for what a kernel could not take.
+    """
+    if recording():
+        return agree_triton(head)
+    out: Tensor = torch.ops.mirage.agree(head)
+    return out
 
 
 def overview_triton(head: Tensor, coarse: Tensor, down: float, across: float) -> None:

@@ -63,7 +63,7 @@ def core_input(made: Core, rows: int, columns: int) -> CoreInput:
         torch.zeros(1, rows, columns, PLANE_CHANNELS),
         torch.zeros(1, *half, made.net.tier.state, dtype=torch.int8), torch.zeros(1, 2, *half),
         torch.zeros(1, 1, *half), torch.zeros(1, rows, columns, 2), film, torch.zeros(1, *OVERVIEW, WORDS),
-        torch.zeros(3),
+        torch.zeros(4),
     )  # fmt: skip
 
 

@@ -335,13 +335,14 @@ size_t mirage_core_bytes(const struct network *net, int h, int w, int overview_h
     const size_t floats = 2 * grid_floats(h, w, net->widths[0]) + 2 * grid_floats(h / 2, w / 2, net->widths[1])
                           + 2 * grid_floats(h / 4, w / 4, net->widths[2]) + cells / 4 * (size_t)(net->state + 1)
                           + 2 * (size_t)GROUP * (size_t)widest_output(net) + field_floats(h, w)
-                          + 2 * mark_floats(h, w) + overview_floats(overview_h, overview_w);
-    return 4 * floats + 2 * sizeof(number) * (size_t)GROUP * (size_t)widest_input(net) + 21 * 64;
+                          + 2 * mark_floats(h, w);
+    return 4 * floats + 2 * sizeof(number) * (size_t)GROUP * (size_t)widest_input(net)
+           + 2 * sizeof(struct seen) * (size_t)overview_h * (size_t)overview_w + 22 * 64;
 }
 
 /* As `CoreInput` and `CoreOutput` in core.py: `cells` [h, w, 192] bytes, `noise` [h, w, 16], `planes` [h, w, 32],
  * `stored` [h/2, w/2, S], `motion` [2, h/2, w/2], `seen` [h/2, w/2], `there` [h, w, 2], `film` with the style behind it,
- * `overview` [overview_h, overview_w, WORDS], `place` [3]; out come `matrices` [h, w, 48],
+ * `overview` [overview_h, overview_w, WORDS], `place` [4]; out come `matrices` [h, w, 48],
  * `detail` [h, w, 192], `anchors` [h, w, 16], `pens` [h, w, 8], `next` as `stored`, `health` [5], `words` [h, w, WORDS].
  * h and w are multiples of 4. */
 void mirage_core(const struct network *net, int h, int w, const uint8_t *cells, const float *noise, const float *planes,
@@ -371,7 +372,9 @@ void mirage_core(const struct network *net, int h, int w, const uint8_t *cells, 
     float *field = TAKE(float, field_floats(h, w));
     float *strokes = TAKE(float, mark_floats(h, w));
     float *pooled = TAKE(float, mark_floats(h, w));
-    float *readings = TAKE(float, overview_floats(overview_h, overview_w));
+    const int overview_cells = overview_h * overview_w;
+    struct seen *looked = TAKE(struct seen, overview_cells);
+    struct seen *between = TAKE(struct seen, overview_cells);
 #undef TAKE
     begin_products();
     for (int first = 0; first < total; first += GROUP) {
@@ -421,8 +424,14 @@ void mirage_core(const struct network *net, int h, int w, const uint8_t *cells, 
         sum_noise(noise, h, w, 0, field, pooled);
         marks.pooled = pooled;
     }
-    struct overview seen_whole = {NULL, overview_h, overview_w, place[0], place[1], place[2]};
-    if (place[2] > 0) prepare_overview(&seen_whole, overview, readings);
+    const struct overview whole = {looked, overview_h, overview_w, place[0], place[1], place[2]};
+    if (whole.believed > 0) {
+        see_overview(overview, overview_cells, looked);
+        if (place[3] > 0) {
+            agree_once(looked, between, overview_h, overview_w, 1);
+            agree_once(between, looked, overview_h, overview_w, 2);
+        }
+    }
     double transforms = 0, details = 0, seen_colours = 0;
     for (int first = 0; first < total; first += GROUP) {
         int count = total - first < GROUP ? total - first : GROUP;
@@ -432,7 +441,7 @@ void mirage_core(const struct network *net, int h, int w, const uint8_t *cells, 
         product(s.a, s.inputs, count, &net->head, s.y, s.outputs);
         for (int i = 0; i < count; i++) {
             float *said = s.y + (ptrdiff_t)i * s.outputs;
-            if (seen_whole.readings) tell(&seen_whole, (first + i) / w, (first + i) % w, said + SAYS);
+            if (whole.believed > 0) tell(&whole, (first + i) / w, (first + i) % w, said + SAYS);
             memcpy(words + (ptrdiff_t)(first + i) * WORDS, said + SAYS, sizeof(float) * WORDS);
             memcpy(matrices + (ptrdiff_t)(first + i) * COEFFICIENTS, said + TURNS, 4 * COEFFICIENTS);
             memcpy(detail + (ptrdiff_t)(first + i) * CELL, said + ADDS, 4 * CELL);

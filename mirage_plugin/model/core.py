@@ -14,7 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from mirage_kernels.overview import overview_size, told_by_overview
+from mirage_kernels.overview import agreed, overview_size, told_by_overview
 from mirage_plugin.model.drift import mean_squares
 from mirage_plugin.model.memory import MemoryState, dequantise, quantise, warp_state
 from mirage_plugin.model.network import CELL, SIGMA, Edit, MirageNet, cells_to_noise
@@ -37,8 +37,8 @@ class CoreInput(NamedTuple):
     `cells` uint8 [1, h, w, 192]; `noise` float32 [1, h, w, 16]; `planes` float32 [1, h, w, 32]; `stored` int8
     [1, h/2, w/2, S]; `motion` float32 [1, 2, h/2, w/2] working pixels; `seen` float32 [1, 1, h/2, w/2]; `there`
     float32 [1, h, w, 2] of `doubted_lines`; `film` [1, F] from `Core.film`; `overview` float32 [1, H, W, WORDS] the
-    words of one, and `place` float32 [3] its cells for each of the frame's, down and across, and how far it is
-    believed: 0 where there is none.
+    words of one, and `place` float32 [4] its cells for each of the frame's, down and across, how far it is believed
+    (0 where there is none), and 1 where its readings are yet to be `agreed`.
     """
 
     cells: Tensor
@@ -116,9 +116,9 @@ class Core(nn.Module):
         memory = MemoryState(moved.state.to(self.dtype), moved.valid.to(self.dtype))
         told = None
         if overview_size(*(CELL * side for side in x.cells.shape[1:3])):
-            told = functools.partial(
-                told_by_overview, overview=x.overview, scale=(x.place[0], x.place[1]), believed=x.place[2]
-            )
+            down, across, believed, agree = x.place
+            overview = x.overview + agree * (agreed(x.overview) - x.overview)
+            told = functools.partial(told_by_overview, overview=overview, scale=(down, across), believed=believed)
         edit, words, state = self.net.from_stem(stem, memory, x.film, cells_to_noise(x.noise), x.there, told)
         edit = Edit(*(part.float() for part in edit))
         health = mean_squares(edit, state, memory)[0]

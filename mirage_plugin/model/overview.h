@@ -1,51 +1,108 @@
-/* What a frame's readings are told by those of its overview: `told_by_overview` in mirage_kernels/overview.py. There
- * stands why; here is only how.
+/* What a frame's readings are told by those of its overview: `agreed` and `told_by_overview` in
+ * mirage_kernels/overview.py. There stands why; here is only how.
  */
 #ifndef MIRAGE_OVERVIEW_H
 #define MIRAGE_OVERVIEW_H
 #include "shade.h"
 
-/* Of a reading the numbers from TOLD to TOLD_END; kept behind its colour and its share, and filled up with zeros. */
-enum { TOLD = 3, TOLD_END = 22, SAID = 20, KEPT = 4 + SAID };
+/* Of a reading the numbers from TOLD to TOLD_END, filled up to SAID; PAIRS of readings of two cells. */
+enum { TOLD = 3, TOLD_END = 22, SAID = 20, PAIRS = BINS * BINS };
 static const float LIKE = 0.01f;
 
+/* The readings of a cell of an overview: colours in v and shares, written as often as another cell has readings. */
+struct seen {
+    float colour[3][PAIRS], share[PAIRS], said[BINS][SAID];
+};
+
 struct overview {
-    const float *readings; /* [h, w, BINS, KEPT] */
+    const struct seen *cells; /* [h, w] */
     int h, w;
     float down, across, believed;
 };
 
-static size_t overview_floats(int h, int w) { return (size_t)h * (size_t)w * BINS * KEPT; }
-
-/* Colours of readings `from` [WORDS] in v, one after another: twelve of at most LANES or more. */
-static void colours_of(const float *from, float colours[BINS * 3])
+/* Colours of a cell's readings `from` [WORDS] in v: red, green and blue of all of them. */
+static void colours_of(const float *from, float colours[3][BINS])
 {
     float x[16] = {0};
-    for (int b = 0; b < BINS; b++) memcpy(x + 3 * b, from + b * SURFACE, 3 * sizeof(float));
+    for (int b = 0; b < BINS; b++)
+        for (int c = 0; c < 3; c++) x[c * BINS + b] = from[b * SURFACE + c];
     for (int k = 0; k < 16; k += LANES) store(x + k, 2.0f / (1.0f + exponential(-load(x + k))) - 1.0f);
-    memcpy(colours, x, BINS * 3 * sizeof(float));
+    memcpy(colours, x, sizeof(float) * 3 * BINS);
 }
 
-/* `words` [h, w, WORDS] as `tell` reads them. */
-static void prepare_overview(struct overview *o, const float *words, float *readings)
+/* `words` [h, w, WORDS] as `heed` reads them. */
+static void see_overview(const float *words, int cells, struct seen *out)
 {
-    for (ptrdiff_t cell = 0; cell < (ptrdiff_t)o->h * o->w; cell++) {
+    for (ptrdiff_t cell = 0; cell < cells; cell++) {
         const float *from = words + cell * WORDS, *shares = from + BINS * SURFACE;
-        float *to = readings + cell * BINS * KEPT, colours[BINS * 3], x[LANES > BINS ? LANES : BINS] = {0}, total = 0.0f;
+        struct seen *to = out + cell;
+        float colours[3][BINS], x[16] = {0}, total = 0.0f, most = shares[0];
         colours_of(from, colours);
-        float most = shares[0];
         for (int b = 1; b < BINS; b++) most = shares[b] > most ? shares[b] : most;
         for (int b = 0; b < BINS; b++) x[b] = shares[b] - most;
-        store(x, exponential(load(x)));
+        for (int k = 0; k < BINS; k += LANES) store(x + k, exponential(load(x + k)));
         for (int b = 0; b < BINS; b++) total += x[b];
-        for (int b = 0; b < BINS; b++, to += KEPT) {
-            memcpy(to, colours + 3 * b, 3 * sizeof(float));
-            to[3] = x[b] / total;
-            memcpy(to + 4, from + b * SURFACE + TOLD, (TOLD_END - TOLD) * sizeof(float));
-            to[4 + TOLD_END - TOLD] = 0.0f;
+        for (int i = 0; i < PAIRS; i++) {
+            for (int c = 0; c < 3; c++) to->colour[c][i] = colours[c][i % BINS];
+            to->share[i] = x[i % BINS] / total;
         }
+        memset(to->said, 0, sizeof to->said);
+        for (int b = 0; b < BINS; b++)
+            memcpy(to->said[b], from + b * SURFACE + TOLD, sizeof(float) * (TOLD_END - TOLD));
     }
-    o->readings = readings;
+}
+
+/* Readings of `colour` heed those of another cell: what they say, `place` times as much as their colours are alike, is
+ * added to `said`, and how much that is to `total`. */
+static inline void heed(const float colour[3][PAIRS], const struct seen *there, float place, float said[BINS][SAID],
+                        float total[BINS])
+{
+    float count[PAIRS];
+    for (int i = 0; i < PAIRS; i++) {
+        const float red = colour[0][i] - there->colour[0][i], green = colour[1][i] - there->colour[1][i];
+        const float blue = colour[2][i] - there->colour[2][i];
+        const float unlike = 1.0f + (red * red + green * green + blue * blue) * (1.0f / LIKE);
+        count[i] = place * there->share[i] / (unlike * unlike);
+    }
+    for (int b = 0; b < BINS; b++)
+        for (int other = 0; other < BINS; other++) {
+            const float much = count[b * BINS + other];
+            total[b] += much;
+            for (int k = 0; k < SAID; k++) said[b][k] += much * there->said[other][k];
+        }
+}
+
+/* Colours of a cell's own readings, each against all of another cell. */
+static inline void against(const float colours[3][BINS], float out[3][PAIRS])
+{
+    for (int c = 0; c < 3; c++)
+        for (int i = 0; i < PAIRS; i++) out[c][i] = colours[c][i / BINS];
+}
+
+/* What every cell's readings and those of 5x5 cells, `step` apart, that are of their colours say: into `out`. */
+static void agree_once(const struct seen *cells, struct seen *out, int h, int w, int step)
+{
+    for (int y = 0; y < h; y++)
+        for (int x = 0; x < w; x++) {
+            const struct seen *here = cells + (ptrdiff_t)y * w + x;
+            struct seen *to = out + (ptrdiff_t)y * w + x;
+            float colours[3][BINS], own[3][PAIRS], said[BINS][SAID] = {{0}}, total[BINS] = {0};
+            for (int c = 0; c < 3; c++) memcpy(colours[c], here->colour[c], sizeof colours[c]);
+            against(colours, own);
+            for (int dy = -2; dy <= 2; dy++) {
+                const int row = y + dy * step;
+                if (row < 0 || row >= h) continue;
+                for (int dx = -2; dx <= 2; dx++) {
+                    const int column = x + dx * step;
+                    if (column < 0 || column >= w) continue;
+                    const float tent = (float)((3 - (dy < 0 ? -dy : dy)) * (3 - (dx < 0 ? -dx : dx))) / 9.0f;
+                    heed(own, cells + (ptrdiff_t)row * w + column, tent, said, total);
+                }
+            }
+            memcpy(to, here, offsetof(struct seen, said));
+            for (int b = 0; b < BINS; b++)
+                for (int k = 0; k < SAID; k++) to->said[b][k] = said[b][k] / total[b];
+        }
 }
 
 /* The two of `cells` around the middle of cell `i`, and how much of the second it takes. */
@@ -64,29 +121,17 @@ static void tell(const struct overview *o, int y, int x, float *words)
     int rows[2], columns[2];
     const float below = sides_of(y, o->down, o->h, rows, rows + 1);
     const float right = sides_of(x, o->across, o->w, columns, columns + 1);
-    const float *there[4 * BINS];
-    float place[4 * BINS], colours[BINS * 3];
-    for (int corner = 0; corner < 4; corner++) {
-        const float part = (corner & 2 ? below : 1.0f - below) * (corner & 1 ? right : 1.0f - right);
-        const float *cell = o->readings + ((ptrdiff_t)rows[corner >> 1] * o->w + columns[corner & 1]) * BINS * KEPT;
-        for (int b = 0; b < BINS; b++) {
-            there[corner * BINS + b] = cell + b * KEPT;
-            place[corner * BINS + b] = part * cell[b * KEPT + 3];
-        }
-    }
+    float colours[3][BINS], own[3][PAIRS], said[BINS][SAID] = {{0}}, total[BINS] = {0};
     colours_of(words, colours);
+    against(colours, own);
+    for (int corner = 0; corner < 4; corner++) {
+        const float place = (corner & 2 ? below : 1.0f - below) * (corner & 1 ? right : 1.0f - right);
+        heed(own, o->cells + (ptrdiff_t)rows[corner >> 1] * o->w + columns[corner & 1], place, said, total);
+    }
     for (int b = 0; b < BINS; b++) {
-        const float *colour = colours + 3 * b;
-        float said[SAID] = {0}, total = 0.0f, *own = words + b * SURFACE + TOLD;
-        for (int i = 0; i < 4 * BINS; i++) {
-            const float red = colour[0] - there[i][0], green = colour[1] - there[i][1], blue = colour[2] - there[i][2];
-            const float unlike = 1.0f + (red * red + green * green + blue * blue) / LIKE;
-            const float count = place[i] / (unlike * unlike);
-            total += count;
-            for (int k = 0; k < SAID; k++) said[k] += count * there[i][4 + k];
-        }
-        const float part = o->believed / total;
-        for (int k = 0; k < TOLD_END - TOLD; k++) own[k] += said[k] * part - o->believed * own[k];
+        float *mine = words + b * SURFACE + TOLD;
+        const float part = o->believed / total[b];
+        for (int k = 0; k < TOLD_END - TOLD; k++) mine[k] += said[b][k] * part - o->believed * mine[k];
     }
 }
 

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from mirage_kernels.overview import overview_size
+from mirage_kernels.overview import agreed, overview_size
 from mirage_plugin.model.memory import MemoryState
 from mirage_plugin.model.network import (
     CELL,
@@ -126,7 +126,8 @@ def look_over(net: MirageNet, v: Tensor, planes: Planes, style: Tensor) -> Overv
     one = torch.ones(n, device=v.device)
     silent = small.new_zeros(n, 1, height // 2, width // 2)
     _, words, _ = _read(net, small, small, cells, MemoryState(*nothing), style, one, one, silent)
-    return Overview(words, (size[0] / rows, size[1] / columns))
+    # What depth tells is certain from cell to cell.
+    return Overview(agreed(words) if depth is None else words, (size[0] / rows, size[1] / columns))
 
 
 def _read(

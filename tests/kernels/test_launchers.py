@@ -209,6 +209,8 @@ def test_what_else_is_refused() -> None:
         kernels.overview(head, torch.zeros(1, 0, 4, 360), (0.5, 0.5))
     with pytest.raises(KernelError, match=r"0\.5 x 0\.0 cells of the overview to one"):
         kernels.overview(head, head.clone(), (0.5, 0.0))
+    with pytest.raises(KernelError, match=r"head has shape \[1, 4, 4, 264\]; it must be \[\*, \*, \*, 360\]"):
+        kernels.agree(edit)
     with pytest.raises(KernelError, match="pixels of -4 x -4"):
         kernels.pixelate(FRAMES.clone(), BGRA, one, side=-4)
     with pytest.raises(KernelError, match=r"0\.0 x 3\.0 of \[4, 4\] points of lines"):
@@ -242,6 +244,7 @@ def calls() -> dict[str, Callable[[], Any]]:
         "fresh_noise": lambda: opcheck(ops.fresh_noise.default, (seed, seed, 4, 4)),
         "advect_noise": lambda: opcheck(ops.advect_noise.default, (noise, moved, seen, seed, seed)),
         "solver_step": lambda: opcheck(ops.solver_step.default, (cells, cells, noise, torch.ones(1), 0.25)),
+        "agree": lambda: opcheck(ops.agree.default, (torch.randn(1, 4, 4, 360),)),
         "overview": lambda: opcheck(
             ops.overview.default, (torch.randn(1, 4, 4, 360), torch.randn(1, 2, 3, 360), 0.5, 0.7)
         ),

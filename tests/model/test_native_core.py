@@ -111,15 +111,16 @@ def test_it_computes_what_the_core_does(tier: str, rows: int, columns: int, styl
         agree(native(given), expected, native.numbers)
 
 
+@pytest.mark.parametrize("agreeing", [0.0, 1.0])
 @pytest.mark.parametrize("numbers", [None, "int16", "fp32"])
-def test_a_large_frame_is_told_by_its_overview(numbers: str | None) -> None:
+def test_a_large_frame_is_told_by_its_overview(numbers: str | None, agreeing: float) -> None:
     core, _ = network("nano")
     native = NativeCore(core, numbers)
     given, look = frame("nano", 48, 80, 5), frame("nano", *OVERVIEW, 6)
     with torch.no_grad():
         words, own = core(look).words, core(given)
         assert torch.allclose(native(look).words, words, atol=1e-4 if native.numbers == "fp32" else 0.02)
-        told = given._replace(overview=words, place=torch.tensor([23 / 45, 0.5, 0.75]))
+        told = given._replace(overview=words, place=torch.tensor([23 / 45, 0.5, 0.75, agreeing]))
         expected = core(told)
     assert (expected.words - own.words).abs().mean() > 0.05
     found = native(told)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from mirage_kernels.overview import BELIEVED, LARGE, OVERVIEW, TOLD, overview_size, told_by_overview
+from mirage_kernels.overview import BELIEVED, LARGE, OVERVIEW, TOLD, agreed, overview_size, told_by_overview
 from mirage_kernels.shade import BINS, SURFACE, WORDS
 from mirage_plugin.model.memory import MemoryState
 from mirage_plugin.model.network import TIERS, MirageNet, Overview, Planes, frame_lines, planes_to_cells
@@ -30,6 +30,20 @@ def words(rows: int, columns: int, *readings: tuple[Tensor, float]) -> Tensor:
 
 def suns(said: Tensor) -> Tensor:
     return said[..., : BINS * SURFACE].unflatten(-1, (BINS, SURFACE))[..., SUN]
+
+
+def test_in_an_overview_readings_of_one_colour_agree() -> None:
+    """A cell that sees something else in the same plain colour is outvoted, and nobody of another colour hears it."""
+    seen = words(12, 16, (BLUE, -2.0), (RED, 2.0))
+    seen[0, 6, 8, SUN] = 6.0
+    told = suns(agreed(seen))
+    assert float(told[0, 6, 8, 0]) < 0
+    assert float(told[0, 6, 7, 0]) == pytest.approx(float(told[0, 6, 9, 0]))
+    assert -2 < float(told[0, 6, 10, 0]) < -1.5
+    assert torch.allclose(told[0, :, 15, 0], torch.tensor(-2.0), atol=0.01), "that is too far away to be heard"
+    assert torch.allclose(told[..., 1], torch.tensor(2.0), atol=0.01)
+    everyone = agreed(torch.randn(2, 5, 4, WORDS)[:1].expand(2, -1, -1, -1))
+    assert torch.equal(everyone[0], everyone[1])
 
 
 def test_a_reading_is_told_by_those_of_its_colour() -> None:

@@ -12,7 +12,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from mirage_kernels.overview import BELIEVED
+from mirage_kernels.overview import BELIEVED, agreed
 from mirage_plugin import engine as processor
 from mirage_plugin.config import ServeConfig
 from mirage_plugin.engine import GRIDS, Canvas, Engine
@@ -123,9 +123,10 @@ def test_a_large_frame_without_depth_is_looked_over(engine: Engine) -> None:
         expected = look_over(net, v, Planes(mask=planes), style)
     assert expected is not None
     h, w = expected.words.shape[1:3]
-    found, (down, across, believed) = canvas.given.overview[:, :h, :w], canvas.given.place.tolist()
+    found, (down, across, believed, agree) = agreed(canvas.given.overview)[:, :h, :w], canvas.given.place.tolist()
     assert (down, across) == pytest.approx(expected.scale)
     assert believed == pytest.approx(BELIEVED)
+    assert agree == 1
     # Pixels are left out in another way, and the mask by cells; and the grid goes on further down.
     off = (found - expected.words)[:, : h - 4].abs().mean()
     assert off < 0.1 * (expected.words - expected.words.mean((1, 2))).abs().mean()

@@ -232,6 +232,19 @@ def test_overview(
     assert (actual[..., told] != head[..., told]).float().mean() > 0.9
 
 
+@pytest.mark.parametrize("dtype", HALVES)
+@pytest.mark.parametrize(("n", "grid"), [(2, (7, 12)), (1, (1, 1)), (1, (3, 40)), (1, (9, 2))])
+def test_agree(n: int, grid: tuple[int, int], dtype: torch.dtype, draw: torch.Generator) -> None:
+    head = (torch.randn(n, *grid, kernels.HEAD_CHANNELS, generator=draw) * 2).to(dtype)
+    given = head.clone()
+    actual, expected = both(lambda: kernels.agree(head))
+    assert torch.equal(head, given)
+    told = torch.zeros(kernels.HEAD_CHANNELS, dtype=torch.bool)
+    told[252:328] = True
+    assert torch.equal(actual[..., ~told], head[..., ~told])
+    assert_close(actual[..., told], expected[..., told], 2 * TOLERANCE[dtype], f"agree {grid} {dtype}")
+
+
 # Numpy says of the greatest of four NaN that there is none, and gives NaN, which is right.
 @pytest.mark.filterwarnings("ignore:All-NaN slice:RuntimeWarning")
 def test_overview_of_extremes(draw: torch.Generator) -> None:
