@@ -120,10 +120,10 @@ class Work:
         self._planes: dict[str, Tensor | None] = {"depth": None, "motion": None, "mask": None}
 
     def _overview(self) -> Overview | None:
-        """What the overview of a large frame needs; None for a small one, which needs no overview."""
+        """What the overview of a large frame without depth needs; None for any other."""
         weights, layout = self.path.weights, self.path.kind.layout
         size = kernels.overview_size(self.rows, self.columns)
-        if size is None:
+        if size is None or self.path.kind.depth:
             return None
         (rows, columns), (h, w) = size, kernels.grid_size(*size)
         dtype, device = weights.network.dtype, weights.device
@@ -221,14 +221,15 @@ class Work:
         given: dict[str, Any] = {"rows": self.rows, "columns": self.columns, "noise": self.noise, **self._planes}
         stem = kernels.pixels(path.frame, layout, stem_weights, **given)
         state, valid = kernels.warp_state(self.stored, self.motion16, self.seen16, stem.dtype)
-        marks, overview = (path.style, self.noise, self.there), self._look_over()
-        edit, stored = kernels.forward(weights.network, stem, state, valid, path.film[:1], *marks, overview=overview)
+        marks = path.style, self.noise, self.there
+        heard: dict[str, Any] = {"overview": self._look_over(), "agreeing": not path.kind.depth}
+        edit, stored = kernels.forward(weights.network, stem, state, valid, path.film[:1], *marks, **heard)
         first = last = edit
         for step in range(1, len(weights.levels)):
             answer = self._answer(last)
             stem = kernels.pixels(path.frame, layout, stem_weights, answer=answer, k=self.k[step], **given)
             film = path.film[step : step + 1]
-            further, _ = kernels.forward(weights.network, stem, state, valid, film, *marks, overview=overview)
+            further, _ = kernels.forward(weights.network, stem, state, valid, film, *marks, **heard)
             last = torch.lerp(last.float(), further.float(), 1 / (step + 1)).to(edit.dtype)
         # Bounds were learned of first steps. Of 33 groups of channels 6 are matrices, 24 detail, 3 anchors and pens.
         found, of_state = kernels.drift_statistics(first, 33)[0], kernels.drift_statistics(stored, 8, scale=1 / 127)[0]
@@ -254,7 +255,7 @@ class Work:
         given |= self._still(over.y, over.x)
         stem = kernels.pixels(path.frame, path.kind.layout, weights.stem(path.kind.layout), **given)
         head, _ = kernels.look(weights.network, stem, over.state, over.valid, path.film[:1])
-        return (head if path.kind.depth else kernels.agree(head)), over.scale
+        return kernels.agree(head), over.scale
 
     def _carried_cells(self) -> Tensor:
         """What is kept of cells, where they are now."""

@@ -56,6 +56,7 @@ EDIT_PARTS = {"matrices": 48, "detail": 192, "anchors": 16, "pens": 8}
 """Of an edit, and how many numbers of a cell each has."""
 _RGB = np.array([0, 1, 2])
 _NO_OVERVIEW = (torch.zeros(1, *OVERVIEW, WORDS), torch.zeros(4))
+_AGREEING = (_NO_OVERVIEW[0], torch.tensor([0.0, 0.0, 0.0, 1.0]))
 
 
 @dataclass(frozen=True)
@@ -466,14 +467,15 @@ class Engine:
         return CoreInput._make((*tensors, canvas.film, *overview))
 
     def _look_over(self, canvas: Canvas) -> None:
-        """Take the overview of the frame that was read, where that is worked on large.
+        """Take the overview of the frame that was read, where that is worked on large; else its own readings agree.
 
-        What depth tells need not be guessed: with it an overview is worth its time on the largest grid alone.
+        What depth tells need not be guessed: with it neither is done.
         """
-        canvas.overview = _NO_OVERVIEW
-        content = canvas.fit.content
+        content, has_depth = canvas.fit.content, bool(canvas.planes[0, 0, 16] > 0)
         size = overview_size(*content)
-        if size is None or (canvas.planes[0, 0, 16] > 0 and canvas.fit.grid > 0):
+        if size is None or has_depth:
+            small = overview_size(8 * canvas.fit.rows, 8 * canvas.fit.columns) is None
+            canvas.overview = _AGREEING if small and not has_depth else _NO_OVERVIEW
             return
         rows, columns = OVERVIEW
         cells: Bytes = np.empty((rows, columns, CELL * CELL * 3), np.uint8)
@@ -493,8 +495,7 @@ class Engine:
         look = (torch.from_numpy(cells)[None], torch.zeros(1, rows, columns, 16), torch.from_numpy(planes)[None])
         given = (part.to(self.device) for part in (*look, *nothing, canvas.film, *_NO_OVERVIEW))
         words = self._forward[_OVERVIEW](CoreInput._make(given)).words
-        # What depth tells is certain from cell to cell.
-        place = torch.tensor([size[0] / content[0], size[1] / content[1], BELIEVED, 1 - canvas.planes[0, 0, 16]])
+        place = torch.tensor([size[0] / content[0], size[1] / content[1], BELIEVED, 1.0])
         canvas.overview = words, place
 
     @torch.inference_mode()

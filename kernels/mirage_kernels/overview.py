@@ -11,7 +11,8 @@ et al. 2007). Where surfaces part, their colours, textures and lines are the fin
     said += BELIEVED (sum count its said / sum count - said)
 
 Before that the overview's own readings agree with those around that have their colour (an edge-avoiding a-trous filter,
-Dammertz et al. 2010): where the network is not sure, it is unsure from cell to cell, and a plain sky would be a plaid.
+Dammertz et al. 2010), and so do those of a frame that needs no overview: where the network is not sure, it is unsure
+from cell to cell, and a plain sky would be a plaid. With depth it is sure enough, and they are left as they are.
 
 Floor per fine cell in bf16: 3 x BINS numbers read, 19 x BINS read and written, 328 bytes in all (of the overview's
 cells, 23 x BINS numbers each, there are few: they come from the nearest cache); about 4,800 operations.
@@ -53,7 +54,7 @@ LARGE = (28, 48)
 BELIEVED = 0.9
 """How far a reading goes from what it says itself to what the overview says."""
 AGREED = (1, 2)
-"""How far apart the 5x5 cells of an overview are whose readings agree, one time after the other."""
+"""How far apart the 5x5 cells are whose readings agree, one time after the other."""
 LIKE = 0.01
 """The squared distance of colours, in v, at which a reading of the overview counts a quarter of what it counts for its
 own colour."""
@@ -68,29 +69,31 @@ def overview_size(rows: int, columns: int) -> tuple[int, int] | None:
 
 
 def agreed(words: Tensor) -> Tensor:
-    """The definition of `agree`: words [N, h, w, WORDS] of an overview, float32."""
+    """The definition of `agree`: words [N, h, w, WORDS], float32."""
     words = wide(words)
     n, h, w, _ = words.shape
     mine = words[..., : BINS * SURFACE].view(n, h, w, BINS, SURFACE)
     colour, share = mine[..., :3].sigmoid() * 2 - 1, words[..., BINS * SURFACE :].softmax(-1)
     said = mine[..., TOLD[0] : TOLD[1]]
 
+    taps = torch.arange(5, device=words.device)
+    tent = 1 - (taps - 2).abs() / 3
+    tent = (tent[:, None] * tent).view(25, 1).expand(-1, BINS).reshape(-1).to(words.dtype)
+
     def around(field: Tensor, step: int) -> Tensor:
-        """[N, h, w, BINS, ...] with zeros for two cells around, `step` apart."""
+        """Of readings [N, h, w, BINS, C] those of the 5x5 cells around: [N, h, w, 25 * BINS, C], 0 beyond the frame."""
         filled = functional.pad(field.flatten(3), (0, 0, *[2 * step] * 4))
-        return filled.view(*filled.shape[:3], *field.shape[3:])
+        y, x = (torch.arange(side, device=words.device)[:, None] + taps * step for side in (h, w))
+        near = filled[:, y][:, :, :, x].transpose(2, 3)
+        return near.reshape(n, h, w, 25 * BINS, field.shape[-1])
 
     for step in AGREED:
-        fields = around(colour, step), around(share, step), around(said, step)
-        summed, total = torch.zeros_like(said), torch.zeros_like(said[..., :1])
-        for dy in range(5):
-            for dx in range(5):
-                rows, columns = slice(dy * step, dy * step + h), slice(dx * step, dx * step + w)
-                colours, shares, there = (field[:, rows, columns] for field in fields)
-                away = (colour[..., :, None, :] - colours[..., None, :, :]).square().sum(-1)
-                place = (1 - abs(dy - 2) / 3) * (1 - abs(dx - 2) / 3) * shares[..., None, :]
-                count = place / (1 + away / LIKE).square()
-                summed, total = summed + count @ there, total + count.sum(-1, keepdim=True)
+        colours, shares, there = (around(field, step) for field in (colour, share[..., None], said))
+        away = torch.zeros(n, h, w, BINS, 25 * BINS, dtype=words.dtype, device=words.device)
+        for c in range(3):
+            away = away + (colour[..., :, None, c] - colours[..., None, :, c]).square()
+        count = tent * shares[..., None, :, 0] / (1 + away / LIKE).square()
+        summed, total = count @ there, count.sum(-1, keepdim=True)
         said = summed / total
     told = torch.cat([mine[..., : TOLD[0]], said, mine[..., TOLD[1] :]], -1)
     return torch.cat([told.flatten(-2), words[..., BINS * SURFACE :]], -1)
@@ -297,7 +300,7 @@ def _agree_fake(head: Tensor) -> Tensor:
 
 
 def agree(head: Tensor) -> Tensor:
-    """Let what the head says of an overview's surfaces, [N, h, w, HEAD_CHANNELS], agree where colours are one.
+    """Let what the head says of surfaces on few cells, [N, h, w, HEAD_CHANNELS], agree where colours are one.
 
     A new tensor of its dtype. Raises `KernelError` for what a kernel could not take.
     """

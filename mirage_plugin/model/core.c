@@ -328,6 +328,13 @@ static int widest_output(const struct network *net)
 
 static size_t grid_floats(int h, int w, int channels) { return (size_t)(h + 4) * (size_t)(w + 4) * (size_t)channels; }
 
+/* How many cells at most are looked at with those around: those of an overview, or of a frame that needs none. */
+static size_t seen_cells(int h, int w, int overview_h, int overview_w)
+{
+    const size_t own = (size_t)h * (size_t)w, overview = (size_t)overview_h * (size_t)overview_w;
+    return own > overview ? own : overview;
+}
+
 /* Bytes of the zeroed, 64-byte aligned memory that `mirage_core` works in; it may be used again for the same sizes. */
 size_t mirage_core_bytes(const struct network *net, int h, int w, int overview_h, int overview_w)
 {
@@ -337,7 +344,7 @@ size_t mirage_core_bytes(const struct network *net, int h, int w, int overview_h
                           + 2 * (size_t)GROUP * (size_t)widest_output(net) + field_floats(h, w)
                           + 2 * mark_floats(h, w);
     return 4 * floats + 2 * sizeof(number) * (size_t)GROUP * (size_t)widest_input(net)
-           + 2 * sizeof(struct seen) * (size_t)overview_h * (size_t)overview_w + 22 * 64;
+           + 2 * sizeof(struct seen) * seen_cells(h, w, overview_h, overview_w) + 22 * 64;
 }
 
 /* As `CoreInput` and `CoreOutput` in core.py: `cells` [h, w, 192] bytes, `noise` [h, w, 16], `planes` [h, w, 32],
@@ -372,9 +379,9 @@ void mirage_core(const struct network *net, int h, int w, const uint8_t *cells, 
     float *field = TAKE(float, field_floats(h, w));
     float *strokes = TAKE(float, mark_floats(h, w));
     float *pooled = TAKE(float, mark_floats(h, w));
-    const int overview_cells = overview_h * overview_w;
-    struct seen *looked = TAKE(struct seen, overview_cells);
-    struct seen *between = TAKE(struct seen, overview_cells);
+    const size_t most_seen = seen_cells(h, w, overview_h, overview_w);
+    struct seen *looked = TAKE(struct seen, most_seen);
+    struct seen *between = TAKE(struct seen, most_seen);
 #undef TAKE
     begin_products();
     for (int first = 0; first < total; first += GROUP) {
@@ -426,13 +433,12 @@ void mirage_core(const struct network *net, int h, int w, const uint8_t *cells, 
     }
     const struct overview whole = {looked, overview_h, overview_w, place[0], place[1], place[2]};
     if (whole.believed > 0) {
-        see_overview(overview, overview_cells, looked);
-        if (place[3] > 0) {
-            agree_once(looked, between, overview_h, overview_w, 1);
-            agree_once(between, looked, overview_h, overview_w, 2);
-        }
+        see_words(overview, overview_h * overview_w, looked);
+        if (place[3] > 0) agree(looked, between, overview_h, overview_w);
     }
     double transforms = 0, details = 0, seen_colours = 0;
+    /* All has to be said before a frame's own words can agree. */
+    const int agreeing = place[3] > 0 && !(whole.believed > 0);
     for (int first = 0; first < total; first += GROUP) {
         int count = total - first < GROUP ? total - first : GROUP;
         for (int i = 0; i < count; i++)
@@ -446,7 +452,23 @@ void mirage_core(const struct network *net, int h, int w, const uint8_t *cells, 
             memcpy(matrices + (ptrdiff_t)(first + i) * COEFFICIENTS, said + TURNS, 4 * COEFFICIENTS);
             memcpy(detail + (ptrdiff_t)(first + i) * CELL, said + ADDS, 4 * CELL);
         }
-        shade(&shading, &marks, s.y + SAYS, s.outputs, first, count, there, matrices, detail, anchors, pens);
+        if (!agreeing)
+            shade(&shading, &marks, s.y + SAYS, s.outputs, first, count, there, matrices, detail, anchors, pens);
+    }
+    if (agreeing) {
+        see_words(words, total, looked);
+        agree(looked, between, h, w);
+        for (int i = 0; i < total; i++)
+            for (int b = 0; b < BINS; b++)
+                memcpy(words + (ptrdiff_t)i * WORDS + b * SURFACE + TOLD, looked[i].said[b], sizeof(float) * (TOLD_END - TOLD));
+    }
+    for (int first = 0; first < total; first += GROUP) {
+        int count = total - first < GROUP ? total - first : GROUP;
+        if (agreeing) {
+            for (int i = 0; i < count; i++)
+                memcpy(s.y + (ptrdiff_t)i * s.outputs + SAYS, words + (ptrdiff_t)(first + i) * WORDS, sizeof(float) * WORDS);
+            shade(&shading, &marks, s.y + SAYS, s.outputs, first, count, there, matrices, detail, anchors, pens);
+        }
         vec changed = {0}, added = {0}, coloured = {0};
         for (int k = 0; k < count * COEFFICIENTS; k += LANES) {
             vec x = load(matrices + (ptrdiff_t)first * COEFFICIENTS + k);

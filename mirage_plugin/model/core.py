@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import platform
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -38,7 +39,7 @@ class CoreInput(NamedTuple):
     [1, h/2, w/2, S]; `motion` float32 [1, 2, h/2, w/2] working pixels; `seen` float32 [1, 1, h/2, w/2]; `there`
     float32 [1, h, w, 2] of `doubted_lines`; `film` [1, F] from `Core.film`; `overview` float32 [1, H, W, WORDS] the
     words of one, and `place` float32 [4] its cells for each of the frame's, down and across, how far it is believed
-    (0 where there is none), and 1 where its readings are yet to be `agreed`.
+    (0 where there is none), and 1 where its readings are yet to be `agreed`, or the frame's own where that is small.
     """
 
     cells: Tensor
@@ -114,10 +115,18 @@ class Core(nn.Module):
         stem = stem + nn.functional.linear(x.planes.to(self.dtype), self.planes_weight)
         moved = warp_state(dequantise(x.stored), x.motion, x.seen)
         memory = MemoryState(moved.state.to(self.dtype), moved.valid.to(self.dtype))
-        told = None
-        if overview_size(*(CELL * side for side in x.cells.shape[1:3])):
-            down, across, believed, agree = x.place
-            overview = x.overview + agree * (agreed(x.overview) - x.overview)
+        down, across, believed, agree = x.place
+
+        def of_one_mind(words: Tensor) -> Tensor:
+            words = words.float()
+            if not torch.compiler.is_compiling() and float(agree) == 0:
+                return words
+            return torch.lerp(words, agreed(words), agree)
+
+        told: Callable[[Tensor], Tensor] = of_one_mind
+        large = overview_size(*(CELL * side for side in x.cells.shape[1:3])) is not None
+        if large and (torch.compiler.is_compiling() or float(believed) > 0):
+            overview = of_one_mind(x.overview)
             told = functools.partial(told_by_overview, overview=overview, scale=(down, across), believed=believed)
         edit, words, state = self.net.from_stem(stem, memory, x.film, cells_to_noise(x.noise), x.there, told)
         edit = Edit(*(part.float() for part in edit))

@@ -30,7 +30,7 @@ from mirage_kernels.lines import (
     point_side,
     trace_lines_reference,
 )
-from mirage_kernels.overview import told_by_overview
+from mirage_kernels.overview import agreed, told_by_overview
 from mirage_kernels.pixelate import means_of_blocks
 from mirage_kernels.shade import BINS, KEEP, STYLE_NUMBERS, SURFACE, WORDS, shade_reference, style_offset
 from mirage_plugin.model.chart import CHART_SIZE, chart
@@ -112,11 +112,12 @@ class Edit(NamedTuple):
 class Overview(NamedTuple):
     """What the network says of a whole frame on few cells, for one that it works on with many.
 
-    `words` [N, H, W, WORDS]; `scale` the cells of the overview for each cell of the frame, down and across.
+    `words` [N, H, W, WORDS]; `scale` the cells of the overview for each cell of the frame, down and across. Words that
+    are None are the frame's own: it is small, and without depth its readings agree with those around.
     """
 
-    words: Tensor
-    scale: tuple[float, float]
+    words: Tensor | None
+    scale: tuple[float, float] = (1.0, 1.0)
 
 
 class Planes(NamedTuple):
@@ -524,12 +525,15 @@ class MirageNet(nn.Module):
         """Denoise once.
 
         `source`, `noisy` [N, h, w, 192] cells of v; `planes` [N, h, w, PLANE_CHANNELS]; `memory` warped to this
-        frame; `film` [N, F] from `conditioned`; `noise` [N, 1, 4h, 4w]; `overview` of frames on large grids. h and w
+        frame; `film` [N, F] from `conditioned`; `noise` [N, 1, 4h, 4w]; `overview` of `look_over`. h and w
         must be multiples of 4. Returns the edit, what the network said of the surfaces [N, h, w, WORDS], and the next
         state [N, h/2, w/2, S] in [-1, 1], not yet quantised.
         """
         stem = self.stem_source(source) + self.stem_noisy(noisy) + self.stem_planes(planes)
-        told = functools.partial(told_by_overview, overview=overview.words, scale=overview.scale) if overview else None
+        told: Callable[[Tensor], Tensor] | None = None
+        if overview is not None:
+            seen, scale = overview
+            told = agreed if seen is None else functools.partial(told_by_overview, overview=seen, scale=scale)
         return self.from_stem(stem, memory, film, noise, doubted_lines(source, planes, film), told)
 
     def forward(

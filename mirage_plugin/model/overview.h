@@ -9,7 +9,7 @@
 enum { TOLD = 3, TOLD_END = 22, SAID = 20, PAIRS = BINS * BINS };
 static const float LIKE = 0.01f;
 
-/* The readings of a cell of an overview: colours in v and shares, written as often as another cell has readings. */
+/* The readings of a cell: colours in v and shares, written as often as another cell has readings. */
 struct seen {
     float colour[3][PAIRS], share[PAIRS], said[BINS][SAID];
 };
@@ -30,8 +30,8 @@ static void colours_of(const float *from, float colours[3][BINS])
     memcpy(colours, x, sizeof(float) * 3 * BINS);
 }
 
-/* `words` [h, w, WORDS] as `heed` reads them. */
-static void see_overview(const float *words, int cells, struct seen *out)
+/* `words` [cells, WORDS] as `heed` reads them. */
+static void see_words(const float *words, int cells, struct seen *out)
 {
     for (ptrdiff_t cell = 0; cell < cells; cell++) {
         const float *from = words + cell * WORDS, *shares = from + BINS * SURFACE;
@@ -103,6 +103,13 @@ static void agree_once(const struct seen *cells, struct seen *out, int h, int w,
             for (int b = 0; b < BINS; b++)
                 for (int k = 0; k < SAID; k++) to->said[b][k] = said[b][k] / total[b];
         }
+}
+
+/* `AGREED`: what `cells` say is of one mind where their colours are one; `between` is as large. */
+static void agree(struct seen *cells, struct seen *between, int h, int w)
+{
+    agree_once(cells, between, h, w, 1);
+    agree_once(between, cells, h, w, 2);
 }
 
 /* The two of `cells` around the middle of cell `i`, and how much of the second it takes. */

@@ -103,31 +103,31 @@ def predict(
 
 
 def look_over(net: MirageNet, v: Tensor, planes: Planes, style: Tensor) -> Overview | None:
-    """An overview of frames v [N, 3, H, W], without what fills their grid; None where they need none.
+    """An overview of frames v [N, 3, H, W], without what fills their grid; None where they have depth.
 
-    `planes` of the same size; their motion is left out, and so are noise and memory: it is a look at one frame.
+    `planes` of the same size, of which the mask is seen; noise and memory are left out: it is a look at one frame.
     """
     rows, columns = v.shape[-2:]
     size = overview_size(rows, columns)
+    if planes.depth is not None:
+        return None  # what depth tells need not be guessed, and changes less from frame to frame
     if size is None:
-        return None
+        return Overview(None)
 
     def brought(plane: Tensor, mode: str) -> Tensor:
         fill = (0, -size[1] % 32, 0, -size[0] % 32)
         return functional.pad(functional.interpolate(plane, size, mode=mode), fill, mode="replicate")
 
     small = brought(v, "area")
-    # Nearest, for a mean of depths is no depth.
-    depth, mask = (None if plane is None else brought(plane, "nearest-exact") for plane in (planes.depth, planes.mask))
+    mask = None if planes.mask is None else brought(planes.mask, "nearest-exact")
     n, _, height, width = small.shape
     h, w = height // CELL, width // CELL
-    cells = planes_to_cells(Planes(depth, None, mask), n, h, w, small)
+    cells = planes_to_cells(Planes(mask=mask), n, h, w, small)
     nothing = small.new_zeros(n, h // 2, w // 2, net.tier.state), small.new_zeros(n, h // 2, w // 2, 1)
     one = torch.ones(n, device=v.device)
     silent = small.new_zeros(n, 1, height // 2, width // 2)
     _, words, _ = _read(net, small, small, cells, MemoryState(*nothing), style, one, one, silent)
-    # What depth tells is certain from cell to cell.
-    return Overview(agreed(words) if depth is None else words, (size[0] / rows, size[1] / columns))
+    return Overview(agreed(words), (size[0] / rows, size[1] / columns))
 
 
 def _read(

@@ -545,7 +545,7 @@ def _rows(
         ),
         over_lut(
             f"frames of {LARGE_SIZE[1]}x{LARGE_SIZE[0]} over the oracle LUT", large, None,
-            f"with an overview; RGB alone over the oracle LUT: {fmean(c.gain('rgb') for c in large):+.2f} dB",
+            f"RGB alone, with an overview, over the oracle LUT: {fmean(c.gain('rgb') for c in large):+.2f} dB",
         ),
     ]  # fmt: skip
     return rows

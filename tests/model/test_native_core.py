@@ -131,6 +131,20 @@ def test_a_large_frame_is_told_by_its_overview(numbers: str | None, agreeing: fl
     assert not torch.isfinite(native(told).health[4])
 
 
+@pytest.mark.parametrize("numbers", [None, "int16", "fp32"])
+def test_the_readings_of_a_small_frame_agree(numbers: str | None) -> None:
+    core, _ = network("nano")
+    native = NativeCore(core, numbers)
+    given = frame("nano", 28, 48, 7, "marked")
+    agreeing = given._replace(place=torch.tensor([0.0, 0.0, 0.0, 1.0]))
+    with torch.no_grad():
+        own, expected = core(given), core(agreeing)
+    assert (expected.words - own.words).abs().mean() > 0.05
+    for _ in range(2):
+        agree(native(agreeing), expected, native.numbers)
+        agree(native(given), own, native.numbers)
+
+
 @pytest.mark.parametrize("style", STYLES)
 @pytest.mark.parametrize("numbers", ["int16", "fp32"])
 def test_it_needs_no_matrix_unit(numbers: str, style: str) -> None:

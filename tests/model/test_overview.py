@@ -107,13 +107,19 @@ def test_a_large_frame_is_painted_by_what_its_overview_says(net: MirageNet) -> N
     v = torch.rand(1, 3, 256, 512, generator=rng) * 2 - 1
     red = Style.make("red", {"sky": 1.0, "sky_top": (1, 0, 0), "sky_horizon": (1, 0, 0)})
     style = net.style(torch.from_numpy(red.vector())[None])
-    depth = torch.rand(1, 1, 256, 512, generator=rng) * 50
-    found = look_over(net, v, Planes(depth=depth), style)
+    depth, mask = torch.rand(1, 1, 256, 512, generator=rng) * 50, torch.rand(1, 3, 256, 512, generator=rng)
+    found = look_over(net, v, Planes(mask=mask), style)
     assert found is not None
+    assert found.words is not None
     assert found.words.shape == (1, 20, 40, WORDS)
     assert found.scale == (160 / 256, 320 / 512)
-    assert not torch.equal(found.words, look_over(net, v, Planes(), style).words), "it sees depth"  # type: ignore[union-attr]
-    assert look_over(net, v[..., :216, :384], Planes(), style) is None
+    blind = look_over(net, v, Planes(), style)
+    assert blind is not None
+    assert blind.words is not None
+    assert not torch.equal(found.words, blind.words), "it sees the mask"
+    assert look_over(net, v, Planes(depth=depth, mask=mask), style) is None, "what depth tells need not be guessed"
+    small = v[..., :216, :384]
+    assert look_over(net, small, Planes(), style) == Overview(None), "its own readings agree"
 
     memory = MemoryState(torch.zeros(1, 16, 32, 48), torch.zeros(1, 16, 32, 1))
     given = (

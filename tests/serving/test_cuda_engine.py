@@ -7,6 +7,7 @@ copies arrive) waits for one in the tests marked `needs("cuda")`.
 from __future__ import annotations
 
 import copy
+import dataclasses
 import mmap
 import threading
 import time
@@ -177,7 +178,8 @@ def test_several_steps_are_those_of_the_definition(kind: FrameKind) -> None:
         lines = frame_lines(v, None, None, vector)
         given = (v, field, torch.zeros(1, h, w, 32), none, vector, torch.ones(1), lines)
         overview = look_over(net, v, Planes(), vector)
-        assert (overview is None) == (kind == SMALL)
+        assert overview is not None
+        assert (overview.words is None) == (kind == SMALL)
         expected, _, _ = sample(net, *given, steps=2, overview=overview)
     bytes_ = ((expected[0].permute(1, 2, 0) + 1) * 127.5 + 0.5).floor().clamp(0, 255).numpy().astype(np.uint8)
     largest, share = steps_apart(drawn[..., :3], bytes_)
@@ -186,13 +188,14 @@ def test_several_steps_are_those_of_the_definition(kind: FrameKind) -> None:
 
 
 def test_a_large_frame_is_looked_over(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Once a frame, in all its planes but motion; and it is heeded."""
-    kind = FrameKind("RGBA8", LARGE.height, LARGE.width, depth=True, motion=True, mask=True)
+    """Once a frame, with its mask; and it is heeded."""
+    kind = FrameKind("RGBA8", LARGE.height, LARGE.width, motion=True, mask=True)
     engine = CudaEngine(CONFIG, net=network(), warm=())
     canvas = engine.open(kind, 1)
     assert canvas.work.overview is not None
     assert canvas.work.overview[:3] == (192, 320, (0.5, 0.5))
-    frame, planes, style = noise_frame(kind, 1), planes_of(kind, 1), load_style("snow")
+    frame, style = noise_frame(kind, 1), load_style("snow")
+    planes = dataclasses.replace(planes_of(kind, 1), depth=None)
     seen: list[torch.Tensor] = []
     look = kernels.look
 
@@ -204,16 +207,17 @@ def test_a_large_frame_is_looked_over(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kernels, "look", watched)
     first = answer(engine, canvas, frame, planes)
     v = torch.from_numpy(frame[..., :3].astype(np.float32)).permute(2, 0, 1)[None] / 127.5 - 1
-    depth, ids = torch.from_numpy(planes.depth)[None, None], torch.from_numpy(planes.mask)[None, None]
+    ids = torch.from_numpy(planes.mask)[None, None]
     mask = torch.cat([ids == 0, ids == 2, ids == 3], 1).float()
     net = network()
     with torch.inference_mode():
         vector = net.style(torch.from_numpy(style.vector().astype(np.float32))[None])
-        expected = look_over(net, v, Planes(depth, None, mask), vector)
+        expected = look_over(net, v, Planes(mask=mask), vector)
     assert expected is not None
+    assert expected.words is not None
     assert expected.scale == canvas.work.overview.scale
     assert len(seen) == 1
-    assert torch.allclose(kernels.split_head(seen[0])[2], expected.words, atol=1e-4)
+    assert torch.allclose(kernels.split_head(kernels.agree(seen[0]))[2], expected.words, atol=1e-4)
     canvas.frame = 0
     assert np.array_equal(answer(engine, canvas, frame, planes, cut=True), first), "no overview is remembered"
     monkeypatch.setattr(kernels, "look", lambda *given: (torch.full_like(look(*given)[0], 5.0), None))
@@ -221,11 +225,14 @@ def test_a_large_frame_is_looked_over(monkeypatch: pytest.MonkeyPatch) -> None:
     assert steps_apart(answer(engine, canvas, frame, planes, cut=True), first)[0] > 5
 
 
-def test_a_small_frame_is_not(engine: CudaEngine, monkeypatch: pytest.MonkeyPatch) -> None:
-    canvas = engine.open(SMALL, 1)
+@pytest.mark.parametrize("kind", [SMALL, FrameKind("RGBA8", LARGE.height, LARGE.width, depth=True, mask=True)])
+def test_a_small_frame_and_one_with_depth_are_not(
+    kind: FrameKind, engine: CudaEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    canvas = engine.open(kind, 1)
     assert canvas.work.overview is None
     monkeypatch.delattr(kernels, "look")
-    answer(engine, canvas, noise_frame(SMALL, 1))
+    answer(engine, canvas, noise_frame(kind, 1), planes_of(kind, 1) if kind.depth else FramePlanes())
 
 
 def test_one_step_is_not_two(engine: CudaEngine) -> None:
@@ -712,10 +719,12 @@ def test_waiting_frames_are_uploaded_ahead_once(game: Game, monkeypatch: pytest.
     assert len(uploads) == 1
 
 
-@pytest.mark.parametrize(("width", "overviews"), [(128, 0), (400, 1)])
-def test_the_kernels_take_what_the_path_gives_them(width: int, overviews: int) -> None:
-    """Every launch of a captured frame passes its launcher's checks for Hopper, in bf16, with all planes."""
-    kind = FrameKind("BGRA8", 96, width, flipped=True, depth=True, motion=True, mask=True, depth_range=(0.1, 100.0))
+@pytest.mark.parametrize(
+    ("width", "depth", "overviews"), [(128, True, 0), (400, True, 0), (128, False, 0), (400, False, 1)]
+)
+def test_the_kernels_take_what_the_path_gives_them(width: int, depth: bool, overviews: int) -> None:
+    """Every launch of a captured frame passes its launcher's checks for Hopper, in bf16."""
+    kind = FrameKind("BGRA8", 96, width, flipped=True, depth=depth, motion=True, mask=True, depth_range=(0.1, 100.0))
     engine = CudaEngine(
         ServeConfig(device="cpu", tier="nano", steps=2), net=network(), dtype=torch.bfloat16, warm=()
     )
@@ -729,8 +738,11 @@ def test_the_kernels_take_what_the_path_gives_them(width: int, overviews: int) -
     names = [launch.name for launch in net]
     assert names.count("pixels_kernel") == names.count("memory_write_kernel") == 2 + overviews  # of two steps
     assert names.count("overview_kernel") == 2 * overviews
+    # An overview agrees once a frame, a small frame's own words in each of two steps; two launches each.
+    assert names.count("agree_kernel") == (0 if depth else 2 if overviews else 4)
     assert names.count("shade_kernel") == 2
-    assert names.count("noise_kernel") == names.count("depth_lines_kernel") == names.count("steady_move_kernel") == 1
+    assert names.count("noise_kernel") == names.count("steady_move_kernel") == 1
+    assert names.count("depth_lines_kernel") == int(depth)
     assert names.count("warp_state_kernel") == 2  # of the memory, and of what is kept of cells
     assert [launch.name for launch in rest].count("compose_kernel") == 2
 

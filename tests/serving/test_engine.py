@@ -96,7 +96,8 @@ def test_frames_are_those_of_the_definition(engine: Engine) -> None:
         planes = planes_to_cells(Planes(motion=torch.zeros(1, 2, h * 8, w * 8)), 1, h, w, v)
         with torch.inference_mode():
             lines = frame_lines(v, None, None, style)
-            _, edit, _ = sample(net, v, field, planes, memory, style, torch.ones(1), lines, engine.steps)
+            mind = look_over(net, v, Planes(), style)
+            _, edit, _ = sample(net, v, field, planes, memory, style, torch.ones(1), lines, engine.steps, mind)
             expected, _, settled = steady_answer(v, edit, style, lines, settled, torch.zeros(1, 2, h * 8, w * 8))
         bytes_ = ((expected[0].permute(1, 2, 0) + 1) * 127.5 + 0.5).floor().clamp(0, 255).numpy().astype(int)
         apart = np.abs(drawn[..., :3].astype(int) - bytes_)
@@ -140,7 +141,7 @@ def test_a_large_frame_without_depth_is_looked_over(engine: Engine) -> None:
         engine.read(alone, frame, ORDER, FramePlanes(mask=mask), False)
         assert engine.denoise(alone)
         engine.compose(alone, frame, blind, ORDER, mask, 1.0)
-    assert np.abs(drawn.astype(int) - blind).mean() > 0.1
+    assert (drawn != blind).mean() > 0.02
     for depth in (np.ones((kind.height, kind.width), np.float32), None):
         engine.read(canvas, frame, ORDER, FramePlanes(depth=depth, mask=mask), False)
         assert engine.denoise(canvas)
