@@ -325,9 +325,9 @@ def part_1(bench: Bench) -> dict[str, Any]:
     import torch
 
     from mirage_plugin.model.memory import MemoryState
-    from mirage_plugin.model.network import frame_lines
+    from mirage_plugin.model.network import Planes, frame_lines
     from mirage_plugin.model.noise import fresh_noise
-    from mirage_plugin.model.sampling import sample
+    from mirage_plugin.model.sampling import look_over, sample
 
     size = (64, 96) if bench.quick else (352, 640)
     h, w = size[0] // 8, size[1] // 8
@@ -341,7 +341,8 @@ def part_1(bench: Bench) -> dict[str, Any]:
             noise = fresh_noise(torch.tensor([3]), torch.tensor([0]), 4 * h, 4 * w)
             planes, trust = torch.zeros(1, h, w, 32), torch.ones(1)
             lines = frame_lines(v, None, None, style_vector(net))
-            expected, _, _ = sample(net, v, noise, planes, none, style_vector(net), trust, lines)
+            seen = look_over(net, v, Planes(), style_vector(net))
+            expected, _, _ = sample(net, v, noise, planes, none, style_vector(net), trust, lines, overview=seen)
         right = ((expected[0].permute(1, 2, 0) + 1) * 127.5 + 0.5).floor().clamp(0, 255).numpy()
         for dtype in ("fp32", "bf16", "fp8") if bench.cuda else ("fp32",):
             engine, kind = bench.engine(tier, size, dtype=dtype)
