@@ -60,8 +60,8 @@ def plane_cells(
     """Reduce an engine's planes to float32 [h, w, 32], as `planes_to_cells`.
 
     Planes have one entry per 2x2 pixels of the working frame's content, [H2, W2], or a single one where there is none
-    of their kind: `depth` float32 metres;
-    `motion` float32 [H2, W2, 2], working pixels to where it was; `mask` uint8 (0 overlay, 2 object, 3 sky).
+    of their kind: `depth` float32 metres; `motion` float32 [H2, W2, 2], working pixels to where it was; `mask` uint8
+    (0 overlay, 2 object, 3 sky).
     Beyond the content its edge is repeated.
     """
     h, w, _ = cells.shape
