@@ -98,14 +98,16 @@ def _read(
     n: int = 1,
     what: str,
 ) -> torch.Tensor:
-    """Read frames: with `what` in "noise", "planes" (noise and all planes) or "step" (a later step)."""
+    """Read frames: with `what` in "noise", "still" (noise, depth and mask: an overview's), "planes" (noise and all
+    planes) or "step" (a later step)."""
     h, w = kernels.grid_size(rows, columns)
     frames = _empty(n, layout.size_bytes, dtype=torch.uint8)
     optional: dict[str, torch.Tensor] = {"noise": _empty(n, 1, 4 * h, 4 * w)}
-    if what == "planes":
+    if what in ("still", "planes"):
         optional["depth"] = _empty(n, 1, rows, columns)
-        optional["motion"] = _empty(n, 2, rows, columns)
         optional["mask"] = _empty(n, 3, rows, columns)
+    if what == "planes":
+        optional["motion"] = _empty(n, 2, rows, columns)
     if what == "step":
         optional["answer"], optional["k"] = _empty(n, h, w, 192, dtype=weights.dtype), _empty(n)
     return kernels.pixels(frames, layout, weights.stem(layout, 0.25), rows=rows, columns=columns, **optional)
@@ -145,9 +147,11 @@ def _look_over(
     if size is None:
         return None
     n, (h, w) = film.shape[0], kernels.grid_size(*size)
-    stem = _read(weights, layout, *size, n=n, what="noise")
+    for what in ("still", "noise"):
+        stem = _read(weights, layout, *size, n=n, what=what)
     nothing = (_empty(n, h // 2, w // 2, channels, dtype=weights.dtype) for channels in (sizes.state, 1))
     head, _ = kernels.look(weights, stem, *nothing, film)
+    kernels.remember(head, _empty(*head.shape, dtype=weights.dtype), _empty(n, 2, h, w))
     return kernels.agree(head), (size[0] / layout.height, size[1] / layout.width)
 
 

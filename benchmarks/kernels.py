@@ -227,6 +227,16 @@ def cases(size: tuple[int, int], device: torch.device) -> Iterator[Case]:
         "agree", lambda i: kernels.agree(i[1]), overview_inputs, ("bf16", "fp16", "fp32"),
         copied_bytes=4 * 2 * kernels.HEAD_CHANNELS * cells_of_it, vector_flops=2 * 19 * 25 * 16 * 12.0 * cells_of_it,
     )  # fmt: skip
+    def remember_inputs(dtype: str, seed: int) -> Any:
+        normal, grid = draw(seed), kernels.grid_size(*few)
+        head, before = (normal(1, *grid, kernels.HEAD_CHANNELS, dtype=DTYPES[dtype]) for _ in range(2))
+        return head, before, normal(1, 2, *grid)
+
+    yield Case(
+        "remember", lambda i: kernels.remember(i[0].clone(), *i[1:]), remember_inputs, ("bf16", "fp16", "fp32"),
+        copied_bytes=(2 * 2 * kernels.HEAD_CHANNELS + 2 * 2 * 4 * 19 + 2 * 120 + 8.0) * cells_of_it,
+        vector_flops=4800.0 * cells_of_it,
+    )  # fmt: skip
     yield Case(
         "overview", lambda i: kernels.overview(i[0].clone(), i[1], scale), overview_inputs, ("bf16", "fp16", "fp32"),
         copied_bytes=(2 * 2 * kernels.HEAD_CHANNELS + 328.0) * cells, vector_flops=4800.0 * cells,
@@ -504,6 +514,7 @@ _REFERENCES = {
     "linear head": lambda i: kernels.linear_reference(i[0], *i[1], "head", i[2], i[3]),
     "warp_state": lambda i: kernels.warp_state_reference(*i)[0],
     "agree": lambda i: kernels.agreed(kernels.split_head(i[1])[2]),
+    "remember": lambda i: kernels.remembered(*(kernels.split_head(head)[2] for head in i[:2]), i[2]),
     "overview": lambda i: kernels.told_by_overview(*_overview_parts(*i)),
     "shade": lambda i: kernels.shade_reference(*_shade_parts(*i)),
     "depth_lines": lambda i: kernels.depth_lines_reference(*i),

@@ -62,7 +62,8 @@ class SharedWeights(NamedTuple):
 class Overview(NamedTuple):
     """What a coarse look at the whole frame needs: its size in pixels, how many of its cells there are to one of the
     working frame's (down, across), the display's row and column that stand for each of its own (None where they are the
-    same), and no noise, no state and nothing valid of it.
+    same), no noise, no state and nothing valid of it; what the one before said, 1 where there was one, and which
+    entries of a plane at half the working frame's size stand in the middle of its cells.
     """
 
     rows: int
@@ -73,6 +74,9 @@ class Overview(NamedTuple):
     noise: Tensor
     state: Tensor
     valid: Tensor
+    told: Tensor
+    known: Tensor
+    middles: tuple[Tensor, Tensor]
 
 
 class Work:
@@ -120,10 +124,10 @@ class Work:
         self._planes: dict[str, Tensor | None] = {"depth": None, "motion": None, "mask": None}
 
     def _overview(self) -> Overview | None:
-        """What the overview of a large frame without depth needs; None for any other."""
+        """What the overview of a large frame needs; None for any other."""
         weights, layout = self.path.weights, self.path.kind.layout
-        size = kernels.overview_size(self.rows, self.columns)
-        if size is None or self.path.kind.depth:
+        size = kernels.overview_size(self.rows, self.columns, depth=self.path.kind.depth)
+        if size is None:
             return None
         (rows, columns), (h, w) = size, kernels.grid_size(*size)
         dtype, device = weights.network.dtype, weights.device
@@ -133,6 +137,10 @@ class Work:
             torch.zeros(1, 1, 4 * h, 4 * w, device=device),
             torch.zeros(1, h // 2, w // 2, weights.state, dtype=dtype, device=device),
             torch.zeros(1, h // 2, w // 2, 1, dtype=dtype, device=device),
+            torch.zeros(1, h, w, kernels.HEAD_CHANNELS, dtype=dtype, device=device),
+            torch.zeros(1, device=device),
+            (kernels.overview_entries(h, rows, self.rows).to(device),
+             kernels.overview_entries(w, columns, self.columns).to(device)),
         )  # fmt: skip
 
     def _places(self, working: int, display: int) -> Tensor | None:
@@ -246,8 +254,8 @@ class Work:
         self.since.zero_()
 
     def _look_over(self) -> tuple[Tensor, tuple[float, float]] | None:
-        """What the network says of the whole frame on few cells, of this frame alone, and their scale; None where the
-        frame is small."""
+        """What the network says of the whole frame on few cells, heeding what it said before, and their scale; None
+        where the frame is small."""
         path, weights, over = self.path, self.path.weights, self.overview
         if over is None:
             return None
@@ -255,7 +263,24 @@ class Work:
         given |= self._still(over.y, over.x)
         stem = kernels.pixels(path.frame, path.kind.layout, weights.stem(path.kind.layout), **given)
         head, _ = kernels.look(weights.network, stem, over.state, over.valid, path.film[:1])
-        return kernels.agree(head), over.scale
+        remembered = (path.remembered > 0.5) & (over.known > 0.5)
+        # What a frame that was not finite has left must not count, not even nothing.
+        before = torch.where(remembered, over.told, 0)
+        kernels.remember(head, before, torch.where(remembered, self._overview_motion(over), torch.nan))
+        over.told.copy_(head)
+        over.known.fill_(1.0)
+        return head if path.kind.depth else kernels.agree(head), over.scale
+
+    def _overview_motion(self, over: Overview) -> Tensor:
+        """Cells of the overview to where the middle of each was when the one before was taken: [1, 2, h, w]."""
+        y, x = over.middles[0][:, None], over.middles[1]
+        motion = self.motion2[0, :, y, x]
+        # Edits that were reused have come in between: from where this frame's motion leads it goes on.
+        at_y, at_x = ((side + moved * 0.5).round() for side, moved in ((y, motion[1]), (x, motion[0])))
+        inside = (at_y >= 0) & (at_y < 4 * self.h) & (at_x >= 0) & (at_x < 4 * self.w)  # NaN is not
+        at_y, at_x = (torch.where(inside, at, 0.0).long() for at in (at_y, at_x))
+        moved = torch.where(inside, motion + self.since[0][:, at_y, at_x], torch.nan)
+        return torch.stack([moved[0] * (over.scale[1] / 8), moved[1] * (over.scale[0] / 8)])[None]
 
     def _carried_cells(self) -> Tensor:
         """What is kept of cells, where they are now."""

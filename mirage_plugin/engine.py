@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mirage_kernels.lines import line_points
-from mirage_kernels.overview import BELIEVED, OVERVIEW, overview_size
+from mirage_kernels.overview import BELIEVED, OVERVIEW, overview_entries, overview_size, remembered
 from mirage_kernels.shade import WORDS
 from mirage_plugin.config import ServeConfig, choose_tier, weights_directory
 from mirage_plugin.errors import DataError, DeviceError
@@ -49,7 +49,7 @@ Floats = NDArray[np.float32]
 
 GRIDS: tuple[tuple[int, int], ...] = ((48, 80), (36, 64), (28, 48), (24, 40))
 """Grids of cells (rows, columns) that the network works on, largest first: 640x384, 512x288, 384x224, 320x192."""
-SAVE_VERSION = 5
+SAVE_VERSION = 6
 """Changes whenever the meaning of what `Canvas.save` gives changes; other versions are refused."""
 _OVERVIEW = GRIDS.index(OVERVIEW)
 EDIT_PARTS = {"matrices": 48, "detail": 192, "anchors": 16, "pens": 8}
@@ -127,6 +127,10 @@ class Canvas:
         )
         self.overview = _NO_OVERVIEW
         """What the frame that was read has as `CoreInput.overview` and `place`."""
+        self.half_depth: NDArray[Any] | None = None
+        """Depth of the frame that was read, as `half`; None where the game sends none."""
+        self.told: Tensor | None = None
+        """What the overview of the frame before said, [1, H, W, WORDS]; None where none is remembered."""
         self.there: Floats = np.full((h, w, 2), -1.0, np.float32)
         self.lines: Bytes | None = None
         """The present frame's lines, if the style draws any."""
@@ -158,7 +162,7 @@ class Canvas:
         """Forget: the next frame is a first one."""
         self.fresh = True
         self.settled.fill(0.0)
-        self.edit = self.shown = None
+        self.edit = self.shown = self.told = None
         self.watch.forget()
         self.resets += 1
 
@@ -174,6 +178,7 @@ class Canvas:
             "cells": self.cells.copy(), "noise": self.noise[0].copy(), "stored": self.stored.copy(),
             **{name: part.copy() for name, part in zip(EDIT_PARTS, edit, strict=True)}, "since": self.since.copy(),
             "settled": self.settled.copy(),
+            "told": np.zeros((1, 0, 0, WORDS), np.float32) if self.told is None else self.told.numpy().copy(),
         }  # fmt: skip
 
     def restore(self, saved: Mapping[str, NDArray[Any]]) -> None:
@@ -200,6 +205,7 @@ class Canvas:
             "stored": (np.int8, (1, h // 2, w // 2, self.state_channels)),
             **{name: (np.float32, (*size, many)) for name, many in EDIT_PARTS.items()},
             "since": (np.float32, (h * 4, w * 4, 2)), "settled": (np.float32, (h, w, SETTLED)),
+            "told": (np.float32, (1, *(OVERVIEW if np.size(saved.get("told", ())) else (0, 0)), WORDS)),
         })  # fmt: skip
         if more := sorted(map(str, set(saved) - set(arrays))):
             raise DataError(f"the saved session is damaged: it holds {more} as well")
@@ -216,6 +222,7 @@ class Canvas:
         self.edit_age = age
         self.cells, self.noise[0], self.stored = (arrays[name].copy() for name in ("cells", "noise", "stored"))
         self.since, self.settled = arrays["since"].copy(), arrays["settled"].copy()
+        self.told = torch.from_numpy(arrays["told"].copy()) if arrays["told"].size else None
         self.edit = self.shown = tuple(arrays[name].copy() for name in EDIT_PARTS) if edited else None
 
     def half(self, plane: NDArray[Any]) -> NDArray[Any]:
@@ -269,6 +276,7 @@ class Engine:
             tell(f"the weights of {self.tier} know no bounds of a healthy frame: only what is not finite is corrected")
         self._core = Core(net, self.dtype).to(self.device)
         self._forward: list[Forward] = [self._core] * len(GRIDS)
+        self._remember = remembered
         self._estimator = MotionEstimator()  # keeps nothing of a game from call to call
         self._tell = tell
         self._costs_ns = {depth: [0] * len(GRIDS) for depth in (False, True)}
@@ -282,7 +290,8 @@ class Engine:
     def _compile(self, threads: int) -> None:
         """The core in C where there is a compiler; else PyTorch's for every grid, or said once why not."""
         try:
-            self._forward = [NativeCore(Core(load_network(self.tier), torch.float32))] * len(GRIDS)
+            core = NativeCore(Core(load_network(self.tier), torch.float32))
+            self._forward, self._remember = [core] * len(GRIDS), core.remember
             return
         except (OSError, subprocess.SubprocessError):
             pass
@@ -364,7 +373,7 @@ class Engine:
         canvas.ink_width = width if ink > 0 or glow > 0 else None
         canvas.lines = None
         # An edit in the old style is never shown as one in the new.
-        canvas.edit = canvas.shown = None
+        canvas.edit = canvas.shown = canvas.told = None
         canvas.settled.fill(0.0)
         canvas.watch.forget()
 
@@ -384,18 +393,22 @@ class Engine:
         depth = mask = motion = None
         if planes.depth is not None:
             depth = np.ascontiguousarray(canvas.half(planes.depth), np.float32)
+        canvas.half_depth = depth
         if planes.mask is not None:
             mask = np.ascontiguousarray(canvas.half(planes.mask))
         if planes.motion is not None:
             motion = _half_motion(canvas, planes.motion)
             if content_w != canvas.width or content_h != canvas.height:
                 motion *= np.array([content_w / canvas.width, content_h / canvas.height], np.float32)
-        canvas.has_motion = motion is not None
+        canvas.has_motion = sent = motion is not None
         canvas.half_motion = motion if motion is not None else np.zeros((1, 1, 2), np.float32)
+        if not sent and not canvas.fresh:
+            self._estimate_motion(canvas)
+        # What was estimated the net is not told: it moves what is remembered.
         plane_cells(
             depth if depth is not None else nothing, canvas.half_motion,
             mask if mask is not None else nothing.astype(np.uint8),
-            depth is not None, canvas.has_motion, mask is not None, canvas.planes,
+            depth is not None, sent, mask is not None, canvas.planes,
         )  # fmt: skip
         before, after = canvas.noise
         move_noise(
@@ -466,14 +479,14 @@ class Engine:
         overview = (part.to(self.device) for part in canvas.overview)
         return CoreInput._make((*tensors, canvas.film, *overview))
 
-    def _look_over(self, canvas: Canvas) -> None:
-        """Take the overview of the frame that was read, where that is worked on large; else its own readings agree.
-
-        What depth tells need not be guessed: with it neither is done.
-        """
-        content, has_depth = canvas.fit.content, bool(canvas.planes[0, 0, 16] > 0)
-        size = overview_size(*content)
-        if size is None or has_depth:
+    def _look_over(self, canvas: Canvas, remembers: bool) -> None:
+        """Take the overview of the frame that was read, where that is worked on large; else its own readings agree,
+        where it has no depth. What the overview of the frame before said is heeded where the canvas `remembers`."""
+        content, depth = canvas.fit.content, canvas.half_depth
+        has_depth = depth is not None
+        size = overview_size(*content, depth=has_depth)
+        if size is None:
+            canvas.told = None
             small = overview_size(8 * canvas.fit.rows, 8 * canvas.fit.columns) is None
             canvas.overview = _AGREEING if small and not has_depth else _NO_OVERVIEW
             return
@@ -481,6 +494,11 @@ class Engine:
         cells: Bytes = np.empty((rows, columns, CELL * CELL * 3), np.uint8)
         cells_from_pixels(_frozen(_resized(_image_of(canvas.cells)[: content[0], : content[1]], size)), _RGB, cells)
         planes = np.zeros((rows, columns, PLANE_CHANNELS), np.float32)
+        if depth is not None:
+            y, x = ((np.arange(0, few, 2) + 0.5) * side / few for few, side in zip(size, depth.shape, strict=True))
+            few_depths = np.ascontiguousarray(depth[y.astype(int)][:, x.astype(int)])
+            still, unmasked = np.zeros((1, 1, 2), np.float32), np.zeros((1, 1), np.uint8)
+            plane_cells(few_depths, still, unmasked, True, False, False, planes)
         if canvas.planes[0, 0, 23] > 0:
             shown = canvas.planes[: -(-content[0] // CELL), : -(-content[1] // CELL), 20:24]
             part = cv2.resize(shown, (-(-size[1] // CELL), -(-size[0] // CELL)), interpolation=cv2.INTER_AREA)
@@ -488,15 +506,31 @@ class Engine:
             planes[..., 20:24] = np.pad(part, fill, mode="edge")
         half = (rows // 2, columns // 2)
         assert canvas.film is not None
-        nothing = (
+        silent = (
             torch.zeros(1, *half, self.state_channels, dtype=torch.int8), torch.zeros(1, 2, *half),
             torch.zeros(1, 1, *half), torch.full((1, rows, columns, 2), -1.0),
         )  # fmt: skip
         look = (torch.from_numpy(cells)[None], torch.zeros(1, rows, columns, 16), torch.from_numpy(planes)[None])
-        given = (part.to(self.device) for part in (*look, *nothing, canvas.film, *_NO_OVERVIEW))
+        given = (part.to(self.device) for part in (*look, *silent, canvas.film, *_NO_OVERVIEW))
         words = self._forward[_OVERVIEW](CoreInput._make(given)).words
-        place = torch.tensor([size[0] / content[0], size[1] / content[1], BELIEVED, 1.0])
+        if remembers and canvas.told is not None:
+            words = self._remember(words, canvas.told, self._overview_motion(canvas, size))
+        canvas.told = words
+        place = torch.tensor([size[0] / content[0], size[1] / content[1], BELIEVED, float(not has_depth)])
         canvas.overview = words, place
+
+    def _overview_motion(self, canvas: Canvas, size: tuple[int, int]) -> Tensor:
+        """Cells of the overview of `size` to where the middle of each was when the one before was taken."""
+        motion, content = canvas.half_motion, canvas.fit.content
+        if canvas.edit_age:  # frames went by that reused an edit
+            since = np.empty_like(canvas.since)
+            carry_motion(canvas.since, motion, canvas.has_motion, since)
+            motion = since[: -(-content[0] // 2), : -(-content[1] // 2)]
+        elif not canvas.has_motion:
+            return torch.zeros(1, 2, *OVERVIEW)
+        y, x = (overview_entries(*side).numpy() for side in zip(OVERVIEW, size, content, strict=True))
+        moved = motion[y][:, x] * np.array([size[1] / content[1], size[0] / content[0]], np.float32) / CELL
+        return torch.from_numpy(np.ascontiguousarray(moved.transpose(2, 0, 1), np.float32))[None]
 
     @torch.inference_mode()
     def denoise(self, canvas: Canvas) -> bool:
@@ -508,12 +542,13 @@ class Engine:
         remembers = watch.begin(not canvas.fresh)
         if not remembers:
             canvas.seen.fill(0.0)
-        self._look_over(canvas)
+        self._look_over(canvas, remembers)
         canvas.given = self._input(canvas)
         out = forward(canvas.given)
         now = statistics_of(out.health.tolist())
         if remembers and not watch.healthy(now):
             canvas.seen.fill(0.0)
+            self._look_over(canvas, remembers=False)
             canvas.given = self._input(canvas)
             out, remembers = forward(canvas.given), False
             now = statistics_of(out.health.tolist())
@@ -582,15 +617,8 @@ class Engine:
             self._steady(canvas)
 
     def reuse(self, canvas: Canvas) -> bool:
-        """Carry the last edit along the motion onto the frame that was read. False where there is none.
-
-        Where the game sends no motion it is estimated, here alone: at the net's own frames it would cost a share of
-        the network's time and was measured to win nothing. A cut that nobody told of is found with it, and nothing is
-        carried over it.
-        """
+        """Carry the last edit along the motion onto the frame that was read. False where there is none."""
         if canvas.edit is None or canvas.fresh:
-            return False
-        if not canvas.has_motion and not self._estimate_motion(canvas):
             return False
         if not canvas.edit_age:
             canvas.since.fill(0.0)
@@ -610,19 +638,19 @@ class Engine:
             canvas.settled = carried(settled, torch.from_numpy(self._cell_motion(canvas))[None])[0].numpy()
         return True
 
-    def _estimate_motion(self, canvas: Canvas) -> bool:
-        """Find the motion from the working frame that was read before to this one. False where there was a cut."""
+    def _estimate_motion(self, canvas: Canvas) -> None:
+        """Find the motion from the working frame that was read before to this one, where the game sends none.
+
+        A cut that nobody told of is found with it, and the memory begins anew.
+        """
         height, width = canvas.fit.content
         self._estimator.forget()
         self._estimator(_image_of(canvas.cells_before)[:height, :width], _RGB)
         motion = self._estimator(_image_of(canvas.cells)[:height, :width], _RGB)
         if self._estimator.cut:
             canvas.reset()
-            return False
-        if motion is not None:
+        elif motion is not None:
             canvas.half_motion, canvas.has_motion = motion, True
-            self._place_memory(canvas)
-        return True
 
     def compose(
         self,

@@ -34,6 +34,7 @@ from mirage_plugin.model.memory import MemoryState, dequantise, quantise, warp_s
 from mirage_plugin.model.network import (
     CELL,
     MirageNet,
+    Overview,
     Planes,
     compose,
     frame_lines,
@@ -111,6 +112,7 @@ class Redrawer:
     _stored: Tensor | None = field(default=None, init=False)
     _settled: Tensor | None = field(default=None, init=False)
     _noise: Tensor | None = field(default=None, init=False)
+    _overview: Overview | None = field(default=None, init=False)
 
     @torch.inference_mode()
     def __call__(self, pixels: Pixels) -> Pixels:
@@ -134,17 +136,19 @@ class Redrawer:
             )
             self._noise, self._stored = fresh, empty_state(self.net, 1, h, w, device)
             self._settled = torch.zeros(1, h // CELL, w // CELL, SETTLED, device=device)
-            planes = Planes()
+            self._overview, planes = None, Planes()
+            came = motion
         else:
             self._noise = advect_noise(self._noise, motion[..., ::2, ::2], visible[..., ::2, ::2] > 0, fresh)
             seen = functional.avg_pool2d(visible, 16)
             planes = Planes(motion=motion)
+            came = motion.masked_fill(visible < 0.5, torch.nan)
         memory: MemoryState = warp_state(dequantise(self._stored), motion[..., 8::16, 8::16], seen)
         trust = torch.ones(1, device=device)
         code = self.net.style(torch.from_numpy(self.style.vector()).to(device)[None])
         cells = planes_to_cells(planes, 1, h // 8, w // 8, working)
         lines = frame_lines(working, None, None, code)
-        overview = look_over(self.net, working, Planes(), code)
+        overview = self._overview = look_over(self.net, working, Planes(motion=came), code, self._overview)
         _, edit, state = sample(self.net, working, self._noise, cells, memory, code, trust, lines, overview=overview)
         assert self._settled is not None
         answer, edit, self._settled = steady_answer(working, edit, code, lines, self._settled, motion)

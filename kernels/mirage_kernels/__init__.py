@@ -10,6 +10,7 @@ imported here: what the network is, `mirage_plugin.model` says, and a test holds
 `linear`          products with what stands around them: down, up with skip, head; bf16, fp16, fp8
 `agree`           what surfaces are, from a look at the whole frame, of one mind from cell to cell
 `overview`        and told to the readings of a large grid
+`remember`        and what it was in the frame before
 `shade`           what the head says of surfaces, painted in the style: the edit
 `depth_lines`     where shapes end and turn: the lines that `compose` draws
 `colour_lines`    where colours part: those that it may draw in a frame without depth
@@ -83,7 +84,17 @@ from mirage_kernels.noise import (
     solver_step,
     solver_step_reference,
 )
-from mirage_kernels.overview import agree, agreed, overview, overview_reference, overview_size, told_by_overview
+from mirage_kernels.overview import (
+    agree,
+    agreed,
+    overview,
+    overview_entries,
+    overview_reference,
+    overview_size,
+    remember,
+    remembered,
+    told_by_overview,
+)
 from mirage_kernels.pixelate import block_side, pixelate, pixelate_reference
 from mirage_kernels.pixels import StemWeights, fold_stem, grid_size, pixels, pixels_reference
 from mirage_kernels.shade import (
@@ -158,6 +169,7 @@ __all__ = [
     "memory_write_reference",
     "middles",
     "overview",
+    "overview_entries",
     "overview_reference",
     "overview_size",
     "pack_block",
@@ -174,6 +186,8 @@ __all__ = [
     "prepare",
     "random_parameters",
     "record",
+    "remember",
+    "remembered",
     "shade",
     "shade_reference",
     "solver_step",

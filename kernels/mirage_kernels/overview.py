@@ -1,5 +1,5 @@
 # mypy: disable-error-code="no-untyped-def"
-"""agree, overview: what surfaces are, from a look at the whole frame, for the readings of a finer grid.
+"""agree, overview, remember: what surfaces are, from a look at the whole frame, for the readings of a finer grid.
 
 A network that works on a large frame sees little of it at a time: a patch of sky and a patch of wall look alike there.
 So it looks at the frame twice. The overview is the whole frame on few cells, as many as whole frames had in training;
@@ -13,6 +13,12 @@ et al. 2007). Where surfaces part, their colours, textures and lines are the fin
 Before that the overview's own readings agree with those around that have their colour (an edge-avoiding a-trous filter,
 Dammertz et al. 2010), and so do those of a frame that needs no overview: where the network is not sure, it is unsure
 from cell to cell, and a plain sky would be a plaid. With depth it is sure enough, and they are left as they are.
+
+And an overview heeds the one before, where the motion says that its cells come from: what surfaces are does not change
+from frame to frame, and a network that is unsure flickers.
+
+    share = the reading's own;  count = the same as above, of the frame before, where the cell was
+    said += (REMEMBERED sum count / (share + REMEMBERED sum count)) (sum count its said / sum count - said)
 
 Floor per fine cell in bf16: 3 x BINS numbers read, 19 x BINS read and written, 328 bytes in all (of the overview's
 cells, 23 x BINS numbers each, there are few: they come from the nearest cache); about 4,800 operations.
@@ -33,14 +39,19 @@ __all__ = [
     "AGREED",
     "BELIEVED",
     "OVERVIEW",
+    "REMEMBERED",
     "TOLD",
     "agree",
     "agree_triton",
     "agreed",
     "overview",
+    "overview_entries",
     "overview_reference",
     "overview_size",
     "overview_triton",
+    "remember",
+    "remember_triton",
+    "remembered",
     "told_by_overview",
 ]
 
@@ -51,21 +62,37 @@ OVERVIEW = (24, 40)
 """Cells of an overview at most (rows, columns); whole frames have 24x44 where the network is judged."""
 LARGE = (28, 48)
 """A grid of no more cells (rows, columns) needs none."""
+LARGE_WITH_DEPTH = (36, 64)
+"""The same where depth is known, which tells most of it: there an overview gains nothing on a grid of this size."""
 BELIEVED = 0.9
 """How far a reading goes from what it says itself to what the overview says."""
 AGREED = (1, 2)
 """How far apart the 5x5 cells are whose readings agree, one time after the other."""
+REMEMBERED = 3.0
+"""How much an overview heeds the one before, of what it heeds itself."""
+LEAST_SHARE = 1e-6
+"""What a reading heeds itself at least: with nothing before it, it says what it says."""
 LIKE = 0.01
 """The squared distance of colours, in v, at which a reading of the overview counts a quarter of what it counts for its
 own colour."""
 
 
-def overview_size(rows: int, columns: int) -> tuple[int, int] | None:
-    """Of a frame that is worked on at `rows` x `columns` pixels: the (rows, columns) of its overview, or None."""
-    if rows <= 8 * LARGE[0] and columns <= 8 * LARGE[1]:
+def overview_size(rows: int, columns: int, *, depth: bool = False) -> tuple[int, int] | None:
+    """Of a frame that is worked on at `rows` x `columns` pixels, with `depth` or without: the (rows, columns) of its
+    overview, or None."""
+    large = LARGE_WITH_DEPTH if depth else LARGE
+    if rows <= 8 * large[0] and columns <= 8 * large[1]:
         return None
     scale = min(8 * OVERVIEW[0] / rows, 8 * OVERVIEW[1] / columns)
     return max(1, round(rows * scale)), max(1, round(columns * scale))
+
+
+def overview_entries(cells: int, size: int, working: int) -> Tensor:
+    """Of a plane with an entry per two pixels of a frame's side of `working` pixels: those in the middle of each of
+    `cells` cells of its overview of `size` pixels, int64 [cells]."""
+    entries = -(-working // 2)
+    at = (torch.arange(cells, dtype=torch.float64) + 0.5) * 8 / size * entries
+    return at.long().clamp_max(entries - 1)
 
 
 def agreed(words: Tensor) -> Tensor:
@@ -134,6 +161,45 @@ def told_by_overview(
     own = mine[..., TOLD[0] : TOLD[1]]
     told = torch.cat([mine[..., : TOLD[0]], own + believed * (said / total - own), mine[..., TOLD[1] :]], -1)
     return torch.cat([told.flatten(-2), words[..., BINS * SURFACE :]], -1)
+
+
+def remembered(words: Tensor, before: Tensor, motion: Tensor) -> Tensor:
+    """The definition of `remember`: words [N, h, w, WORDS] of overviews with what those of the frame `before`
+    [N, h, w, WORDS] tell them, float32. `motion` [N, 2, h, w]: (x, y) cells to where each cell's middle was."""
+    n, h, w, _ = words.shape
+    words, before, motion = wide(words), wide(before), wide(motion)
+    mine = words[..., : BINS * SURFACE].view(n, h, w, BINS, SURFACE)
+    theirs = before[..., : BINS * SURFACE].reshape(n, h, w, BINS, SURFACE)
+    share, shares = (seen[..., BINS * SURFACE :].softmax(-1) for seen in (words, before))
+    share = share.clamp_min(LEAST_SHARE)
+    colour, colours = mine[..., :3].sigmoid() * 2 - 1, theirs[..., :3].sigmoid() * 2 - 1
+    x = torch.arange(w, device=words.device) + motion[:, 0]
+    y = torch.arange(h, device=words.device)[:, None] + motion[:, 1]
+    known = (x >= -0.5) & (x <= w - 0.5) & (y >= -0.5) & (y <= h - 0.5)  # NaN is not
+    x, y = (torch.where(known, at, 0).clamp(0, side - 1) for at, side in ((x, w), (y, h)))
+    left, top = x.floor(), y.floor()
+    frame = torch.arange(n, device=words.device)[:, None, None]
+
+    own = mine[..., TOLD[0] : TOLD[1]]
+    said, total = torch.zeros_like(own), torch.zeros_like(share)[..., None]
+    for row, down in ((top, 1 - (y - top)), (top + 1, y - top)):
+        for column, across in ((left, 1 - (x - left)), (left + 1, x - left)):
+            at = (frame, row.long().clamp_max(h - 1), column.long().clamp_max(w - 1))
+            away = (colour[..., :, None, :] - colours[at][..., None, :, :]).square().sum(-1)
+            place = (known * down * across)[..., None, None] * shares[at][..., None, :]
+            count = place / (1 + away / LIKE).square()
+            said = said + count @ theirs[at][..., TOLD[0] : TOLD[1]]
+            total = total + count.sum(-1, keepdim=True)
+    told = (share[..., None] * own + REMEMBERED * said) / (share[..., None] + REMEMBERED * total)
+    told = torch.cat([mine[..., : TOLD[0]], told, mine[..., TOLD[1] :]], -1)
+    return torch.cat([told.flatten(-2), words[..., BINS * SURFACE :]], -1)
+
+
+def _remember_reference(head: Tensor, before: Tensor, motion: Tensor) -> None:
+    """`remembered` on what the head says in its packed order; writes into `head`."""
+    matrices, detail, words = split_head(wide(head))
+    told = remembered(words, split_head(wide(before))[2], motion)
+    head.copy_(pack_head(matrices, detail, told))
 
 
 def overview_reference(head: Tensor, coarse: Tensor, down: float, across: float) -> None:
@@ -270,6 +336,69 @@ def _overview_kernel(
         tl.store(mine + at, own.to(head_ptr.dtype.element_ty), mask=keep)
 
 
+@jit
+def _remember_kernel(
+    head_ptr,  # [N, h, w, HEAD]
+    before_ptr,  # [N, h, w, HEAD]
+    motion_ptr,  # [N, 2, h, w] cells
+    cells,
+    h,
+    w,
+    HEAD: tl.constexpr,
+    MADE: tl.constexpr,
+    BM: tl.constexpr,
+):
+    frame = tl.program_id(1).to(tl.int64)
+    first = tl.program_id(0) * BM
+    # Readings [E], as in the kernel above.
+    e = tl.arange(0, BM * 4)
+    keep = first + e // 4 < cells
+    cell = tl.minimum(first + e // 4, cells - 1)
+    others = head_ptr + (frame * cells + cell) * HEAD + MADE
+    mine = others + e % 4
+    red = tl.sigmoid(tl.load(mine).to(tl.float32))
+    green = tl.sigmoid(tl.load(mine + 4).to(tl.float32))
+    blue = tl.sigmoid(tl.load(mine + 8).to(tl.float32))
+    shares = tl.load(others[None, :] + 116 + tl.arange(0, 4)[:, None]).to(tl.float32)
+    most = tl.max(shares, 0)
+    share = tl.exp(tl.load(mine + 116).to(tl.float32) - most) / tl.sum(tl.exp(shares - most[None, :]), 0)
+    share = tl.maximum(share, 1e-6)  # LEAST_SHARE
+
+    moved = motion_ptr + frame * 2 * cells + cell
+    x = (cell % w).to(tl.float32) + tl.load(moved)
+    y = (cell // w).to(tl.float32) + tl.load(moved + cells)
+    known = (x >= -0.5) & (x <= w - 0.5) & (y >= -0.5) & (y <= h - 0.5)  # NaN is not
+    x = tl.minimum(tl.maximum(tl.where(known, x, 0.0), 0.0), w - 1)
+    y = tl.minimum(tl.maximum(tl.where(known, y, 0.0), 0.0), h - 1)
+    top = tl.floor(y)
+    left = tl.floor(x)
+    below = y - top
+    right = x - left
+    above = top.to(tl.int32) * w
+    under = tl.minimum(top.to(tl.int32) + 1, h - 1) * w
+    before = left.to(tl.int32)
+    behind = tl.minimum(before + 1, w - 1)
+    theirs = before_ptr + frame * cells * HEAD + MADE + tl.arange(0, 4)[:, None]
+    p0 = theirs + ((above + before) * HEAD)[None, :]
+    p1 = theirs + ((above + behind) * HEAD)[None, :]
+    p2 = theirs + ((under + before) * HEAD)[None, :]
+    p3 = theirs + ((under + behind) * HEAD)[None, :]
+    heeded = tl.where(known, 3.0, 0.0)  # REMEMBERED
+    c0 = _counts(p0, red, green, blue, heeded * (1.0 - below) * (1.0 - right))
+    c1 = _counts(p1, red, green, blue, heeded * (1.0 - below) * right)
+    c2 = _counts(p2, red, green, blue, heeded * below * (1.0 - right))
+    c3 = _counts(p3, red, green, blue, heeded * below * right)
+    total = share + tl.sum(c0 + c1 + c2 + c3, 0)
+    for number in tl.static_range(19):  # TOLD
+        at = 12 + number * 4
+        said = c0 * tl.load(p0 + at).to(tl.float32)
+        said += c1 * tl.load(p1 + at).to(tl.float32)
+        said += c2 * tl.load(p2 + at).to(tl.float32)
+        said += c3 * tl.load(p3 + at).to(tl.float32)
+        own = share * tl.load(mine + at).to(tl.float32) + tl.sum(said, 0)
+        tl.store(mine + at, (own / total).to(head_ptr.dtype.element_ty), mask=keep)
+
+
 # A reading a thread, as in `shade`.
 _CONFIG = Config({"BM": 32}, 4, 1)
 
@@ -350,4 +479,42 @@ def overview(head: Tensor, coarse: Tensor, scale: tuple[float, float]) -> Tensor
         overview_triton(head, coarse, *scale)
     else:
         torch.ops.mirage.overview(head, coarse, *scale)
+    return head
+
+
+def remember_triton(head: Tensor, before: Tensor, motion: Tensor) -> None:
+    """Launch the kernel of `remember` on checked arguments."""
+    n, h, w, channels = head.shape
+    args = {"head_ptr": head, "before_ptr": before, "motion_ptr": motion, "cells": h * w, "h": h, "w": w}
+    grid = (-(-h * w // _CONFIG.sizes["BM"]), n)
+    launch(_remember_kernel, grid, args, {"HEAD": channels, "MADE": MADE}, _CONFIG)
+
+
+@torch.library.custom_op(
+    "mirage::remember", mutates_args=("head",), schema="(Tensor(a!) head, Tensor before, Tensor motion) -> ()"
+)
+def _remember_op(head: Tensor, before: Tensor, motion: Tensor) -> None:
+    check("head", head, (None, None, None, HEAD_CHANNELS), (*FLOATS, torch.float64))
+    check("before", before, tuple(head.shape), head.dtype, like=head)
+    n, h, w, _ = head.shape
+    check("motion", motion, (n, 2, h, w), torch.float32, like=head)
+    (remember_triton if on_triton(head) else _remember_reference)(head, before, motion)
+
+
+@_remember_op.register_fake
+def _remember_fake(*_: Any) -> None:
+    return None
+
+
+def remember(head: Tensor, before: Tensor, motion: Tensor) -> Tensor:
+    """Let what the head says of surfaces in an overview heed the overview before, in place; returns it.
+
+    `head` and `before` [N, h, w, HEAD_CHANNELS] of one dtype, `before` finite; `motion` float32 [N, 2, h, w]: (x, y)
+    cells to where the middle of each was in the frame before, NaN where that is unknown. Raises `KernelError` for what
+    a kernel could not take.
+    """
+    if recording():
+        remember_triton(head, before, motion)
+    else:
+        torch.ops.mirage.remember(head, before, motion)
     return head

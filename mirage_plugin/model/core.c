@@ -494,3 +494,9 @@ void mirage_core(const struct network *net, int h, int w, const uint8_t *cells, 
     health[3] = (float)(squares[1] / (weight > 1 ? weight : 1));
     health[4] = (health[0] + health[1] + health[2] + health[3] + (float)seen_colours) * 0.0f;
 }
+
+/* `remembered` in mirage_kernels/overview.py, in place. */
+void mirage_remember(int h, int w, float *words, const float *before, const float *motion)
+{
+    remember(h, w, words, before, motion);
+}

@@ -60,6 +60,7 @@ def _load(numbers: str | None) -> Any:
         ask.argtypes, ask.restype = [], number
     lib.mirage_core.argtypes = [pointer, number, number, *[pointer] * 10, number, number, *[pointer] * 8]
     lib.mirage_core.restype = None
+    lib.mirage_remember.argtypes, lib.mirage_remember.restype = [number, number, pointer, pointer, pointer], None
     if lib.mirage_core_style_numbers() != STYLE_NUMBERS:
         raise OSError("shade.h knows another style space")
     if NUMBERS[lib.mirage_core_layout()] == "bf16" and not lib.mirage_core_unit():
@@ -182,3 +183,11 @@ class NativeCore:
             health.data_ptr(), words.data_ptr(),
         )  # fmt: skip
         return CoreOutput(edit, stored, health, words)
+
+    def remember(self, words: Tensor, before: Tensor, motion: Tensor) -> Tensor:
+        """As `mirage_kernels.remembered` for one frame: float32 [1, h, w, WORDS] twice, and [1, 2, h, w]."""
+        told = words.clone()
+        before, motion = before.contiguous(), motion.contiguous()
+        pointers = (part.data_ptr() for part in (told, before, motion))
+        self._library.mirage_remember(words.shape[1], words.shape[2], *pointers)
+        return told

@@ -113,11 +113,13 @@ class Overview(NamedTuple):
     """What the network says of a whole frame on few cells, for one that it works on with many.
 
     `words` [N, H, W, WORDS]; `scale` the cells of the overview for each cell of the frame, down and across. Words that
-    are None are the frame's own: it is small, and without depth its readings agree with those around.
+    are None are the frame's own: it is small, and without depth its readings agree with those around. `kept`
+    [N, H, W, WORDS] is what the overview of the next frame remembers.
     """
 
     words: Tensor | None
     scale: tuple[float, float] = (1.0, 1.0)
+    kept: Tensor | None = None
 
 
 class Planes(NamedTuple):
@@ -532,7 +534,7 @@ class MirageNet(nn.Module):
         stem = self.stem_source(source) + self.stem_noisy(noisy) + self.stem_planes(planes)
         told: Callable[[Tensor], Tensor] | None = None
         if overview is not None:
-            seen, scale = overview
+            seen, scale, _ = overview
             told = agreed if seen is None else functools.partial(told_by_overview, overview=seen, scale=scale)
         return self.from_stem(stem, memory, film, noise, doubted_lines(source, planes, film), told)
 

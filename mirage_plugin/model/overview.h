@@ -1,5 +1,5 @@
 /* What a frame's readings are told by those of its overview: `agreed` and `told_by_overview` in
- * mirage_kernels/overview.py. There stands why; here is only how.
+ * mirage_kernels/overview.py, and `remembered`. There stands why; here is only how.
  */
 #ifndef MIRAGE_OVERVIEW_H
 #define MIRAGE_OVERVIEW_H
@@ -7,7 +7,7 @@
 
 /* Of a reading the numbers from TOLD to TOLD_END, filled up to SAID; PAIRS of readings of two cells. */
 enum { TOLD = 3, TOLD_END = 22, SAID = 20, PAIRS = BINS * BINS };
-static const float LIKE = 0.01f;
+static const float LIKE = 0.01f, REMEMBERED = 3.0f, LEAST_SHARE = 1e-6f;
 
 /* The readings of a cell: colours in v and shares, written as often as another cell has readings. */
 struct seen {
@@ -112,10 +112,9 @@ static void agree(struct seen *cells, struct seen *between, int h, int w)
     agree_once(between, cells, h, w, 2);
 }
 
-/* The two of `cells` around the middle of cell `i`, and how much of the second it takes. */
-static inline float sides_of(int i, float step, int cells, int *before, int *after)
+/* The two of `cells` around a place among them, and how much of the second it takes. */
+static inline float sides_of(float at, int cells, int *before, int *after)
 {
-    float at = ((float)i + 0.5f) * step - 0.5f;
     at = at < 0.0f ? 0.0f : at > (float)(cells - 1) ? (float)(cells - 1) : at;
     *before = (int)at;
     *after = *before + 1 < cells ? *before + 1 : *before;
@@ -126,8 +125,8 @@ static inline float sides_of(int i, float step, int cells, int *before, int *aft
 static void tell(const struct overview *o, int y, int x, float *words)
 {
     int rows[2], columns[2];
-    const float below = sides_of(y, o->down, o->h, rows, rows + 1);
-    const float right = sides_of(x, o->across, o->w, columns, columns + 1);
+    const float below = sides_of(((float)y + 0.5f) * o->down - 0.5f, o->h, rows, rows + 1);
+    const float right = sides_of(((float)x + 0.5f) * o->across - 0.5f, o->w, columns, columns + 1);
     float colours[3][BINS], own[3][PAIRS], said[BINS][SAID] = {{0}}, total[BINS] = {0};
     colours_of(words, colours);
     against(colours, own);
@@ -140,6 +139,39 @@ static void tell(const struct overview *o, int y, int x, float *words)
         const float part = o->believed / total[b];
         for (int k = 0; k < TOLD_END - TOLD; k++) mine[k] += said[b][k] * part - o->believed * mine[k];
     }
+}
+
+/* `remembered`: what readings of `words` [h, w, WORDS] say heeds those of `before` where they come from; `motion`
+ * [2, h, w] cells. */
+static void remember(int h, int w, float *words, const float *before, const float *motion)
+{
+    const ptrdiff_t cells = (ptrdiff_t)h * w;
+    for (int y = 0; y < h; y++)
+        for (int x = 0; x < w; x++) {
+            const ptrdiff_t cell = (ptrdiff_t)y * w + x;
+            const float across = (float)x + motion[cell], down = (float)y + motion[cells + cell];
+            /* NaN is not. */
+            if (!(across >= -0.5f && across <= (float)w - 0.5f && down >= -0.5f && down <= (float)h - 0.5f)) continue;
+            int rows[2], columns[2];
+            const float below = sides_of(down, h, rows, rows + 1), right = sides_of(across, w, columns, columns + 1);
+            struct seen here, there;
+            float colours[3][BINS], own[3][PAIRS], said[BINS][SAID], total[BINS];
+            see_words(words + cell * WORDS, 1, &here);
+            for (int c = 0; c < 3; c++) memcpy(colours[c], here.colour[c], sizeof colours[c]);
+            against(colours, own);
+            for (int b = 0; b < BINS; b++) {
+                total[b] = here.share[b] > LEAST_SHARE ? here.share[b] : LEAST_SHARE;
+                for (int k = 0; k < SAID; k++) said[b][k] = total[b] * here.said[b][k];
+            }
+            for (int corner = 0; corner < 4; corner++) {
+                const float place = (corner & 2 ? below : 1.0f - below) * (corner & 1 ? right : 1.0f - right);
+                see_words(before + ((ptrdiff_t)rows[corner >> 1] * w + columns[corner & 1]) * WORDS, 1, &there);
+                heed(own, &there, REMEMBERED * place, said, total);
+            }
+            for (int b = 0; b < BINS; b++)
+                for (int k = 0; k < TOLD_END - TOLD; k++)
+                    words[cell * WORDS + b * SURFACE + TOLD + k] = said[b][k] / total[b];
+        }
 }
 
 #endif

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from mirage_kernels.overview import agreed, overview_size
+from mirage_kernels.overview import agreed, overview_entries, overview_size, remembered
 from mirage_plugin.model.memory import MemoryState
 from mirage_plugin.model.network import (
     CELL,
@@ -102,32 +102,44 @@ def predict(
     return Prediction(_answer(v, edit, style, lines), edit, state, words)
 
 
-def look_over(net: MirageNet, v: Tensor, planes: Planes, style: Tensor) -> Overview | None:
-    """An overview of frames v [N, 3, H, W], without what fills their grid; None where they have depth.
+def look_over(
+    net: MirageNet, v: Tensor, planes: Planes, style: Tensor, before: Overview | None = None
+) -> Overview | None:
+    """An overview of frames v [N, 3, H, W], without what fills their grid; None where small frames have depth.
 
-    `planes` of the same size, of which the mask is seen; noise and memory are left out: it is a look at one frame.
+    `planes` of the same size, of which depth and mask are seen; noise and the frames' memory are left out. It heeds the
+    one `before`, of the frames before, where the planes' motion says that its cells come from there; without motion
+    nothing has moved.
     """
     rows, columns = v.shape[-2:]
-    size = overview_size(rows, columns)
-    if planes.depth is not None:
-        return None  # what depth tells need not be guessed, and changes less from frame to frame
+    has_depth = planes.depth is not None
+    size = overview_size(rows, columns, depth=has_depth)
     if size is None:
-        return Overview(None)
+        return None if has_depth else Overview(None)
 
     def brought(plane: Tensor, mode: str) -> Tensor:
         fill = (0, -size[1] % 32, 0, -size[0] % 32)
         return functional.pad(functional.interpolate(plane, size, mode=mode), fill, mode="replicate")
 
     small = brought(v, "area")
-    mask = None if planes.mask is None else brought(planes.mask, "nearest-exact")
+    still = (None if plane is None else brought(plane, "nearest-exact") for plane in (planes.depth, planes.mask))
+    depth, mask = still
     n, _, height, width = small.shape
     h, w = height // CELL, width // CELL
-    cells = planes_to_cells(Planes(mask=mask), n, h, w, small)
+    cells = planes_to_cells(Planes(depth, None, mask), n, h, w, small)
     nothing = small.new_zeros(n, h // 2, w // 2, net.tier.state), small.new_zeros(n, h // 2, w // 2, 1)
     one = torch.ones(n, device=v.device)
     silent = small.new_zeros(n, 1, height // 2, width // 2)
     _, words, _ = _read(net, small, small, cells, MemoryState(*nothing), style, one, one, silent)
-    return Overview(agreed(words), (size[0] / rows, size[1] / columns))
+    scale = size[0] / rows, size[1] / columns
+    if before is not None and before.kept is not None:
+        moved = words.new_zeros(n, 2, h, w)
+        if planes.motion is not None:
+            y, x = (overview_entries(*side) for side in ((h, size[0], rows), (w, size[1], columns)))
+            there = planes.motion[..., ::2, ::2][:, :, y.to(v.device)][..., x.to(v.device)]
+            moved = there * there.new_tensor(scale[::-1]).view(2, 1, 1) / CELL
+        words = remembered(words, before.kept, moved)
+    return Overview(words if has_depth else agreed(words), scale, words)
 
 
 def _read(

@@ -81,9 +81,9 @@ def closed_loop(net: MirageNet, batch: Batch) -> Tensor:
     found = []
     for i, (part, t) in enumerate(order):
         known = torch.full((n,), i > 0, device=batch.source.device)
-        _, stored, _, squares = draw_frame(net, part, t, stored, None, part.noise[t], known)
-        remembered = known & ~part.cut[t]
-        found.append(torch.where(remembered[:, None], squares, torch.nan))
+        drawn = draw_frame(net, part, t, stored, None, part.noise[t], known)
+        stored, remembered = drawn.stored, known & ~part.cut[t]
+        found.append(torch.where(remembered[:, None], drawn.squares, torch.nan))
     return torch.stack(found)
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from statistics import fmean, median
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from rich.console import Console
 from rich.progress import Progress
@@ -26,10 +27,11 @@ from mirage_plugin.errors import ConfigError, DataError, OutputError, WeightsErr
 from mirage_plugin.model.checkpoint import load_bounds, load_network, weights_path
 from mirage_plugin.model.drift import mean_squares
 from mirage_plugin.model.memory import MemoryState, dequantise, quantise, warp_state
-from mirage_plugin.model.network import CELL, MirageNet, Planes
+from mirage_plugin.model.network import CELL, MirageNet, Overview, Planes
 from mirage_plugin.model.reference import ReferenceEncoder, load_reference, style_of
 from mirage_plugin.model.sampling import look_over, sample, steady_answer
 from mirage_plugin.model.steady import SETTLED
+from mirage_plugin.motion import MotionEstimator
 from mirage_plugin.styles.parameters import Style, load_style
 from mirage_plugin.train.batch import Batch, clip_noise, engine_planes, kept, render_pair
 from mirage_plugin.train.metrics import gradient_energy, grid_energy, oracle_lut, psnr, ssim
@@ -102,18 +104,19 @@ class Drawn(NamedTuple):
     stored: Tensor
     settled: Tensor
     squares: Tensor
+    overview: Overview | None = None
 
 
 @torch.inference_mode()
 def draw_frame(
     net: MirageNet, batch: Batch, t: int, stored: Tensor, settled: Tensor | None, noise: Tensor, known: Tensor, *,
-    steps: int = 1, given: Company | None = None,
+    steps: int = 1, given: Company | None = None, before: Overview | None = None,
 ) -> Drawn:  # fmt: skip
     """Redraw frame `t` of every clip of a batch.
 
-    `stored` int8 [N, h/2, w/2, S] and `settled` [N, h, w, SETTLED] are what the frame before left; `known` bool [N]
-    says where there was one. Without `settled` every frame's colours are its own. `noise` float32 [N, 1, H/2, W/2].
-    `given` is what `company` says of the frame, for who has asked already.
+    `stored` int8 [N, h/2, w/2, S], `settled` [N, h, w, SETTLED] and the overview `before` are what the frame before
+    left; `known` bool [N] says where there was one. Without `settled` every frame's colours are its own. `noise`
+    float32 [N, 1, H/2, W/2]. `given` is what `company` says of the frame, for who has asked already.
     """
     v = batch.source[t]
     seen, motion = entries(batch, t, net.tier.entry)
@@ -123,13 +126,14 @@ def draw_frame(
     trust = torch.ones(v.shape[0], device=v.device)
     depth = batch.depth[t] if bool(batch.has_depth[t].all()) else None
     mask = batch.mask[t] if bool(batch.has_mask[t].all()) else None
-    overview = look_over(net, v, Planes(depth, None, mask), style)
+    came = batch.motion[t].masked_fill(~knows, torch.nan)
+    overview = look_over(net, v, Planes(depth, came, mask), style, before)
     answer, edit, state = sample(net, v, noise, planes, moved, style, trust, lines, steps, overview)
     if settled is None:
         settled = empty_settled(batch)
     else:
         answer, _, settled = steady_answer(v, edit, style, lines, settled * knows, batch.motion[t])
-    return Drawn(kept(batch, t, answer), quantise(state), settled, mean_squares(edit, state, moved))
+    return Drawn(kept(batch, t, answer), quantise(state), settled, mean_squares(edit, state, moved), overview)
 
 
 @torch.inference_mode()
@@ -142,13 +146,14 @@ def answer_clip(
     """
     frames, n, _, height, width = batch.source.shape
     stored, settled = empty_state(net, n, height, width, batch.source.device), empty_settled(batch)
-    answers = []
+    answers: list[Tensor] = []
+    overview: Overview | None = None
     for t in range(frames):
         known = torch.full((n,), memory and t > 0, device=batch.source.device)
         same = (batch.parameters[t] == batch.parameters[max(0, t - 1)]).all(-1)[:, None, None, None]
         given = settled * same if memory and steady else None
-        drawn = draw_frame(net, batch, t, stored, given, batch.noise[t], known, steps=steps)
-        stored, settled = drawn.stored, drawn.settled
+        drawn = draw_frame(net, batch, t, stored, given, batch.noise[t], known, steps=steps, before=overview)
+        stored, settled, overview = drawn.stored, drawn.settled, drawn.overview
         answers.append(drawn.answer)
     return torch.stack(answers)
 
@@ -192,15 +197,24 @@ def pair_batch(pairs: list[tuple[GBuffer, Tensor, Tensor, Tensor, Tensor]], devi
 
 
 def rgb_alone(batch: Batch) -> Batch:
-    """The same clips from an engine that gives no planes."""
+    """The same clips from an engine that gives no planes: as there, the motion is estimated, and the net not told."""
     none = torch.zeros_like(batch.has_depth)
+    motion, visible = torch.zeros_like(batch.motion), torch.ones_like(batch.visible)
+    order, estimate = np.arange(3), MotionEstimator()
+    for clip in range(batch.source.shape[1]):
+        for t, pixels in enumerate(((batch.source[:, clip] + 1) * 127.5).round().byte().permute(0, 2, 3, 1).cpu()):
+            found = estimate(pixels.numpy(), order, again=t == 0 or bool(batch.cut[t, clip]))
+            if found is not None:
+                whole = torch.from_numpy(found).permute(2, 0, 1).repeat_interleave(2, 1).repeat_interleave(2, 2)
+                motion[t, clip] = whole.nan_to_num(0.0)
+                visible[t, clip, 0] = ~whole[0].isnan()
     return replace(
         batch,
         has_depth=none,
         has_motion=none,
         has_mask=none,
-        motion=torch.zeros_like(batch.motion),
-        visible=torch.ones_like(batch.visible),
+        motion=motion,
+        visible=visible,
     )
 
 

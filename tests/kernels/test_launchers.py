@@ -211,6 +211,12 @@ def test_what_else_is_refused() -> None:
         kernels.overview(head, head.clone(), (0.5, 0.0))
     with pytest.raises(KernelError, match=r"head has shape \[1, 4, 4, 264\]; it must be \[\*, \*, \*, 360\]"):
         kernels.agree(edit)
+    with pytest.raises(KernelError, match=r"before has shape \[1, 4, 3, 360\]; it must be \[1, 4, 4, 360\]"):
+        kernels.remember(head, head[:, :, :3].contiguous(), torch.zeros(1, 2, 4, 4))
+    with pytest.raises(KernelError, match=r"before is torch\.float16; it must be torch\.float32"):
+        kernels.remember(head, head.half(), torch.zeros(1, 2, 4, 4))
+    with pytest.raises(KernelError, match=r"motion has shape \[1, 4, 4, 2\]; it must be \[1, 2, 4, 4\]"):
+        kernels.remember(head, head.clone(), torch.zeros(1, 4, 4, 2))
     with pytest.raises(KernelError, match="pixels of -4 x -4"):
         kernels.pixelate(FRAMES.clone(), BGRA, one, side=-4)
     with pytest.raises(KernelError, match=r"0\.0 x 3\.0 of \[4, 4\] points of lines"):
@@ -247,6 +253,9 @@ def calls() -> dict[str, Callable[[], Any]]:
         "agree": lambda: opcheck(ops.agree.default, (torch.randn(1, 4, 4, 360),)),
         "overview": lambda: opcheck(
             ops.overview.default, (torch.randn(1, 4, 4, 360), torch.randn(1, 2, 3, 360), 0.5, 0.7)
+        ),
+        "remember": lambda: opcheck(
+            ops.remember.default, (torch.randn(1, 4, 4, 360), torch.randn(1, 4, 4, 360), torch.zeros(1, 2, 4, 4))
         ),
         "shade": lambda: opcheck(
             ops.shade.default,

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from mirage_kernels.overview import OVERVIEW
-from mirage_kernels.shade import STYLE_NUMBERS
+from mirage_kernels.overview import OVERVIEW, remembered
+from mirage_kernels.shade import BINS, STYLE_NUMBERS, SURFACE, WORDS
 from mirage_plugin.model import native as native_files
 from mirage_plugin.model.ahead import core_input
 from mirage_plugin.model.core import Core, CoreInput, CoreOutput
@@ -129,6 +129,21 @@ def test_a_large_frame_is_told_by_its_overview(numbers: str | None, agreeing: fl
     agree(native(given), own, native.numbers)  # the next frame has none
     told.overview[0, 3, 4] = float("nan")
     assert not torch.isfinite(native(told).health[4])
+
+
+def test_an_overview_heeds_the_one_before() -> None:
+    native = NativeCore(network("nano")[0])
+    made = torch.Generator().manual_seed(8)
+    words, before = torch.randn(2, 1, 9, 12, WORDS, generator=made) * 0.3
+    motion = torch.randn(1, 2, 9, 12, generator=made) * 3
+    motion[0, 0, 2, 3], motion[0, 1, 4, 4], motion[0, 0, 5, 5] = torch.nan, torch.inf, 1e30
+    words[0, 1, 1, BINS * SURFACE :] = torch.tensor([0.0, 300.0, 0.0, 0.0])  # readings that are as good as nowhere
+    given, expected = words.clone(), remembered(words, before, motion)
+    found = native.remember(words, before, motion)
+    assert torch.equal(words, given)
+    assert (found - words).abs().mean() > 0.01
+    assert torch.allclose(found, expected, atol=1e-4)
+    assert torch.allclose(found[0, 2, 3], words[0, 2, 3], atol=1e-5)
 
 
 @pytest.mark.parametrize("numbers", [None, "int16", "fp32"])

@@ -6,7 +6,18 @@ import pytest
 import torch
 from torch import Tensor
 
-from mirage_kernels.overview import BELIEVED, LARGE, OVERVIEW, TOLD, agreed, overview_size, told_by_overview
+from mirage_kernels.overview import (
+    BELIEVED,
+    LARGE,
+    LARGE_WITH_DEPTH,
+    OVERVIEW,
+    REMEMBERED,
+    TOLD,
+    agreed,
+    overview_size,
+    remembered,
+    told_by_overview,
+)
 from mirage_kernels.shade import BINS, SURFACE, WORDS
 from mirage_plugin.model.memory import MemoryState
 from mirage_plugin.model.network import TIERS, MirageNet, Overview, Planes, frame_lines, planes_to_cells
@@ -75,9 +86,42 @@ def test_the_rest_stays_the_readings_own_and_so_does_part_of_what_is_told() -> N
     assert torch.allclose(alone, told[1:], atol=1e-5)
 
 
+def test_what_a_surface_was_is_heeded_where_its_cell_comes_from() -> None:
+    """By readings of its colour, three times as much as what it says itself."""
+    now, before = words(3, 6, (BLUE, 0.0), (RED, 0.0)), words(3, 6, (RED, -1.0), (BLUE, 1.0))
+    before[0, :, 4, SURFACE + SUN] = 5.0  # of what is blue in one column
+    motion = torch.zeros(1, 2, 3, 6)
+    motion[0, 0, 0] = 1.0
+    motion[0, 0, 1, 1], motion[0, 1, 1, 2], motion[0, 1, 2] = torch.nan, torch.inf, 1.0
+    part = REMEMBERED / (1 + REMEMBERED)
+    blue, red = suns(remembered(now, before, motion))[0, ..., :2].unbind(-1)
+    expected = torch.tensor([[1, 1, 1, 5, 1, 0.0], [1, 0, 0, 1, 5, 1], [0, 0, 0, 0, 0, 0]]) * part
+    assert torch.allclose(blue, expected, atol=0.01), "from beyond the frame, and from nowhere, comes nothing"
+    assert torch.allclose(red, -expected.clamp_max(part), atol=0.01)
+    # Half-way between two cells half of each; and every frame has its own before it.
+    aside = torch.tensor([0.5, 0.0]).view(1, 2, 1, 1).expand(2, 2, 3, 6)
+    halves = remembered(now.expand(2, -1, -1, -1), torch.cat([before, now]), aside)
+    assert torch.allclose(suns(halves)[0, 1, :, 0], torch.tensor([1, 1, 1, 3, 3, 1]) * part, atol=0.01)
+    assert torch.allclose(suns(halves)[1], suns(now)[0], atol=1e-5)
+
+
+def test_what_nothing_was_before_is_what_it_is() -> None:
+    torch.manual_seed(1)
+    now, before = torch.randn(2, 2, 4, 5, WORDS) * 3
+    now[0, 0, 0, BINS * SURFACE :] = torch.tensor([0.0, 400.0, 0.0, 0.0])
+    assert torch.allclose(remembered(now, before, torch.full((2, 2, 4, 5), torch.nan)), now, atol=1e-5)
+
+
 @pytest.mark.parametrize("size", [(180, 320), (216, 384), (8 * LARGE[0], 8 * LARGE[1]), (1, 1)])
 def test_small_frames_need_none(size: tuple[int, int]) -> None:
     assert overview_size(*size) is None
+
+
+def test_with_depth_larger_ones_need_none() -> None:
+    rows, columns = (8 * side for side in LARGE_WITH_DEPTH)
+    assert overview_size(rows, columns, depth=True) is None
+    assert overview_size(rows, columns) is not None
+    assert overview_size(rows + 1, columns, depth=True) == overview_size(rows + 1, columns)
 
 
 @pytest.mark.parametrize("size", [(360, 640), (1080, 1920), (1088, 1088), (240, 3840), (2160, 60), (8, 50_000)])
@@ -117,7 +161,13 @@ def test_a_large_frame_is_painted_by_what_its_overview_says(net: MirageNet) -> N
     assert blind is not None
     assert blind.words is not None
     assert not torch.equal(found.words, blind.words), "it sees the mask"
-    assert look_over(net, v, Planes(depth=depth, mask=mask), style) is None, "what depth tells need not be guessed"
+    assert look_over(net, v, Planes(depth=depth, mask=mask), style) is None, "of such a frame depth tells enough"
+    v2, depth2 = v.repeat(1, 1, 2, 1), depth.repeat(1, 1, 2, 1)
+    deep, flat = (look_over(net, v2, Planes(depth=d), style) for d in (depth2, depth2 * 0 + 1))
+    assert deep is not None
+    assert flat is not None
+    assert not torch.equal(deep.words, flat.words), "it sees depth"
+    assert torch.equal(deep.words, deep.kept), "and need not agree with itself"
     small = v[..., :216, :384]
     assert look_over(net, small, Planes(), style) == Overview(None), "its own readings agree"
 

@@ -187,15 +187,18 @@ def test_several_steps_are_those_of_the_definition(kind: FrameKind) -> None:
     assert share < 1e-2  # the first step's 8-bit answer is rounded in both, at times to either side
 
 
-def test_a_large_frame_is_looked_over(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Once a frame, with its mask; and it is heeded."""
-    kind = FrameKind("RGBA8", LARGE.height, LARGE.width, motion=True, mask=True)
+@pytest.mark.parametrize("depth", [False, True])
+def test_a_large_frame_is_looked_over(monkeypatch: pytest.MonkeyPatch, depth: bool) -> None:
+    """Once a frame, with its depth and its mask; and it is heeded."""
+    kind = FrameKind("RGBA8", 96, 640, depth=depth, motion=True, mask=True)
     engine = CudaEngine(CONFIG, net=network(), warm=())
     canvas = engine.open(kind, 1)
     assert canvas.work.overview is not None
-    assert canvas.work.overview[:3] == (192, 320, (0.5, 0.5))
+    assert canvas.work.overview[:3] == (48, 320, (0.5, 0.5))
     frame, style = noise_frame(kind, 1), load_style("snow")
-    planes = dataclasses.replace(planes_of(kind, 1), depth=None)
+    planes = planes_of(kind, 1)
+    metres = torch.from_numpy(planes.depth)[None, None] if depth else None
+    planes = planes if depth else dataclasses.replace(planes, depth=None)
     seen: list[torch.Tensor] = []
     look = kernels.look
 
@@ -212,21 +215,70 @@ def test_a_large_frame_is_looked_over(monkeypatch: pytest.MonkeyPatch) -> None:
     net = network()
     with torch.inference_mode():
         vector = net.style(torch.from_numpy(style.vector().astype(np.float32))[None])
-        expected = look_over(net, v, Planes(mask=mask), vector)
+        expected = look_over(net, v, Planes(metres, None, mask), vector)
     assert expected is not None
     assert expected.words is not None
     assert expected.scale == canvas.work.overview.scale
     assert len(seen) == 1
-    assert torch.allclose(kernels.split_head(kernels.agree(seen[0]))[2], expected.words, atol=1e-4)
+    words = kernels.split_head(seen[0] if depth else kernels.agree(seen[0]))[2]
+    assert torch.allclose(words, expected.words, atol=1e-4)
     canvas.frame = 0
-    assert np.array_equal(answer(engine, canvas, frame, planes, cut=True), first), "no overview is remembered"
+    assert np.array_equal(answer(engine, canvas, frame, planes, cut=True), first), "over a cut none is remembered"
     monkeypatch.setattr(kernels, "look", lambda *given: (torch.full_like(look(*given)[0], 5.0), None))
     canvas.frame = 0
     assert steps_apart(answer(engine, canvas, frame, planes, cut=True), first)[0] > 5
 
 
-@pytest.mark.parametrize("kind", [SMALL, FrameKind("RGBA8", LARGE.height, LARGE.width, depth=True, mask=True)])
-def test_a_small_frame_and_one_with_depth_are_not(
+@pytest.mark.parametrize("depth", [False, True])
+def test_an_overview_heeds_the_one_before(depth: bool) -> None:
+    """Along the motion, over frames that reused an edit as well; not in another style, nor what is no number."""
+    kind = FrameKind("RGBA8", 96, 640, depth=depth, motion=True, mask=True)
+    engine, net = CudaEngine(CONFIG, net=network(), warm=()), network()
+    canvas, other = engine.open(kind, 1), engine.open(kind, 1)
+    over = canvas.work.overview
+    assert over is not None
+    moved = np.zeros((kind.height, kind.width, 2), np.float16)
+    moved[..., 0] = 16  # a cell of the overview
+    moved[32:64, 64:128] = np.nan
+    planes = planes_of(kind, 1, moved)
+    planes = planes if depth else dataclasses.replace(planes, depth=None)
+    metres = torch.from_numpy(planes.depth)[None, None] if depth else None
+    ids, motion = torch.from_numpy(planes.mask)[None, None], torch.from_numpy(moved).float().permute(2, 0, 1)[None]
+    mask = torch.cat([ids == 0, ids == 2, ids == 3], 1).float()
+    style = net.style(torch.from_numpy(load_style("snow").vector().astype(np.float32))[None]).detach()
+    before = None
+    for number, reused in ((0, 0), (1, 0), (2, 2)):
+        for between in range(reused):
+            answer(engine, canvas, noise_frame(kind, 50 + between), planes, late=True)
+        frame = noise_frame(kind, number)
+        answer(engine, canvas, frame, planes)
+        v = torch.from_numpy(frame[..., :3].astype(np.float32)).permute(2, 0, 1)[None] / 127.5 - 1
+        with torch.inference_mode():
+            alone = look_over(net, v, Planes(metres, None, mask), style)
+            came = motion * (1 + reused)
+            came[..., 32:64, 64 - 16 * reused : 128] = torch.nan  # whose way leads through where it is unknown
+            before = look_over(net, v, Planes(metres, came, mask), style, before)
+        told = kernels.split_head(over.told)[2]
+        assert torch.allclose(told, before.kept, atol=1e-3), number
+        assert number == 0 or (told - alone.kept).abs().mean() > 0.01
+
+    with torch.inference_mode():
+        over.told.fill_(torch.nan)
+    engine.set_style(canvas, load_style("snow"))
+    frame = noise_frame(kind, 7)
+    expected = answer(engine, other, frame, planes)
+    canvas.frame = 0
+    assert steps_apart(answer(engine, canvas, frame, planes, cut=True), expected)[0] == 0
+    assert torch.equal(over.told, other.work.overview.told)
+    with torch.inference_mode():
+        over.told.fill_(5.0)
+    engine.set_style(canvas, load_style("snow"))
+    answer(engine, canvas, frame, planes)
+    assert torch.equal(over.told, other.work.overview.told), "in another style it begins anew"
+
+
+@pytest.mark.parametrize("kind", [SMALL, FrameKind("RGBA8", 288, 512, depth=True, mask=True)])
+def test_a_small_frame_is_not(
     kind: FrameKind, engine: CudaEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     canvas = engine.open(kind, 1)
@@ -720,7 +772,7 @@ def test_waiting_frames_are_uploaded_ahead_once(game: Game, monkeypatch: pytest.
 
 
 @pytest.mark.parametrize(
-    ("width", "depth", "overviews"), [(128, True, 0), (400, True, 0), (128, False, 0), (400, False, 1)]
+    ("width", "depth", "overviews"), [(128, True, 0), (400, True, 0), (128, False, 0), (400, False, 1), (560, True, 1)]
 )
 def test_the_kernels_take_what_the_path_gives_them(width: int, depth: bool, overviews: int) -> None:
     """Every launch of a captured frame passes its launcher's checks for Hopper, in bf16."""
@@ -729,7 +781,8 @@ def test_the_kernels_take_what_the_path_gives_them(width: int, depth: bool, over
         ServeConfig(device="cpu", tier="nano", steps=2), net=network(), dtype=torch.bfloat16, warm=()
     )
     work = engine.open(kind, 1).work
-    assert work.overview is None or work.overview[:3] == (77, 320, (77 / 96, 320 / 400))
+    few = 77 if width == 400 else 55
+    assert work.overview is None or work.overview[:3] == (few, 320, (few / 96, 320 / width))
     with torch.inference_mode(), kernels.record(90) as net:
         work._net()
     with torch.inference_mode(), kernels.record(90) as rest:
@@ -738,6 +791,7 @@ def test_the_kernels_take_what_the_path_gives_them(width: int, depth: bool, over
     names = [launch.name for launch in net]
     assert names.count("pixels_kernel") == names.count("memory_write_kernel") == 2 + overviews  # of two steps
     assert names.count("overview_kernel") == 2 * overviews
+    assert names.count("remember_kernel") == overviews
     # An overview agrees once a frame, a small frame's own words in each of two steps; two launches each.
     assert names.count("agree_kernel") == (0 if depth else 2 if overviews else 4)
     assert names.count("shade_kernel") == 2

@@ -135,7 +135,7 @@ def test_a_large_frame_without_depth_is_looked_over(engine: Engine) -> None:
     drawn, blind = (np.zeros_like(frame) for _ in range(2))
     engine.compose(canvas, frame, drawn, ORDER, mask, 1.0)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(processor, "overview_size", lambda *size: None)
+        patch.setattr(processor, "overview_size", lambda *size, **more: None)
         alone = engine.open(kind, 3, 1)
         engine.set_style(alone, load_style("cel"))
         engine.read(alone, frame, ORDER, FramePlanes(mask=mask), False)
@@ -145,7 +145,69 @@ def test_a_large_frame_without_depth_is_looked_over(engine: Engine) -> None:
     for depth in (np.ones((kind.height, kind.width), np.float32), None):
         engine.read(canvas, frame, ORDER, FramePlanes(depth=depth, mask=mask), False)
         assert engine.denoise(canvas)
-        assert bool(canvas.given.place[2] > 0) == (depth is None), "depth tells what need not be guessed"
+        assert bool(canvas.given.place[2] > 0) == (depth is None), "of a frame of this size depth tells enough"
+        assert (canvas.told is None) == (depth is not None)
+
+
+@pytest.mark.parametrize("has_depth", [False, True])
+def test_an_overview_heeds_the_one_before(engine: Engine, has_depth: bool) -> None:
+    """Along the motion, over frames that reused an edit as well; not over a cut, nor in another style."""
+    kind, net = FrameKind("RGBA8", 384, 640, depth=has_depth, motion=True, mask=True), network()
+    rng = np.random.default_rng(5)
+    motion = np.zeros((kind.height, kind.width, 2), np.float32)
+    motion[..., 0] = 16  # a cell of the overview
+    motion[64:128, 64:128] = np.nan
+    given = FramePlanes(
+        (rng.random((24, 40)) * 40).astype(np.float32).repeat(16, 0).repeat(16, 1) if has_depth else None, motion,
+        rng.integers(0, 4, (kind.height // 8, kind.width // 8)).astype(np.uint8).repeat(8, 0).repeat(8, 1),
+    )  # fmt: skip
+    masks = torch.from_numpy(np.stack([given.mask == number for number in (0, 2, 3)]).astype(np.float32))[None]
+    depths = torch.from_numpy(given.depth)[None, None] if has_depth else None
+    moved = torch.from_numpy(motion).permute(2, 0, 1)[None]
+
+    def read(canvas: Canvas, number: int, cut: bool = False) -> torch.Tensor:
+        blotches = np.random.default_rng(number).integers(0, 256, (24, 40, 4), np.uint8)
+        frame = np.ascontiguousarray(cv2.resize(blotches, (kind.width, kind.height))).astype(np.uint8)
+        engine.read(canvas, frame, ORDER, given, cut)
+        return torch.from_numpy(frame[..., :3].astype(np.float32)).permute(2, 0, 1)[None] / 127.5 - 1
+
+    def opened() -> Canvas:
+        canvas = engine.open(kind, 3, 0)
+        engine.set_style(canvas, load_style("cel"))
+        return canvas
+
+    style = net.style(torch.from_numpy(load_style("cel").vector().astype(np.float32))[None]).detach()
+    canvas, before = opened(), None
+    for number, reused in ((0, 0), (1, 0), (2, 1), (3, 2)):
+        for between in range(reused):
+            read(canvas, 90 + between)
+            assert engine.reuse(canvas)
+        v = read(canvas, number)
+        assert engine.denoise(canvas)
+        with torch.inference_mode():
+            alone = look_over(net, v, Planes(depths, moved, masks), style)
+            came = moved * (1 + reused)
+            came[..., 64:128, 64 - 16 * reused : 128] = torch.nan  # whose way leads through where it is unknown
+            before = look_over(net, v, Planes(depths, came, masks), style, before)
+        assert canvas.told is not None
+        off = (canvas.told - before.kept).abs().mean()
+        assert off < 0.02 * (before.kept - before.kept.mean((1, 2))).abs().mean(), number
+        assert number == 0 or (alone.kept - before.kept).abs().mean() > 4 * off
+
+    other = opened()
+    other.restore(canvas.save())
+    for each in (canvas, other):
+        read(each, 4)
+        assert engine.denoise(each)
+    assert torch.equal(canvas.told, other.told)
+    fresh = opened()
+    read(fresh, 5)
+    read(canvas, 5, cut=True)
+    read(other, 5)
+    engine.set_style(other, load_style("cel"))
+    assert all(engine.denoise(each) for each in (canvas, other, fresh))
+    assert torch.equal(canvas.told, fresh.told)
+    assert torch.equal(other.told, fresh.told)
 
 
 def test_lines_of_colours_are_as_fine_as_the_display(engine: Engine) -> None:
@@ -267,12 +329,34 @@ def test_without_motion_an_edit_is_carried_along_what_is_seen_to_move(engine: En
 
 
 def test_nothing_is_carried_over_a_cut_that_nobody_told_of(engine: Engine) -> None:
-    canvas = opened(engine)
+    canvas, fresh = opened(engine), opened(engine)
     answer(engine, canvas, window(0), FramePlanes())
-    engine.read(canvas, 255 - window(0, seed=9), ORDER, FramePlanes(), False)
+    other = 255 - window(0, seed=9)
+    engine.read(canvas, other, ORDER, FramePlanes(), False)
     assert not engine.reuse(canvas)
     assert canvas.resets == 1
     assert canvas.edit is None
+    answer(engine, canvas, window(0), FramePlanes(), cut=True)
+    fresh.frame = canvas.frame
+    drawn = [answer(engine, each, other, FramePlanes()) for each in (canvas, fresh)]
+    np.testing.assert_array_equal(*drawn)
+    assert canvas.resets == 3
+
+
+def test_without_motion_what_a_frame_remembers_follows_what_is_seen_to_move(engine: Engine) -> None:
+    """What is remembered lies as exact motion would have it, and the net is not told what was guessed."""
+    right = np.zeros((KIND.height, KIND.width, 2), np.float32)
+    right[..., 0] = 8
+    kept = []
+    for planes in (FramePlanes(motion=right), FramePlanes(), STILL):
+        canvas = opened(engine)
+        answer(engine, canvas, window(32), FramePlanes())
+        engine.read(canvas, window(40), ORDER, planes, False)
+        kept.append((canvas.motion[0, 0, 2:-2, 2:-2].copy(), canvas.noise[0][16:-16, 16:-16].copy()))
+        assert canvas.planes[0, 0, 19] == (planes.motion is not None)
+    exact, found, still = kept
+    assert np.abs(found[0] - exact[0]).mean() < 0.5 < np.abs(still[0] - exact[0]).mean()
+    assert (found[1] == exact[1]).mean() > 0.7 > (still[1] == exact[1]).mean()
 
 
 def test_no_game_sees_anything_of_another(engine: Engine) -> None:
@@ -357,7 +441,8 @@ def test_nothing_that_a_saved_session_says_is_trusted(engine: Engine) -> None:
         (good | {"more": nan}, "more"), (good | {"watch": good["watch"] - 1}, "no counts"),
         (good | {"watch": np.concatenate([good["watch"][:6], good["watch"][6:] + 1])}, "bounds"),
         (good | {"watch": good["watch"][:3]}, "watch is"), (good | {"numbers": good["numbers"].tolist()}, "missing"),
-        (good | {"cells": np.array(["x"])}, "cells is"),
+        (good | {"cells": np.array(["x"])}, "cells is"), (good | {"told": good["since"]}, "told is"),
+        (good | {"told": np.full((1, 24, 40, 120), np.nan, np.float32)}, "told is not finite"),
     ]  # fmt: skip
     for saved, why in bad:
         with pytest.raises(DataError, match=why):

@@ -245,6 +245,23 @@ def test_agree(n: int, grid: tuple[int, int], dtype: torch.dtype, draw: torch.Ge
     assert_close(actual[..., told], expected[..., told], 2 * TOLERANCE[dtype], f"agree {grid} {dtype}")
 
 
+@pytest.mark.parametrize("dtype", HALVES)
+@pytest.mark.parametrize(("n", "grid"), [(2, (7, 12)), (1, (1, 1)), (1, (3, 40)), (2, (9, 2))])
+def test_remember(n: int, grid: tuple[int, int], dtype: torch.dtype, draw: torch.Generator) -> None:
+    head, before = (
+        (torch.randn(n, *grid, kernels.HEAD_CHANNELS, generator=draw) * 2).to(dtype) for _ in range(2)
+    )
+    head[0, 0, 0, 356:] = torch.tensor([0.0, 300.0, -300.0, 0.0])  # readings that are as good as nowhere
+    motion = torch.randn(n, 2, *grid, generator=draw) * 2
+    motion[0, 0, -1, -1], motion[-1, 1, 0, 0] = torch.nan, torch.inf
+    actual, expected = both(lambda: kernels.remember(head.clone(), before, motion))
+    told = torch.zeros(kernels.HEAD_CHANNELS, dtype=torch.bool)
+    told[252:328] = True
+    assert torch.equal(actual[..., ~told], head[..., ~told])
+    assert_close(actual[..., told], expected[..., told], TOLERANCE[dtype], f"remember {grid} {dtype}")
+    assert_close(actual[0, -1, -1], head[0, -1, -1], TOLERANCE[dtype], "from nowhere comes nothing")
+
+
 # Numpy says of the greatest of four NaN that there is none, and gives NaN, which is right.
 @pytest.mark.filterwarnings("ignore:All-NaN slice:RuntimeWarning")
 def test_overview_of_extremes(draw: torch.Generator) -> None:
