@@ -117,12 +117,12 @@ class CudaCanvas:
         if health[4] > 0:
             self.reset()
             return
-        now = statistics_of(health)
-        if self.remembers and not self.watch.healthy(now):
+        now, reads = statistics_of(health), self.remembers and self.kind.depth
+        if reads and not self.watch.healthy(now):
             self.watch.correct()
             self.anew = True
         else:
-            self.watch.accept(now, self.remembers)
+            self.watch.accept(now, reads)
 
     @property
     def corrections(self) -> int:

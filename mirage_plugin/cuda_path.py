@@ -174,7 +174,8 @@ class Work:
         path, kind = self.path, self.path.kind
         remembered = path.remembered > 0.5
         self.seen2.copy_(remembered.expand_as(self.seen2))
-        self.seen16.copy_(path.remembered.expand_as(self.seen16))
+        if kind.depth:  # else the memory is not read: see `SOUNDED`
+            self.seen16.copy_(path.remembered.expand_as(self.seen16))
         self._planes |= self._still(self.y, self.x)
         if path.mask is not None:
             upright = path.mask.flip(0) if kind.layout.flipped else path.mask

@@ -33,7 +33,7 @@ from mirage_plugin.model.cpu_lines import colour_lines, depth_lines
 from mirage_plugin.model.cpu_pixels import carry_motion, cells_from_pixels, move_noise, plane_cells, warp_edit
 from mirage_plugin.model.drift import SAVED as WATCH_NUMBERS
 from mirage_plugin.model.drift import Bounds, Watch, statistics_of
-from mirage_plugin.model.memory import dequantise, quantise, warp_state
+from mirage_plugin.model.memory import SOUNDED, dequantise, quantise, warp_state
 from mirage_plugin.model.native import compose_pixels, pixelate, why_not_native
 from mirage_plugin.model.native_core import NativeCore
 from mirage_plugin.model.network import CELL, PLANE_CHANNELS, Edit, style_number
@@ -118,6 +118,8 @@ class Canvas:
         self.seen: Floats = np.zeros((1, 1, h // 2, w // 2), np.float32)
         self.half_motion: Floats = np.zeros((1, 1, 2), np.float32)
         self.has_motion = False
+        self.without_depth = SOUNDED
+        """Frames since one came with depth, at most `SOUNDED`."""
         content_h, content_w = self.fit.content
         self._rows = np.minimum(
             ((np.arange(0, content_h, 2) + 0.5) * self.height / content_h).astype(int), self.height - 1
@@ -163,6 +165,7 @@ class Canvas:
         self.fresh = True
         self.settled.fill(0.0)
         self.edit = self.shown = self.told = None
+        self.without_depth = SOUNDED
         self.watch.forget()
         self.resets += 1
 
@@ -171,7 +174,7 @@ class Canvas:
         edit = self.edit or tuple(np.zeros((0, 0, many), np.float32) for many in EDIT_PARTS.values())
         numbers = (
             SAVE_VERSION, self.height, self.width, self.fit.grid, self.seed, self.frame, self.resets, self.fresh,
-            self.edit_age,
+            self.edit_age, self.without_depth,
         )  # fmt: skip
         return {
             "numbers": np.array(numbers, np.int64), "watch": np.array(self.watch.save(), np.float64),
@@ -188,14 +191,15 @@ class Canvas:
         Nothing that `saved` says is trusted: `DataError` where anything is not as `save` gives it, and then the canvas
         is as it was.
         """
-        shapes = {"numbers": (np.int64, (9,)), "watch": (np.float64, (WATCH_NUMBERS,))}
+        shapes = {"numbers": (np.int64, (10,)), "watch": (np.float64, (WATCH_NUMBERS,))}
         numbers = _checked(saved, shapes)["numbers"].tolist()
-        version, height, width, grid, seed, frame, resets, fresh, age = numbers
+        version, height, width, grid, seed, frame, resets, fresh, age, without_depth = numbers
         if version != SAVE_VERSION:
             raise DataError(f"the session was saved in format {version}, this version reads {SAVE_VERSION}: begin anew")
         if (height, width) != (self.height, self.width):
             raise DataError(f"the session was saved at {width}x{height}, this game is {self.width}x{self.height}")
-        if not 0 <= grid < len(GRIDS) or min(seed, frame, resets, age) < 0 or fresh not in (0, 1):
+        counts_fit = min(seed, frame, resets, age) >= 0 and 0 <= without_depth <= SOUNDED
+        if not 0 <= grid < len(GRIDS) or not counts_fit or fresh not in (0, 1):
             raise DataError("the saved session is damaged: its numbers are out of range")
         h, w = GRIDS[grid]
         edited = bool(np.size(saved.get("matrices", ())))
@@ -219,7 +223,7 @@ class Canvas:
         self._work_on(grid)
         self.watch.restore(watch)
         self.seed, self.frame, self.resets, self.fresh = seed, frame, resets, bool(fresh)
-        self.edit_age = age
+        self.edit_age, self.without_depth = age, without_depth
         self.cells, self.noise[0], self.stored = (arrays[name].copy() for name in ("cells", "noise", "stored"))
         self.since, self.settled = arrays["since"].copy(), arrays["settled"].copy()
         self.told = torch.from_numpy(arrays["told"].copy()) if arrays["told"].size else None
@@ -404,6 +408,7 @@ class Engine:
         canvas.half_motion = motion if motion is not None else np.zeros((1, 1, 2), np.float32)
         if not sent and not canvas.fresh:
             self._estimate_motion(canvas)
+        canvas.without_depth = 0 if depth is not None else min(canvas.without_depth + 1, SOUNDED)
         # What was estimated the net is not told: it moves what is remembered.
         plane_cells(
             depth if depth is not None else nothing, canvas.half_motion,
@@ -540,23 +545,24 @@ class Engine:
         """
         forward, watch = self._forward[canvas.fit.grid], canvas.watch
         remembers = watch.begin(not canvas.fresh)
-        if not remembers:
+        reads = remembers and canvas.without_depth < SOUNDED
+        if not reads:
             canvas.seen.fill(0.0)
         self._look_over(canvas, remembers)
         canvas.given = self._input(canvas)
         out = forward(canvas.given)
         now = statistics_of(out.health.tolist())
-        if remembers and not watch.healthy(now):
+        if reads and not watch.healthy(now):
             canvas.seen.fill(0.0)
             self._look_over(canvas, remembers=False)
             canvas.given = self._input(canvas)
-            out, remembers = forward(canvas.given), False
+            out, reads, remembers = forward(canvas.given), False, False
             now = statistics_of(out.health.tolist())
             watch.correct()
         if not bool(torch.isfinite(out.health).all()):
             canvas.reset()
             return False
-        watch.accept(now, remembers)
+        watch.accept(now, reads)
         canvas.stored = out.stored.cpu().numpy()
         canvas.edit = canvas.shown = _arrays(out.edit)
         if not remembers:

@@ -1,7 +1,7 @@
 """`mirage restyle`: redraw recorded frames or a video, as if it were being played.
 
-The same closed loop as in a game: one step a frame, a memory that is carried along the motion. A recording
-has no motion vectors, so they are estimated; where that fails, the memory is not trusted.
+The same closed loop as in a game: one step a frame, and what is remembered is carried along the motion. A recording
+has no motion vectors, so they are estimated; where that fails, nothing is remembered.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from mirage_kernels.lines import line_points, spread_lines
 from mirage_kernels.pixelate import block_side
 from mirage_plugin.config import MAX_SIDE_PX
 from mirage_plugin.errors import ConfigError, DataError, DeviceError, MissingDependencyError, OutputError
-from mirage_plugin.model.memory import MemoryState, dequantise, quantise, warp_state
+from mirage_plugin.model.memory import MemoryState
 from mirage_plugin.model.network import (
     CELL,
     MirageNet,
@@ -47,7 +47,7 @@ from mirage_plugin.model.sampling import look_over, sample, steady_answer
 from mirage_plugin.model.steady import SETTLED
 from mirage_plugin.style_input import PICTURES, read_style
 from mirage_plugin.styles.parameters import Style
-from mirage_plugin.train.evaluation import empty_state, load_judged
+from mirage_plugin.train.evaluation import load_judged
 
 __all__ = ["Redrawer", "estimate_motion", "restyle"]
 
@@ -109,7 +109,6 @@ class Redrawer:
     """How often the memory was emptied because the picture had changed as a whole."""
     _frame: int = field(default=0, init=False)
     _before: Pixels | None = field(default=None, init=False)
-    _stored: Tensor | None = field(default=None, init=False)
     _settled: Tensor | None = field(default=None, init=False)
     _noise: Tensor | None = field(default=None, init=False)
     _overview: Overview | None = field(default=None, init=False)
@@ -129,27 +128,23 @@ class Redrawer:
 
         key, when = (torch.tensor([n], device=device) for n in (self.seed, self._frame))
         fresh = fresh_noise(key, when, h // 2, w // 2)
-        if visible is None or motion is None or self._noise is None or self._stored is None:
-            motion, seen = (
-                torch.zeros(1, 2, h, w, device=device),
-                torch.zeros(1, 1, h // 16, w // 16, device=device),
-            )
-            self._noise, self._stored = fresh, empty_state(self.net, 1, h, w, device)
+        if visible is None or motion is None or self._noise is None:
+            came = motion = torch.zeros(1, 2, h, w, device=device)
+            self._noise, self._overview = fresh, None
             self._settled = torch.zeros(1, h // CELL, w // CELL, SETTLED, device=device)
-            self._overview, planes = None, Planes()
-            came = motion
         else:
             self._noise = advect_noise(self._noise, motion[..., ::2, ::2], visible[..., ::2, ::2] > 0, fresh)
-            seen = functional.avg_pool2d(visible, 16)
-            planes = Planes(motion=motion)
             came = motion.masked_fill(visible < 0.5, torch.nan)
-        memory: MemoryState = warp_state(dequantise(self._stored), motion[..., 8::16, 8::16], seen)
+        # No frame comes with depth, so the memory is not read (`SOUNDED`).
+        state = self.net.tier.state
+        nothing = (torch.zeros(1, h // 16, w // 16, channels, device=device) for channels in (state, 1))
+        memory = MemoryState(*nothing)
         trust = torch.ones(1, device=device)
         code = self.net.style(torch.from_numpy(self.style.vector()).to(device)[None])
-        cells = planes_to_cells(planes, 1, h // 8, w // 8, working)
+        cells = planes_to_cells(Planes(), 1, h // 8, w // 8, working)
         lines = frame_lines(working, None, None, code)
         overview = self._overview = look_over(self.net, working, Planes(motion=came), code, self._overview)
-        _, edit, state = sample(self.net, working, self._noise, cells, memory, code, trust, lines, overview=overview)
+        _, edit, _ = sample(self.net, working, self._noise, cells, memory, code, trust, lines, overview=overview)
         assert self._settled is not None
         answer, edit, self._settled = steady_answer(working, edit, code, lines, self._settled, motion)
         if divisor > 1:
@@ -157,7 +152,6 @@ class Redrawer:
             lines = spread_lines(frame_lines(points, None, None, code), *full.shape[-2:])
             answer = compose(full, edit, lines)
             answer = pixelate(answer, style_number(code, "pixels"), block_side(height)).clamp(-1, 1)
-        self._stored = quantise(state)
         self._before, self._frame = pixels, self._frame + 1
         mixed = torch.lerp(full, answer, self.strength)[0, :, :height, :width]
         out: Pixels = ((mixed + 1) * 127.5).round().clamp(0, 255).byte().permute(1, 2, 0).cpu().numpy()

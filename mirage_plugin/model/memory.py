@@ -13,7 +13,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-__all__ = ["Memory", "MemoryState", "dequantise", "quantise", "warp_state"]
+__all__ = ["SOUNDED", "Memory", "MemoryState", "dequantise", "quantise", "warp_state"]
+
+SOUNDED = 16
+"""Memory is read where one of so many frames, this one included, came with depth. A network that reads colours alone
+hears its own guesses from it, and what was taken for lamplight in one corner has filled the screen ten frames later."""
 
 
 class MemoryState(NamedTuple):

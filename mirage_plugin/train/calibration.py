@@ -21,7 +21,7 @@ from mirage_plugin.model.checkpoint import load_network, note_weights, weights_p
 from mirage_plugin.model.drift import LEAST, Bounds, statistics_of
 from mirage_plugin.model.network import MirageNet
 from mirage_plugin.train.batch import Batch, draw_batch
-from mirage_plugin.train.evaluation import draw_frame, empty_state
+from mirage_plugin.train.evaluation import draw_frame, empty_state, sounded
 from mirage_plugin.train.pool import draw_clip
 from mirage_plugin.train.worlds.scenes import FAMILIES
 
@@ -82,7 +82,7 @@ def closed_loop(net: MirageNet, batch: Batch) -> Tensor:
     for i, (part, t) in enumerate(order):
         known = torch.full((n,), i > 0, device=batch.source.device)
         drawn = draw_frame(net, part, t, stored, None, part.noise[t], known)
-        stored, remembered = drawn.stored, known & ~part.cut[t]
+        stored, remembered = drawn.stored, known & ~part.cut[t] & sounded(part, t)
         found.append(torch.where(remembered[:, None], drawn.squares, torch.nan))
     return torch.stack(found)
 

@@ -43,6 +43,7 @@ from mirage_plugin.train.evaluation import (
     graded_clip,
     pair_batch,
     rgb_alone,
+    sounded,
 )
 from mirage_plugin.train.metrics import gradient_energy, psnr, warp_back, warping_error
 from mirage_plugin.train.objective import Ablation, entries, given_lines, given_planes
@@ -172,7 +173,8 @@ class Play:
         self.squares = drawn.squares
         found = [statistics_of(row) for row in drawn.squares.tolist()]
         each = list(zip(self.watches, found, remembers, strict=True))
-        bad = [knows and not watch.healthy(now) for watch, now, knows in each]
+        reads = sounded(batch, t).tolist()
+        bad = [knows and read and not watch.healthy(now) for (watch, now, knows), read in zip(each, reads, strict=True)]
         if any(bad):
             trusted = [knows and not ill for knows, ill in zip(remembers, bad, strict=True)]
             again = self._draw(batch, t, trusted)
@@ -182,8 +184,8 @@ class Play:
             for watch in (watch for watch, is_bad in zip(self.watches, bad, strict=True) if is_bad):
                 watch.correct()
             found, remembers = [statistics_of(row) for row in again.squares.tolist()], trusted
-        for watch, now, knows in zip(self.watches, found, remembers, strict=True):
-            watch.accept(now, knows)
+        for watch, now, knows, read in zip(self.watches, found, remembers, reads, strict=True):
+            watch.accept(now, knows and read)
         self.stored, self.settled = drawn.stored, drawn.settled
         self.frame += 1
         return drawn.answer

@@ -26,7 +26,7 @@ from mirage_plugin.config import TIERS, choose_tier
 from mirage_plugin.errors import ConfigError, DataError, OutputError, WeightsError
 from mirage_plugin.model.checkpoint import load_bounds, load_network, weights_path
 from mirage_plugin.model.drift import mean_squares
-from mirage_plugin.model.memory import MemoryState, dequantise, quantise, warp_state
+from mirage_plugin.model.memory import SOUNDED, MemoryState, dequantise, quantise, warp_state
 from mirage_plugin.model.network import CELL, MirageNet, Overview, Planes
 from mirage_plugin.model.reference import ReferenceEncoder, load_reference, style_of
 from mirage_plugin.model.sampling import look_over, sample, steady_answer
@@ -57,6 +57,7 @@ __all__ = [
     "load_judged",
     "pair_batch",
     "rgb_alone",
+    "sounded",
 ]
 
 HEIGHT, WIDTH = 192, 352
@@ -107,6 +108,13 @@ class Drawn(NamedTuple):
     overview: Overview | None = None
 
 
+def sounded(batch: Batch, t: int) -> Tensor:
+    """Of which clips the memory is read in frame `t`, bool [N]: see `SOUNDED`. What came before the first frame of a
+    clip is taken to be like its last ones, as it is where a clip is played over and over."""
+    frames = (torch.arange(t + 1 - SOUNDED, t + 1) % batch.has_depth.shape[0]).to(batch.has_depth.device)
+    return (batch.has_depth[frames] > 0).any(0)
+
+
 @torch.inference_mode()
 def draw_frame(
     net: MirageNet, batch: Batch, t: int, stored: Tensor, settled: Tensor | None, noise: Tensor, known: Tensor, *,
@@ -121,7 +129,8 @@ def draw_frame(
     v = batch.source[t]
     seen, motion = entries(batch, t, net.tier.entry)
     knows = (known & ~batch.cut[t])[:, None, None, None]
-    moved: MemoryState = warp_state(dequantise(stored), motion, seen * knows, net.tier.entry)
+    reads = knows & sounded(batch, t)[:, None, None, None]
+    moved: MemoryState = warp_state(dequantise(stored), motion, seen * reads, net.tier.entry)
     style, planes, lines = given or company(net, batch, t)
     trust = torch.ones(v.shape[0], device=v.device)
     depth = batch.depth[t] if bool(batch.has_depth[t].all()) else None

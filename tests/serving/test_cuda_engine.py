@@ -487,12 +487,14 @@ def test_an_edit_that_is_not_finite_is_the_source_and_reseeds(engine: CudaEngine
 
 
 def test_a_frame_out_of_bounds_begins_the_next_one_anew(engine: CudaEngine) -> None:
-    frame = noise_frame(SMALL, 3)
+    """In a game that sends depth: of colours alone the memory is not read."""
+    kind, frame = dataclasses.replace(SMALL, depth=True), noise_frame(SMALL, 3)
+    planes = FramePlanes(planes_of(SMALL, 3).depth)
 
     def played(high: float) -> tuple[CudaCanvas, list[Any]]:
-        canvas = engine.open(SMALL, 1)
+        canvas = engine.open(kind, 1)
         canvas.watch = Watch(Bounds((0.0, 0.0, 0.0, high), (1.0,) * 4, (-20.0,) * 4, (9.0, 9.0, 9.0, high)))
-        return canvas, [answer(engine, canvas, noise_frame(SMALL, 8)), answer(engine, canvas, frame)]
+        return canvas, [answer(engine, canvas, noise_frame(SMALL, 8), planes), answer(engine, canvas, frame, planes)]
 
     calm, first = played(9.0)
     found = calm.path.host_health.tolist()
@@ -506,13 +508,19 @@ def test_a_frame_out_of_bounds_begins_the_next_one_anew(engine: CudaEngine) -> N
     assert found[4] == 0
     strict, second = played(statistics_of(found)[3] - 0.1)
     assert np.array_equal(first[1], second[1]), "what is out of bounds is known a frame later"
-    assert not np.array_equal(answer(engine, calm, frame), answer(engine, strict, frame))
+    assert not np.array_equal(answer(engine, calm, frame, planes), answer(engine, strict, frame, planes))
     assert strict.path.host_health[3] == 0, "memory took no part"
-    answer(engine, calm, frame)
-    answer(engine, strict, frame)
+    answer(engine, calm, frame, planes)
+    answer(engine, strict, frame, planes)
     assert (calm.corrections, strict.corrections) == (0, 1)
     assert (calm.resets, strict.resets) == (0, 0)
     assert calm.watch.drift_state != 0
+    blind = engine.open(SMALL, 1)
+    blind.watch = Watch(Bounds((-10.0,) * 4, (1.0,) * 4, (-20.0,) * 4, (-9.0,) * 4))
+    for _ in range(3):
+        answer(engine, blind, frame)
+        assert blind.path.host_health[3] == 0
+    assert blind.corrections == 0
 
 
 def test_a_late_answer_raises_in_time_and_settles_later(engine: CudaEngine, monkeypatch: pytest.MonkeyPatch) -> None:

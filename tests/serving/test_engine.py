@@ -19,7 +19,7 @@ from mirage_plugin.engine import GRIDS, Canvas, Engine
 from mirage_plugin.errors import DataError
 from mirage_plugin.frames import FrameKind, FramePlanes
 from mirage_plugin.model.drift import Bounds, Watch, statistics_of
-from mirage_plugin.model.memory import dequantise, warp_state
+from mirage_plugin.model.memory import SOUNDED, dequantise, warp_state
 from mirage_plugin.model.network import TIERS, MirageNet, Planes, frame_lines, planes_to_cells
 from mirage_plugin.model.sampling import look_over, sample, steady_answer
 from mirage_plugin.model.steady import SETTLED
@@ -29,6 +29,8 @@ ORDER = np.array([0, 1, 2])
 SMALLEST = len(GRIDS) - 1
 KIND = FrameKind("RGBA8", GRIDS[-1][0] * 8, GRIDS[-1][1] * 8)
 STILL = FramePlanes(motion=np.zeros((KIND.height, KIND.width, 2), np.float16))
+FLAT = FramePlanes(np.full((KIND.height, KIND.width), 5.0, np.float32), STILL.motion)
+"""With depth, and so with memory."""
 
 
 def network() -> MirageNet:
@@ -79,24 +81,28 @@ def bounds_up_to(change: float) -> Bounds:
     return Bounds((0.0, 0.0, 0.0, change), (1.0,) * 4, (-20.0,) * 4, (9.0, 9.0, 9.0, change))
 
 
-def test_frames_are_those_of_the_definition(engine: Engine) -> None:
+@pytest.mark.parametrize("given", [STILL, FLAT], ids=["colours", "depth"])
+def test_frames_are_those_of_the_definition(engine: Engine, given: FramePlanes) -> None:
+    """Colours alone remember what cells were changed by; with depth there is the network's memory as well."""
     canvas, net, stored = opened(engine), network(), torch.zeros(1, GRIDS[-1][0] // 2, GRIDS[-1][1] // 2, 48)
     settled = torch.zeros(1, *GRIDS[-1], SETTLED)
     with torch.inference_mode():
         style = net.style(torch.from_numpy(load_style("snow").vector().astype(np.float32))[None])
     for number in range(3):
         frame, before = frame_of(number), canvas.stored
-        drawn = answer(engine, canvas, frame)
+        drawn = answer(engine, canvas, frame, given)
         h, w = GRIDS[-1]
+        depth = None if given.depth is None else torch.from_numpy(given.depth)[None, None]
         field = torch.from_numpy(canvas.noise_cells).view(h, w, 4, 4).transpose(1, 2).reshape(1, 1, h * 4, w * 4)
         still = torch.zeros(1, 2, h // 2, w // 2)
         stored = dequantise(torch.from_numpy(before))
-        memory = warp_state(stored, still, torch.full((1, 1, h // 2, w // 2), float(number > 0)))
+        reads = float(number > 0 and depth is not None)
+        memory = warp_state(stored, still, torch.full((1, 1, h // 2, w // 2), reads))
         v = torch.from_numpy(frame[..., :3].astype(np.float32)).permute(2, 0, 1)[None] / 127.5 - 1
-        planes = planes_to_cells(Planes(motion=torch.zeros(1, 2, h * 8, w * 8)), 1, h, w, v)
+        planes = planes_to_cells(Planes(depth, torch.zeros(1, 2, h * 8, w * 8)), 1, h, w, v)
         with torch.inference_mode():
-            lines = frame_lines(v, None, None, style)
-            mind = look_over(net, v, Planes(), style)
+            lines = frame_lines(v, depth, None if depth is None else torch.ones(1), style)
+            mind = look_over(net, v, Planes(depth), style)
             _, edit, _ = sample(net, v, field, planes, memory, style, torch.ones(1), lines, engine.steps, mind)
             expected, _, settled = steady_answer(v, edit, style, lines, settled, torch.zeros(1, 2, h * 8, w * 8))
         bytes_ = ((expected[0].permute(1, 2, 0) + 1) * 127.5 + 0.5).floor().clamp(0, 255).numpy().astype(int)
@@ -231,36 +237,36 @@ def test_lines_of_colours_are_as_fine_as_the_display(engine: Engine) -> None:
 
 def test_a_frame_out_of_bounds_is_what_it_is_without_memory(engine: Engine) -> None:
     free = opened(engine)
-    answer(engine, free, frame_of(0))
-    remembered = answer(engine, free, frame_of(1))
+    answer(engine, free, frame_of(0), FLAT)
+    remembered = answer(engine, free, frame_of(1), FLAT)
     assert free.given is not None
     healthy = statistics_of(engine._core(free.given).health.tolist())
     watched, alone = opened(engine, bounds=bounds_up_to(healthy[3] - 0.1)), opened(engine)
     for canvas in (watched, alone):
-        answer(engine, canvas, frame_of(0))
+        answer(engine, canvas, frame_of(0), FLAT)
     alone.stored = np.zeros_like(alone.stored)
     alone.settled.fill(0.0)
-    engine.read(alone, frame_of(1), ORDER, STILL, False)
+    engine.read(alone, frame_of(1), ORDER, FLAT, False)
     alone.seen.fill(0.0)
     assert engine.denoise(alone)
     if engine.steps > 1:
         engine.refine(alone)
     expected = np.zeros_like(remembered)
     engine.compose(alone, frame_of(1), expected, ORDER, None, 1.0)
-    drawn = answer(engine, watched, frame_of(1))
+    drawn = answer(engine, watched, frame_of(1), FLAT)
     np.testing.assert_array_equal(drawn, expected)
     assert not np.array_equal(drawn, remembered)
     assert (watched.corrections, watched.resets) == (1, 0)
     assert watched.watch.drift_state != 0
     within = opened(engine, bounds=bounds_up_to(healthy[3] + 0.1))
-    answer(engine, within, frame_of(0))
-    np.testing.assert_array_equal(answer(engine, within, frame_of(1)), remembered)
+    answer(engine, within, frame_of(0), FLAT)
+    np.testing.assert_array_equal(answer(engine, within, frame_of(1), FLAT), remembered)
     assert within.corrections == 0
 
 
 def test_what_memory_makes_infinite_is_drawn_without_it(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     canvas = opened(engine)
-    answer(engine, canvas, frame_of(0))
+    answer(engine, canvas, frame_of(0), FLAT)
     whole, passes = engine._forward[SMALLEST], []
 
     def poisoned(given: Any) -> Any:
@@ -269,16 +275,40 @@ def test_what_memory_makes_infinite_is_drawn_without_it(engine: Engine, monkeypa
         return out._replace(health=out.health * torch.nan) if given.seen.any() else out
 
     monkeypatch.setattr(engine, "_forward", [poisoned] * len(GRIDS))
-    answer(engine, canvas, frame_of(1))
+    answer(engine, canvas, frame_of(1), FLAT)
     assert len(passes) == 2
     assert passes[1] == 0
     assert (canvas.corrections, canvas.resets) == (1, 0)
     monkeypatch.setattr(engine, "_forward", [lambda given: whole(given)._replace(health=torch.full((5,), torch.nan))])
     monkeypatch.setattr(engine, "_forward", engine._forward * len(GRIDS))
-    engine.read(canvas, frame_of(2), ORDER, STILL, False)
+    engine.read(canvas, frame_of(2), ORDER, FLAT, False)
     assert not engine.denoise(canvas)
     assert canvas.resets == 1
     assert canvas.edit is None
+
+
+def test_memory_is_read_where_depth_has_come_lately(engine: Engine) -> None:
+    """Of colours alone a network would hear its own guesses."""
+    canvas = opened(engine)
+
+    def hears(planes: FramePlanes, number: int) -> bool:
+        """Whether what is remembered changes the next frame."""
+        saved = canvas.save()
+        pictures = []
+        for stored in (canvas.stored, -canvas.stored):
+            canvas.restore(saved | {"stored": stored})
+            pictures.append(answer(engine, canvas, frame_of(number), planes))
+        return not np.array_equal(*pictures)
+
+    answer(engine, canvas, frame_of(0))
+    assert not hears(STILL, 1)
+    answer(engine, canvas, frame_of(2), FLAT)
+    assert hears(FLAT, 3)
+    assert all(hears(STILL, number) for number in range(SOUNDED - 1))
+    assert not hears(STILL, 4)
+    answer(engine, canvas, frame_of(0), FLAT)
+    answer(engine, canvas, frame_of(5), cut=True)
+    assert not hears(STILL, 6), "what came before a cut tells nothing"
 
 
 def test_every_new_beginning_is_counted(engine: Engine) -> None:
@@ -430,6 +460,7 @@ def test_nothing_that_a_saved_session_says_is_trusted(engine: Engine) -> None:
     beyond[0, 0, 0, 0] = -128
     bad: list[tuple[dict[str, Any], str]] = [
         ({}, "numbers is missing"), (numbers(0, 1), "format 1"), (numbers(1, 99), "saved at"),
+        (numbers(9, 17), "out of range"), (numbers(9, -1), "out of range"),
         (numbers(3, 17), "out of range"), (numbers(3, -1), "out of range"), (numbers(3, 0), "cells is"),
         (numbers(5, -5), "out of range"), (numbers(7, 2), "out of range"), (numbers(8, -1), "out of range"),
         (good | {"noise": nan}, "noise is not finite"), (good | {"noise": good["noise"].astype(np.float64)}, "float64"),
