@@ -53,6 +53,7 @@ __all__ = [
     "empty_settled",
     "empty_state",
     "evaluate",
+    "game_batch",
     "graded_clip",
     "load_judged",
     "pair_batch",
@@ -352,9 +353,10 @@ def _case_batch(
     return pair_batch(pairs, device)
 
 
-def _game_batch(
+def game_batch(
     source: Tensor, g: GBuffer, styles: list[Style], rng: torch.Generator, device: torch.device
 ) -> Batch:
+    """A clip of the sample game, as `game_clips` takes it, and what each of `styles` makes of it."""
     pairs = []
     for style in styles:
         noise = clip_noise(g, int(torch.randint(1 << 31, (), generator=rng)))
@@ -433,7 +435,7 @@ def _game_cases(
     shown: list[tuple[str, list[Tensor]]] = []
     for number, (source, g) in enumerate(clips):
         styles = _unseen_styles(rng, scale)
-        batch = _game_batch(source, g, [s for s, _ in styles], rng, device)
+        batch = game_batch(source, g, [s for s, _ in styles], rng, device)
         answers = {
             "identity": batch.source,
             "oracle_lut": graded_clip(batch),
@@ -442,7 +444,7 @@ def _game_cases(
         }
         cases += _measure(batch, answers, [(s.caption(), held) for s, held in styles])
         if number < 3:
-            batch = _game_batch(source, g, presets, rng, device)
+            batch = game_batch(source, g, presets, rng, device)
             answer = answer_clip(net, batch)
             shown += [
                 ("the game, as Mirage draws it", [source[-1] * 2 - 1, *answer[-1]]),

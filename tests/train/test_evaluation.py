@@ -44,6 +44,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(endurance, "QUICK", endurance.Length(6, 30, 36))
     monkeypatch.setattr(endurance, "FAMILIES", ("town", "abstract"))
     monkeypatch.setattr(endurance, "STICK_FRAMES", 4)
+    monkeypatch.setattr(endurance, "GAME_SIZE", (96, 64))
     monkeypatch.setattr(endurance, "HEIGHT", 32)
     monkeypatch.setattr(endurance, "WIDTH", 96)
 
@@ -100,6 +101,9 @@ def test_over_time(small: None, weights: Path, tmp_path: Path) -> None:
         check(row)
     assert rows["memory pays: closed loop over per frame"]["baselines"]["per_frame"] == 0
     assert rows["memory pays: closed loop over per frame"]["value"] != 0
+    for given in ("all planes", "RGB alone"):
+        assert rows[f"- the sample game, {given}"]["value"] != 0
+        assert "warping error" in rows[f"- the sample game, {given}"]["note"]
     assert rows["poisoned memory: frames until within 0.5 dB"]["value"] >= 0
     assert rows["a frame of NaN: frames it spoils"]["value"] >= 1
     assert rows["still camera, largest change of any pixel"]["value"] is not None
