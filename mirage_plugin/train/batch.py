@@ -24,6 +24,7 @@ from mirage_plugin.train.worlds.program import (
     restyle,
     textured_as,
 )
+from mirage_plugin.train.worlds.raycast import draw_hud
 from mirage_plugin.train.worlds.styles import random_style, style_tensor
 from mirage_plugin.train.worlds.textures import choice
 
@@ -197,7 +198,9 @@ def draw_batch(
         g = g.frames(start, start + frames).crop(top, left, height, width)
         if choice(rng, 2):
             g = g.mirrored()
-        clips.append(g)
+        # Another overlay every time: there are more of them than clips, and none is read from right to left.
+        hud = draw_hud(rng, height, width, often=bool(choice(rng, 2)))
+        clips.append(replace(g, hud=hud.half().expand(frames, -1, -1, -1)))
         first = random_style(rng)
         other, at = first, frames
         if frames > 1 and choice(rng, 8) == 0:

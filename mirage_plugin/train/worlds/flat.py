@@ -538,7 +538,7 @@ def draw_flat_clip(seed: int, frames: int, window: Window) -> GBuffer:
     solid = (stack["material"] > 0).float()
     up = stack["up"]
     front = torch.cat([torch.zeros_like(up), up, -(1 - up.square()).sqrt()], 1)
-    hud = draw_hud(rng, window, often=True)[None].expand(frames, -1, -1, -1)
+    hud = draw_hud(rng, window.height, window.width, often=True)[None].expand(frames, -1, -1, -1)
     half = {
         "albedo": stack["albedo"], "flat": stack["albedo"], "direct": LEVEL_SUN * solid,
         "ambient": (0.72 + 0.28 * up) * solid, "lamp": torch.zeros_like(stack["albedo"]), "normal": front,

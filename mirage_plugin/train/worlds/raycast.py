@@ -401,41 +401,77 @@ def seen_before(frames: list[dict[str, Tensor]], i: int) -> Tensor:
     return (inside & same & now["visible"][0])[None]
 
 
-def draw_hud(rng: torch.Generator, window: Window, *, often: bool = False) -> Tensor:
-    """A game's overlay as it falls into this window: float32 [4, H, W]; two in three are empty, or one `often`."""
-    hud = torch.zeros(4, window.height, window.width)
+def draw_hud(rng: torch.Generator, height: int, width: int, *, often: bool = False) -> Tensor:
+    """A game's overlay as it falls into a window of this size: float32 [4, H, W]; two in three are empty, or one
+    `often`. Mostly text, white or coloured, plain, outlined or on a panel; bars and icons."""
+    hud = torch.zeros(4, height, width)
     if (choice(rng, 3) > 0) != often:
         return hud
     for _ in range(1 + choice(rng, 4)):
-        h, w = min(3 + choice(rng, 18), window.height), min(8 + choice(rng, 80), window.width)
-        top = choice(rng, max(1, window.height - h))
-        left = choice(rng, max(1, window.width - w))
-        colour = torch.rand(3, generator=rng)
-        alpha = 1.0 if choice(rng, 2) else uniform(rng, 0.5, 0.9)
-        kind = choice(rng, 4)
-        if kind == 0:
-            # Glyph-like strokes on a 2-pixel raster, dense as text is.
-            glyphs = torch.rand((h + 1) // 2, (w + 1) // 2, generator=rng) < 0.5
-            glyphs[:, ::4] = False
-            mask = glyphs.repeat_interleave(2, 0).repeat_interleave(2, 1)[:h, :w].float() * alpha
-        elif kind == 1:
-            mask = _text(rng, h, w) * alpha
-        else:
-            mask = torch.full((h, w), alpha)
+        element = _element(rng, height, width)
+        h, w = element.shape[1:]
+        top, left = (choice(rng, max(1, free + 1)) for free in (height - h, width - w))
         area = hud[:, top : top + h, left : left + w]
-        area[:3] = torch.where(mask[None] > 0, colour[:, None, None], area[:3])
-        area[3] = torch.maximum(area[3], mask)
+        alpha = element[3] + area[3] * (1 - element[3])
+        over = element[:3] * element[3] + area[:3] * area[3] * (1 - element[3])
+        area[:3] = torch.where(alpha > 0, over / alpha.clamp_min(1e-6), area[:3])
+        area[3] = alpha
     return hud
 
 
-def _text(rng: torch.Generator, height: int, width: int) -> Tensor:
-    """A line of letters and figures about as high as that: float32 [height, width] in [0, 1]."""
+def _element(rng: torch.Generator, height: int, width: int) -> Tensor:
+    """A line of text, a panel with some, a bar or an icon, no larger than that: float32 [4, h, w]."""
+    kind, alpha = choice(rng, 6), 1.0 if choice(rng, 3) else uniform(rng, 0.6, 0.9)
+    colour = _hud_colour(rng)
+    if kind >= 4:
+        h, w = min(3 + choice(rng, 18), height), min(8 + choice(rng, 80), width)
+        mask = torch.ones(h, w)
+        if kind == 5:
+            # An icon, or letters too small to be read: strokes on a 2-pixel raster.
+            mask = (torch.rand((h + 1) // 2, (w + 1) // 2, generator=rng) < 0.5).float()
+            mask[:, ::4] = 0.0
+            mask = mask.repeat_interleave(2, 0).repeat_interleave(2, 1)[:h, :w]
+        return torch.cat([colour[:, None, None].expand(3, h, w), mask[None] * alpha])
+    size = round(math.exp(uniform(rng, math.log(6.0), math.log(36.0))))
+    heaviness, outlined = choice(rng, 2) * (size > 12), choice(rng, 4) == 0
+    fill, line = _text(rng, size, 2 + choice(rng, 18), heaviness, heaviness + outlined)
+    fill, line = fill[:height, :width], line[:height, :width]
+    dark = torch.full((3,), 0.06 if float(colour.mean()) > 0.3 else 0.9)
+    rgb = dark[:, None, None] + (colour - dark)[:, None, None] * fill
+    text = torch.cat([rgb, line[None] * alpha])
+    if kind == 3:
+        panel, behind = torch.rand(3, generator=rng) * 0.4, uniform(rng, 0.4, 1.0)
+        shown = text[3] + behind * (1 - text[3])
+        text[:3] = (text[:3] * text[3] + panel[:, None, None] * behind * (1 - text[3])) / shown
+        text[3] = shown
+    return text
+
+
+def _hud_colour(rng: torch.Generator) -> Tensor:
+    """White half of the time, black seldom, else anything; bright more often than not."""
+    kind = choice(rng, 8)
+    if kind < 4:
+        return torch.full((3,), uniform(rng, 0.85, 1.0))
+    if kind == 4:
+        return torch.full((3,), uniform(rng, 0.0, 0.15))
+    colour = torch.rand(3, generator=rng)
+    return colour / colour.max().clamp_min(1e-3) if kind < 7 else colour
+
+
+def _text(rng: torch.Generator, size: int, letters: int, heaviness: int, reach: int) -> tuple[Tensor, Tensor]:
+    """A line of letters and figures, so high and so heavy, and what they and their outline cover, `reach` pixels
+    around: float32 [h, w] in [0, 1] each."""
     from PIL import Image, ImageDraw, ImageFont  # only who draws worlds needs it
 
-    words = "".join(_LETTERS[choice(rng, len(_LETTERS))] for _ in range(24))
-    canvas = Image.new("L", (width, height))
-    ImageDraw.Draw(canvas).text((1, 0), words, fill=255, font=ImageFont.load_default(max(6, round(height * 0.8))))
-    return torch.from_numpy(np.array(canvas)).float() / 255
+    words = "".join(_LETTERS[choice(rng, len(_LETTERS))] for _ in range(letters)).strip() or "0"
+    font = ImageFont.load_default(size)
+    left, top, right, bottom = font.getbbox(words, stroke_width=reach)
+    drawn = []
+    for stroke in (heaviness, reach):
+        canvas = Image.new("L", (max(1, math.ceil(right - left)) + 2, max(1, math.ceil(bottom - top)) + 2))
+        ImageDraw.Draw(canvas).text((1 - left, 1 - top), words, fill=255, font=font, stroke_width=stroke)
+        drawn.append(torch.from_numpy(np.array(canvas)).float() / 255)
+    return drawn[0], drawn[1]
 
 
 def random_window(rng: torch.Generator, height: int, width: int) -> Window:
@@ -471,7 +507,7 @@ def cast_clip(scene: Scene, window: Window, seed: int) -> GBuffer:
         if not scene.cut[i]:
             frames[i]["visible"] = seen_before(frames, i)
     stack = {name: torch.stack([f[name] for f in frames]) for name in frames[0] if name != "expected"}
-    hud = draw_hud(rng, window)[None].expand(len(frames), -1, -1, -1)
+    hud = draw_hud(rng, window.height, window.width)[None].expand(len(frames), -1, -1, -1)
     half = ("albedo", "flat", "direct", "ambient", "lamp", "normal", "facing", "height", "cloud", "motion")
     for name in half:
         stack[name] = stack[name].half()
