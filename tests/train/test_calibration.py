@@ -15,7 +15,7 @@ from mirage_plugin.model.network import MirageNet
 from mirage_plugin.train import calibration
 from mirage_plugin.train.calibration import Effort, calibrate, closed_loop, drawn_batches, learn_bounds
 from mirage_plugin.train.endurance import Play
-from mirage_plugin.train.evaluation import draw_frame
+from mirage_plugin.train.evaluation import draw_frame, sounded
 
 SMALL = Effort(2, 2, 3)
 
@@ -66,7 +66,7 @@ def test_play_corrects_what_is_out_of_bounds(small: None, net: MirageNet) -> Non
     batch = next(drawn_batches(0, SMALL))
     # Of one scene that stands still: some clips have a cut, and their memory is not asked.
     still = {"cut": torch.zeros_like(batch.cut), "motion": torch.zeros_like(batch.motion)}
-    batch = replace(batch, visible=torch.ones_like(batch.visible), **still)
+    batch = replace(batch, visible=torch.ones_like(batch.visible), has_depth=torch.ones_like(batch.has_depth), **still)
 
     def played(bounds: Bounds | None = None) -> Play:
         play = Play(net, batch, bounds)
@@ -87,3 +87,21 @@ def test_play_corrects_what_is_out_of_bounds(small: None, net: MirageNet) -> Non
     assert torch.allclose(seen[1:], expected[1:], atol=1e-5), "no other clip is touched"
     answer = draw_frame(net, batch, 1, free.stored, None, watched.noise, torch.zeros(8, dtype=torch.bool))[0]
     assert torch.allclose(seen[0], answer[0], atol=1e-5), "it is what the network says without memory"
+
+
+def test_the_memory_of_colours_alone_is_not_read(small: None, net: MirageNet) -> None:
+    """Nor is it watched; and where depth came lately it is."""
+    batch = next(drawn_batches(0, SMALL))
+    batch = replace(batch, cut=torch.zeros_like(batch.cut), visible=torch.ones_like(batch.visible))
+    depth = torch.zeros_like(batch.has_depth)
+    depth[0, 1] = 1.0
+    batch = replace(batch, has_depth=depth)
+    assert sounded(batch, 1).tolist() == [False, True] + [False] * 6
+    never = Bounds((-30.0,) * 4, (1.0,) * 4, (-40.0,) * 4, (-20.0,) * 4)
+    one, other = Play(net, batch, never), Play(net, batch, never)
+    for play in (one, other):
+        play.step(batch, 0)
+    other.stored = -other.stored
+    found, spoilt = one.step(batch, 1), other.step(batch, 1)
+    assert torch.equal(found[0], spoilt[0])
+    assert [watch.corrections for watch in one.watches] == [0, 1] + [0] * 6

@@ -27,7 +27,7 @@ from mirage_plugin.train.worlds import (
     textured_as,
 )
 from mirage_plugin.train.worlds.program import as_shown, coarse_as
-from mirage_plugin.train.worlds.raycast import FLAT_UP, LEVEL_SUN
+from mirage_plugin.train.worlds.raycast import FLAT_UP, LEVEL_SUN, draw_hud
 from mirage_plugin.train.worlds.styles import style_tensor
 
 
@@ -230,3 +230,24 @@ def test_an_engine_offers_a_plane_always_never_or_now_and_then() -> None:
     for kind in (shares == 0, shares == 1, (shares > 0) & (shares < 1)):
         assert 0.2 < float(kind.float().mean()) < 0.5
     assert {float(offered(rng, 1)) for _ in range(20)} == {0.0, 1.0}
+
+
+@pytest.mark.parametrize("size", [(1, 1), (7, 300), (160, 224)])
+def test_overlays_are_colours_and_how_much_they_cover(size: tuple[int, int]) -> None:
+    rng = torch.Generator().manual_seed(2)
+    drawn = [draw_hud(rng, *size, often=True) for _ in range(60)]
+    assert all(hud.shape == (4, *size) and hud.isfinite().all() for hud in drawn)
+    assert all(0 <= float(hud.min()) and float(hud.max()) <= 1 for hud in drawn)
+    some = [hud for hud in drawn if hud.any()]
+    assert 20 <= len(some) < 60
+    if size == (160, 224):
+        assert sum(float((hud[3] > 0.5).float().mean()) < 0.15 for hud in some) > len(some) / 2, "text, not curtains"
+        bright = [float(hud[:3].max()) for hud in some if (hud[3] > 0.9).any()]
+        assert sum(value > 0.85 for value in bright) > len(bright) / 2
+
+
+def test_each_use_of_a_clip_has_another_overlay() -> None:
+    clip, rng = draw_clip(5, 2, 64, 96), torch.Generator().manual_seed(1)
+    masks = [draw_batch(lambda _: clip, rng, size=2, frames=2, height=64, width=96).mask[:, :, 0] for _ in range(4)]
+    assert len({mask.sum().item() for mask in masks}) > 2
+    assert all(torch.equal(mask[0], mask[1]) for mask in masks), "it stands while the game moves"
