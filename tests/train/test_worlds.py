@@ -237,7 +237,7 @@ def test_overlays_are_colours_and_how_much_they_cover(size: tuple[int, int]) -> 
     rng = torch.Generator().manual_seed(2)
     drawn = [draw_hud(rng, *size, often=True) for _ in range(60)]
     assert all(hud.shape == (4, *size) and hud.isfinite().all() for hud in drawn)
-    assert all(0 <= float(hud.min()) and float(hud.max()) <= 1 for hud in drawn)
+    assert all(float(hud.min()) >= 0 and float(hud.max()) <= 1 for hud in drawn)
     some = [hud for hud in drawn if hud.any()]
     assert 20 <= len(some) < 60
     if size == (160, 224):
