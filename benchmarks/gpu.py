@@ -342,7 +342,7 @@ def part_1(bench: Bench) -> dict[str, Any]:
             planes, trust = torch.zeros(1, h, w, 32), torch.ones(1)
             lines = frame_lines(v, None, None, style_vector(net))
             seen = look_over(net, v, Planes(), style_vector(net))
-            expected, _, _ = sample(net, v, noise, planes, none, style_vector(net), trust, lines, overview=seen)
+            expected, *_ = sample(net, v, noise, planes, none, style_vector(net), trust, lines, overview=seen)
         right = ((expected[0].permute(1, 2, 0) + 1) * 127.5 + 0.5).floor().clamp(0, 255).numpy()
         for dtype in ("fp32", "bf16", "fp8") if bench.cuda else ("fp32",):
             engine, kind = bench.engine(tier, size, dtype=dtype)

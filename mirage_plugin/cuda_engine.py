@@ -375,8 +375,8 @@ class CudaEngine:
         path.style.copy_(vector[:, CODE_SIZE:])
         for work in path.works.values():
             work.settled.zero_()
-            if work.overview is not None:
-                work.overview.known.zero_()
+            if work.said is not None:
+                work.said.known.zero_()
         canvas.film = style
         canvas.has_edit = False  # one in the old style is never shown as one in the new
         canvas.watch.forget()

@@ -62,8 +62,7 @@ class SharedWeights(NamedTuple):
 class Overview(NamedTuple):
     """What a coarse look at the whole frame needs: its size in pixels, how many of its cells there are to one of the
     working frame's (down, across), the display's row and column that stand for each of its own (None where they are the
-    same), no noise, no state and nothing valid of it; what the one before said, 1 where there was one, and which
-    entries of a plane at half the working frame's size stand in the middle of its cells.
+    same), no noise, no state and nothing valid of it.
     """
 
     rows: int
@@ -74,9 +73,18 @@ class Overview(NamedTuple):
     noise: Tensor
     state: Tensor
     valid: Tensor
+
+
+class Said(NamedTuple):
+    """What the words of the frame before were (`told`: of its overview, or its own), 1 where there was one, which
+    entries of a plane at half the working frame's size stand in the middle of their cells, and how many of these there
+    are to one of the working frame's (down, across).
+    """
+
     told: Tensor
     known: Tensor
     middles: tuple[Tensor, Tensor]
+    scale: tuple[float, float]
 
 
 class Work:
@@ -120,6 +128,7 @@ class Work:
         self.lines_x = kernels.middles(points[1], layout.width).to(device)
         self.there = torch.full((1, h, w, 2), -1.0, device=device)
         self.overview = self._overview()
+        self.said = self._said()
         self.net, self.compose, self.carry, self.late = self._net, self._compose, self._carry, self._late
         self._planes: dict[str, Tensor | None] = {"depth": None, "motion": None, "mask": None}
 
@@ -137,11 +146,18 @@ class Work:
             torch.zeros(1, 1, 4 * h, 4 * w, device=device),
             torch.zeros(1, h // 2, w // 2, weights.state, dtype=dtype, device=device),
             torch.zeros(1, h // 2, w // 2, 1, dtype=dtype, device=device),
-            torch.zeros(1, h, w, kernels.HEAD_CHANNELS, dtype=dtype, device=device),
-            torch.zeros(1, device=device),
-            (kernels.overview_entries(h, rows, self.rows).to(device),
-             kernels.overview_entries(w, columns, self.columns).to(device)),
         )  # fmt: skip
+
+    def _said(self) -> Said | None:
+        """Room for the words that the next frame is to heed; None where a small frame has depth."""
+        over, device, dtype = self.overview, self.path.weights.device, self.path.weights.network.dtype
+        if over is None and self.path.kind.depth:
+            return None
+        rows, columns, scale = (self.rows, self.columns, (1.0, 1.0)) if over is None else over[:3]
+        h, w = kernels.grid_size(rows, columns)
+        middles = kernels.overview_entries(h, rows, self.rows), kernels.overview_entries(w, columns, self.columns)
+        told = torch.zeros(1, h, w, kernels.HEAD_CHANNELS, dtype=dtype, device=device)
+        return Said(told, torch.zeros(1, device=device), (middles[0].to(device), middles[1].to(device)), scale)
 
     def _places(self, working: int, display: int) -> Tensor | None:
         """Which display row (or column) stands for each working one; None where they are the same."""
@@ -230,15 +246,25 @@ class Work:
         given: dict[str, Any] = {"rows": self.rows, "columns": self.columns, "noise": self.noise, **self._planes}
         stem = kernels.pixels(path.frame, layout, stem_weights, **given)
         state, valid = kernels.warp_state(self.stored, self.motion16, self.seen16, stem.dtype)
-        marks = path.style, self.noise, self.there
-        heard: dict[str, Any] = {"overview": self._look_over(), "agreeing": not path.kind.depth}
-        edit, stored = kernels.forward(weights.network, stem, state, valid, path.film[:1], *marks, **heard)
+        over = self._look_over()
+        before = None if over is not None or self.said is None else self._before(self.said)
+
+        def read(stem: Tensor, film: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+            head, written = kernels.look(weights.network, stem, state, valid, film)
+            if over is not None:
+                kernels.overview(head, *over)
+            elif before is not None:
+                head = kernels.remember(kernels.agree(head), *before)
+            return head, kernels.shade(head, self.noise, self.there, path.style), written
+
+        head, edit, stored = read(stem, path.film[:1])
+        if before is not None and self.said is not None:
+            self._keep(self.said, head)
         first = last = edit
         for step in range(1, len(weights.levels)):
             answer = self._answer(last)
             stem = kernels.pixels(path.frame, layout, stem_weights, answer=answer, k=self.k[step], **given)
-            film = path.film[step : step + 1]
-            further, _ = kernels.forward(weights.network, stem, state, valid, film, *marks, **heard)
+            _, further, _ = read(stem, path.film[step : step + 1])
             last = torch.lerp(last.float(), further.float(), 1 / (step + 1)).to(edit.dtype)
         # Bounds were learned of first steps. Of 33 groups of channels 6 are matrices, 24 detail, 3 anchors and pens.
         found, of_state = kernels.drift_statistics(first, 33)[0], kernels.drift_statistics(stored, 8, scale=1 / 127)[0]
@@ -264,24 +290,31 @@ class Work:
         given |= self._still(over.y, over.x)
         stem = kernels.pixels(path.frame, path.kind.layout, weights.stem(path.kind.layout), **given)
         head, _ = kernels.look(weights.network, stem, over.state, over.valid, path.film[:1])
-        remembered = (path.remembered > 0.5) & (over.known > 0.5)
-        # What a frame that was not finite has left must not count, not even nothing.
-        before = torch.where(remembered, over.told, 0)
-        kernels.remember(head, before, torch.where(remembered, self._overview_motion(over), torch.nan))
-        over.told.copy_(head)
-        over.known.fill_(1.0)
+        assert self.said is not None
+        self._keep(self.said, kernels.remember(head, *self._before(self.said)))
         return head if path.kind.depth else kernels.agree(head), over.scale
 
-    def _overview_motion(self, over: Overview) -> Tensor:
-        """Cells of the overview to where the middle of each was when the one before was taken: [1, 2, h, w]."""
-        y, x = over.middles[0][:, None], over.middles[1]
+    def _before(self, said: Said) -> tuple[Tensor, Tensor]:
+        """What was said before, and where it was: what `kernels.remember` takes."""
+        remembered = (self.path.remembered > 0.5) & (said.known > 0.5)
+        # What a frame that was not finite has left must not count, not even nothing.
+        return torch.where(remembered, said.told, 0), torch.where(remembered, self._words_motion(said), torch.nan)
+
+    def _keep(self, said: Said, head: Tensor) -> None:
+        """Keep what was said for the next frame."""
+        said.told.copy_(head)
+        said.known.fill_(1.0)
+
+    def _words_motion(self, said: Said) -> Tensor:
+        """Cells to where the middle of each was when the words before were said: [1, 2, h, w]."""
+        y, x = said.middles[0][:, None], said.middles[1]
         motion = self.motion2[0, :, y, x]
         # Edits that were reused have come in between: from where this frame's motion leads it goes on.
         at_y, at_x = ((side + moved * 0.5).round() for side, moved in ((y, motion[1]), (x, motion[0])))
         inside = (at_y >= 0) & (at_y < 4 * self.h) & (at_x >= 0) & (at_x < 4 * self.w)  # NaN is not
         at_y, at_x = (torch.where(inside, at, 0.0).long() for at in (at_y, at_x))
         moved = torch.where(inside, motion + self.since[0][:, at_y, at_x], torch.nan)
-        return torch.stack([moved[0] * (over.scale[1] / 8), moved[1] * (over.scale[0] / 8)])[None]
+        return torch.stack([moved[0] * (said.scale[1] / 8), moved[1] * (said.scale[0] / 8)])[None]
 
     def _carried_cells(self) -> Tensor:
         """What is kept of cells, where they are now."""

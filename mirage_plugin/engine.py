@@ -55,8 +55,8 @@ _OVERVIEW = GRIDS.index(OVERVIEW)
 EDIT_PARTS = {"matrices": 48, "detail": 192, "anchors": 16, "pens": 8}
 """Of an edit, and how many numbers of a cell each has."""
 _RGB = np.array([0, 1, 2])
-_NO_OVERVIEW = (torch.zeros(1, *OVERVIEW, WORDS), torch.zeros(4))
-_AGREEING = (_NO_OVERVIEW[0], torch.tensor([0.0, 0.0, 0.0, 1.0]))
+_NO_PLACE, _AGREEING, _HEEDING = (torch.tensor([0.0, 0.0, 0.0, agree]) for agree in (0.0, 1.0, 2.0))
+"""`CoreInput.place` of frames without an overview: their readings stay, agree, or agree and then heed those before."""
 
 
 @dataclass(frozen=True)
@@ -127,12 +127,15 @@ class Canvas:
         self._columns = np.minimum(
             ((np.arange(0, content_w, 2) + 0.5) * self.width / content_w).astype(int), self.width - 1
         )
-        self.overview = _NO_OVERVIEW
-        """What the frame that was read has as `CoreInput.overview` and `place`."""
+        seen = OVERVIEW if overview_size(CELL * h, CELL * w) else (h, w)
+        self.no_words, self.still = torch.zeros(1, *seen, WORDS), torch.zeros(1, 2, h, w)
+        self.overview: tuple[Tensor, Tensor, Tensor] = self.no_words, _NO_PLACE, self.still
+        """What the frame that was read has as `CoreInput.overview`, `place` and `came`."""
         self.half_depth: NDArray[Any] | None = None
         """Depth of the frame that was read, as `half`; None where the game sends none."""
         self.told: Tensor | None = None
-        """What the overview of the frame before said, [1, H, W, WORDS]; None where none is remembered."""
+        """What the overview of the frame before said, [1, H, W, WORDS], or without depth its own cells, where it was
+        small; None where nothing is remembered."""
         self.there: Floats = np.full((h, w, 2), -1.0, np.float32)
         self.lines: Bytes | None = None
         """The present frame's lines, if the style draws any."""
@@ -204,12 +207,14 @@ class Canvas:
         h, w = GRIDS[grid]
         edited = bool(np.size(saved.get("matrices", ())))
         size = (h, w) if edited else (0, 0)
+        told = OVERVIEW if overview_size(CELL * h, CELL * w) else (h, w)
+        told = told if np.size(saved.get("told", ())) else (0, 0)
         arrays = _checked(saved, shapes | {
             "cells": (np.uint8, (h, w, 192)), "noise": (np.float32, (h * 4, w * 4)),
             "stored": (np.int8, (1, h // 2, w // 2, self.state_channels)),
             **{name: (np.float32, (*size, many)) for name, many in EDIT_PARTS.items()},
             "since": (np.float32, (h * 4, w * 4, 2)), "settled": (np.float32, (h, w, SETTLED)),
-            "told": (np.float32, (1, *(OVERVIEW if np.size(saved.get("told", ())) else (0, 0)), WORDS)),
+            "told": (np.float32, (1, *told, WORDS)),
         })  # fmt: skip
         if more := sorted(map(str, set(saved) - set(arrays))):
             raise DataError(f"the saved session is damaged: it holds {more} as well")
@@ -491,9 +496,13 @@ class Engine:
         has_depth = depth is not None
         size = overview_size(*content, depth=has_depth)
         if size is None:
-            canvas.told = None
-            small = overview_size(8 * canvas.fit.rows, 8 * canvas.fit.columns) is None
-            canvas.overview = _AGREEING if small and not has_depth else _NO_OVERVIEW
+            grid = canvas.fit.rows, canvas.fit.columns
+            if has_depth or overview_size(CELL * grid[0], CELL * grid[1]) is not None:
+                canvas.told, canvas.overview = None, (canvas.no_words, _NO_PLACE, canvas.still)
+            elif remembers and canvas.told is not None:
+                canvas.overview = canvas.told, _HEEDING, self._words_motion(canvas, grid, content)
+            else:
+                canvas.overview = canvas.no_words, _AGREEING, canvas.still
             return
         rows, columns = OVERVIEW
         cells: Bytes = np.empty((rows, columns, CELL * CELL * 3), np.uint8)
@@ -516,24 +525,25 @@ class Engine:
             torch.zeros(1, 1, *half), torch.full((1, rows, columns, 2), -1.0),
         )  # fmt: skip
         look = (torch.from_numpy(cells)[None], torch.zeros(1, rows, columns, 16), torch.from_numpy(planes)[None])
-        given = (part.to(self.device) for part in (*look, *silent, canvas.film, *_NO_OVERVIEW))
+        alone = torch.zeros(1, rows, columns, WORDS), _NO_PLACE, torch.zeros(1, 2, rows, columns)
+        given = (part.to(self.device) for part in (*look, *silent, canvas.film, *alone))
         words = self._forward[_OVERVIEW](CoreInput._make(given)).words
         if remembers and canvas.told is not None:
-            words = self._remember(words, canvas.told, self._overview_motion(canvas, size))
+            words = self._remember(words, canvas.told, self._words_motion(canvas, OVERVIEW, size))
         canvas.told = words
         place = torch.tensor([size[0] / content[0], size[1] / content[1], BELIEVED, float(not has_depth)])
-        canvas.overview = words, place
+        canvas.overview = words, place, canvas.still
 
-    def _overview_motion(self, canvas: Canvas, size: tuple[int, int]) -> Tensor:
-        """Cells of the overview of `size` to where the middle of each was when the one before was taken."""
+    def _words_motion(self, canvas: Canvas, cells: tuple[int, int], size: tuple[int, int]) -> Tensor:
+        """Cells, of which the content fills `size` pixels, to where the middle of each was at the net's last frame."""
         motion, content = canvas.half_motion, canvas.fit.content
         if canvas.edit_age:  # frames went by that reused an edit
             since = np.empty_like(canvas.since)
             carry_motion(canvas.since, motion, canvas.has_motion, since)
             motion = since[: -(-content[0] // 2), : -(-content[1] // 2)]
         elif not canvas.has_motion:
-            return torch.zeros(1, 2, *OVERVIEW)
-        y, x = (overview_entries(*side).numpy() for side in zip(OVERVIEW, size, content, strict=True))
+            return torch.zeros(1, 2, *cells)
+        y, x = (overview_entries(*side).numpy() for side in zip(cells, size, content, strict=True))
         moved = motion[y][:, x] * np.array([size[1] / content[1], size[0] / content[0]], np.float32) / CELL
         return torch.from_numpy(np.ascontiguousarray(moved.transpose(2, 0, 1), np.float32))[None]
 
@@ -564,6 +574,8 @@ class Engine:
             return False
         watch.accept(now, reads)
         canvas.stored = out.stored.cpu().numpy()
+        if canvas.overview[1][2] == 0 < canvas.overview[1][3]:
+            canvas.told = out.words  # of a small frame without depth
         canvas.edit = canvas.shown = _arrays(out.edit)
         if not remembers:
             canvas.settled.fill(0.0)

@@ -43,7 +43,7 @@ from mirage_plugin.model.network import (
     style_number,
 )
 from mirage_plugin.model.noise import advect_noise, fresh_noise
-from mirage_plugin.model.sampling import look_over, sample, steady_answer
+from mirage_plugin.model.sampling import look_over, remembering, sample, steady_answer
 from mirage_plugin.model.steady import SETTLED
 from mirage_plugin.style_input import PICTURES, read_style
 from mirage_plugin.styles.parameters import Style
@@ -143,8 +143,10 @@ class Redrawer:
         code = self.net.style(torch.from_numpy(self.style.vector()).to(device)[None])
         cells = planes_to_cells(Planes(), 1, h // 8, w // 8, working)
         lines = frame_lines(working, None, None, code)
-        overview = self._overview = look_over(self.net, working, Planes(motion=came), code, self._overview)
-        _, edit, _ = sample(self.net, working, self._noise, cells, memory, code, trust, lines, overview=overview)
+        overview = look_over(self.net, working, Planes(motion=came), code, self._overview)
+        given = (working, self._noise, cells, memory, code, trust, lines)
+        _, edit, _, words = sample(self.net, *given, overview=overview)
+        self._overview = remembering(overview, words)
         assert self._settled is not None
         answer, edit, self._settled = steady_answer(working, edit, code, lines, self._settled, motion)
         if divisor > 1:

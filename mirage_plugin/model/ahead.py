@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mirage_kernels.overview import OVERVIEW, told_by_overview
+from mirage_kernels.overview import OVERVIEW, overview_size, told_by_overview
 from mirage_kernels.shade import WORDS, shade_reference
 from mirage_plugin.config import cache_directory, weights_directory
 from mirage_plugin.model.checkpoint import load_network
@@ -58,12 +58,13 @@ def core_input(made: Core, rows: int, columns: int) -> CoreInput:
     """An input of the right shapes and dtypes, empty."""
     film = made.film(torch.zeros(1, STYLE_SIZE), 1.0, 1.0)
     half = (rows // 2, columns // 2)
+    seen = OVERVIEW if overview_size(CELL * rows, CELL * columns) else (rows, columns)
     return CoreInput(
         torch.zeros(1, rows, columns, CELL * CELL * 3, dtype=torch.uint8), torch.zeros(1, rows, columns, 16),
         torch.zeros(1, rows, columns, PLANE_CHANNELS),
         torch.zeros(1, *half, made.net.tier.state, dtype=torch.int8), torch.zeros(1, 2, *half),
-        torch.zeros(1, 1, *half), torch.zeros(1, rows, columns, 2), film, torch.zeros(1, *OVERVIEW, WORDS),
-        torch.zeros(4),
+        torch.zeros(1, 1, *half), torch.zeros(1, rows, columns, 2), film, torch.zeros(1, *seen, WORDS),
+        torch.zeros(4), torch.zeros(1, 2, rows, columns),
     )  # fmt: skip
 
 

@@ -349,12 +349,13 @@ size_t mirage_core_bytes(const struct network *net, int h, int w, int overview_h
 
 /* As `CoreInput` and `CoreOutput` in core.py: `cells` [h, w, 192] bytes, `noise` [h, w, 16], `planes` [h, w, 32],
  * `stored` [h/2, w/2, S], `motion` [2, h/2, w/2], `seen` [h/2, w/2], `there` [h, w, 2], `film` with the style behind it,
- * `overview` [overview_h, overview_w, WORDS], `place` [4]; out come `matrices` [h, w, 48],
+ * `overview` [overview_h, overview_w, WORDS], `place` [4], `came` [2, h, w]; out come `matrices` [h, w, 48],
  * `detail` [h, w, 192], `anchors` [h, w, 16], `pens` [h, w, 8], `next` as `stored`, `health` [5], `words` [h, w, WORDS].
  * h and w are multiples of 4. */
 void mirage_core(const struct network *net, int h, int w, const uint8_t *cells, const float *noise, const float *planes,
                  const int8_t *stored, const float *motion, const float *seen, const float *there, const float *film,
-                 const float *overview, const float *place, int overview_h, int overview_w, unsigned char *memory, float *matrices, float *detail, float *anchors, float *pens, int8_t *next,
+                 const float *overview, const float *place, const float *came, int overview_h, int overview_w,
+                 unsigned char *memory, float *matrices, float *detail, float *anchors, float *pens, int8_t *next,
                  float *health, float *words)
 {
     const int c0 = net->widths[0], c1 = net->widths[1], c2 = net->widths[2], h2 = h / 2, w2 = w / 2, total = h * w;
@@ -461,6 +462,7 @@ void mirage_core(const struct network *net, int h, int w, const uint8_t *cells, 
         for (int i = 0; i < total; i++)
             for (int b = 0; b < BINS; b++)
                 memcpy(words + (ptrdiff_t)i * WORDS + b * SURFACE + TOLD, looked[i].said[b], sizeof(float) * (TOLD_END - TOLD));
+        if (place[3] > 1) remember(h, w, words, overview, came);
     }
     for (int first = 0; first < total; first += GROUP) {
         int count = total - first < GROUP ? total - first : GROUP;

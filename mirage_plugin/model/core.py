@@ -15,7 +15,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from mirage_kernels.overview import agreed, overview_size, told_by_overview
+from mirage_kernels.overview import agreed, overview_size, remembered, told_by_overview
 from mirage_plugin.model.drift import mean_squares
 from mirage_plugin.model.memory import MemoryState, dequantise, quantise, warp_state
 from mirage_plugin.model.network import CELL, SIGMA, Edit, MirageNet, cells_to_noise
@@ -39,7 +39,9 @@ class CoreInput(NamedTuple):
     [1, h/2, w/2, S]; `motion` float32 [1, 2, h/2, w/2] working pixels; `seen` float32 [1, 1, h/2, w/2]; `there`
     float32 [1, h, w, 2] of `doubted_lines`; `film` [1, F] from `Core.film`; `overview` float32 [1, H, W, WORDS] the
     words of one, and `place` float32 [4] its cells for each of the frame's, down and across, how far it is believed
-    (0 where there is none), and 1 where its readings are yet to be `agreed`, or the frame's own where that is small.
+    (0 where there is none), and 1 where its readings are yet to be `agreed`, or the frame's own where that is small;
+    2 where those are then to heed `overview`, the words of the frame before, [1, h, w, WORDS], `came` float32
+    [1, 2, h, w] cells from there.
     """
 
     cells: Tensor
@@ -52,6 +54,7 @@ class CoreInput(NamedTuple):
     film: Tensor
     overview: Tensor
     place: Tensor
+    came: Tensor
 
 
 class CoreOutput(NamedTuple):
@@ -121,13 +124,21 @@ class Core(nn.Module):
             words = words.float()
             if not torch.compiler.is_compiling() and float(agree) == 0:
                 return words
-            return torch.lerp(words, agreed(words), agree)
+            return torch.lerp(words, agreed(words), agree.clamp_max(1))
+
+        def heeding(words: Tensor) -> Tensor:
+            words = of_one_mind(words)
+            if not torch.compiler.is_compiling() and float(agree) <= 1:
+                return words
+            return torch.lerp(words, remembered(words, x.overview, x.came), (agree - 1).clamp_min(0))
 
         told: Callable[[Tensor], Tensor] = of_one_mind
         large = overview_size(*(CELL * side for side in x.cells.shape[1:3])) is not None
         if large and (torch.compiler.is_compiling() or float(believed) > 0):
             overview = of_one_mind(x.overview)
             told = functools.partial(told_by_overview, overview=overview, scale=(down, across), believed=believed)
+        elif not large:
+            told = heeding
         edit, words, state = self.net.from_stem(stem, memory, x.film, cells_to_noise(x.noise), x.there, told)
         edit = Edit(*(part.float() for part in edit))
         health = mean_squares(edit, state, memory)[0]

@@ -58,7 +58,7 @@ def _load(numbers: str | None) -> Any:
     for name in ("layout", "levels", "unit", "style_numbers"):
         ask = getattr(lib, f"mirage_core_{name}")
         ask.argtypes, ask.restype = [], number
-    lib.mirage_core.argtypes = [pointer, number, number, *[pointer] * 10, number, number, *[pointer] * 8]
+    lib.mirage_core.argtypes = [pointer, number, number, *[pointer] * 11, number, number, *[pointer] * 8]
     lib.mirage_core.restype = None
     lib.mirage_remember.argtypes, lib.mirage_remember.restype = [number, number, pointer, pointer, pointer], None
     if lib.mirage_core_style_numbers() != STYLE_NUMBERS:
@@ -173,7 +173,7 @@ class NativeCore:
         """Predict y0 at noise level 1; `given` on the processor, its `film` of any float dtype."""
         rows, columns = given.cells.shape[1:3]
         overview = given.overview.shape[1:3]
-        dtypes = (torch.uint8, torch.float32, torch.float32, torch.int8, *[torch.float32] * 6)
+        dtypes = (torch.uint8, torch.float32, torch.float32, torch.int8, *[torch.float32] * 7)
         tensors = [tensor.to(dtype).contiguous() for tensor, dtype in zip(given, dtypes, strict=True)]
         edit = Edit(*(torch.empty(1, rows, columns, many) for many in (BINS * 12, 192, BINS * 4, 8)))
         stored, health, words = torch.empty_like(tensors[3]), torch.empty(5), torch.empty(1, rows, columns, WORDS)

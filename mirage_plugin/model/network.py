@@ -30,7 +30,7 @@ from mirage_kernels.lines import (
     point_side,
     trace_lines_reference,
 )
-from mirage_kernels.overview import agreed, told_by_overview
+from mirage_kernels.overview import agreed, remembered, told_by_overview
 from mirage_kernels.pixelate import means_of_blocks
 from mirage_kernels.shade import BINS, KEEP, STYLE_NUMBERS, SURFACE, WORDS, shade_reference, style_offset
 from mirage_plugin.model.chart import CHART_SIZE, chart
@@ -113,13 +113,15 @@ class Overview(NamedTuple):
     """What the network says of a whole frame on few cells, for one that it works on with many.
 
     `words` [N, H, W, WORDS]; `scale` the cells of the overview for each cell of the frame, down and across. Words that
-    are None are the frame's own: it is small, and without depth its readings agree with those around. `kept`
-    [N, H, W, WORDS] is what the overview of the next frame remembers.
+    are None are the frame's own: it is small, and without depth its readings agree with those around, and then heed
+    those `kept` of the frame before, where there was one: `came` [N, 2, H, W] is where they were, in cells. Of an
+    overview `kept` [N, H, W, WORDS] is what that of the next frame remembers.
     """
 
     words: Tensor | None
     scale: tuple[float, float] = (1.0, 1.0)
     kept: Tensor | None = None
+    came: Tensor | None = None
 
 
 class Planes(NamedTuple):
@@ -534,8 +536,14 @@ class MirageNet(nn.Module):
         stem = self.stem_source(source) + self.stem_noisy(noisy) + self.stem_planes(planes)
         told: Callable[[Tensor], Tensor] | None = None
         if overview is not None:
-            seen, scale, _ = overview
-            told = agreed if seen is None else functools.partial(told_by_overview, overview=seen, scale=scale)
+            seen, scale, kept, came = overview
+            if seen is not None:
+                told = functools.partial(told_by_overview, overview=seen, scale=scale)
+            elif kept is None or came is None:
+                told = agreed
+            else:
+                before, motion = kept, came
+                told = lambda words: remembered(agreed(words), before, motion)  # noqa: E731
         return self.from_stem(stem, memory, film, noise, doubted_lines(source, planes, film), told)
 
     def forward(

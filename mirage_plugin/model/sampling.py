@@ -45,6 +45,7 @@ __all__ = [
     "lift_noise",
     "look_over",
     "predict",
+    "remembering",
     "sample",
     "steady_answer",
     "to_8_bits",
@@ -105,17 +106,29 @@ def predict(
 def look_over(
     net: MirageNet, v: Tensor, planes: Planes, style: Tensor, before: Overview | None = None
 ) -> Overview | None:
-    """An overview of frames v [N, 3, H, W], without what fills their grid; None where small frames have depth.
+    """An overview of frames v [N, 3, H, W], without what fills their grid; None where small frames have depth, and one
+    without words where they have none.
 
     `planes` of the same size, of which depth and mask are seen; noise and the frames' memory are left out. It heeds the
-    one `before`, of the frames before, where the planes' motion says that its cells come from there; without motion
-    nothing has moved.
+    one `before`, of the frames before (`remembering`), where the planes' motion says that its cells come from there;
+    without motion nothing has moved.
     """
     rows, columns = v.shape[-2:]
     has_depth = planes.depth is not None
     size = overview_size(rows, columns, depth=has_depth)
+
+    def moved(h: int, w: int, size: tuple[int, int]) -> Tensor:
+        if planes.motion is None:
+            return v.new_zeros(v.shape[0], 2, h, w)
+        y, x = (overview_entries(*side).to(v.device) for side in ((h, size[0], rows), (w, size[1], columns)))
+        there = planes.motion[..., ::2, ::2][:, :, y][..., x]
+        return there * there.new_tensor([size[1] / columns, size[0] / rows]).view(2, 1, 1) / CELL
+
     if size is None:
-        return None if has_depth else Overview(None)
+        if has_depth:
+            return None
+        kept = None if before is None else before.kept
+        return Overview(None, kept=kept, came=moved(rows // CELL, columns // CELL, (rows, columns)))
 
     def brought(plane: Tensor, mode: str) -> Tensor:
         fill = (0, -size[1] % 32, 0, -size[0] % 32)
@@ -133,13 +146,13 @@ def look_over(
     _, words, _ = _read(net, small, small, cells, MemoryState(*nothing), style, one, one, silent)
     scale = size[0] / rows, size[1] / columns
     if before is not None and before.kept is not None:
-        moved = words.new_zeros(n, 2, h, w)
-        if planes.motion is not None:
-            y, x = (overview_entries(*side) for side in ((h, size[0], rows), (w, size[1], columns)))
-            there = planes.motion[..., ::2, ::2][:, :, y.to(v.device)][..., x.to(v.device)]
-            moved = there * there.new_tensor(scale[::-1]).view(2, 1, 1) / CELL
-        words = remembered(words, before.kept, moved)
+        words = remembered(words, before.kept, moved(h, w, size))
     return Overview(words if has_depth else agreed(words), scale, words)
+
+
+def remembering(overview: Overview | None, words: Tensor) -> Overview | None:
+    """What `look_over` is to heed at the next frames, of which `sample` had this overview and returned these words."""
+    return overview if overview is None or overview.words is not None else overview._replace(kept=words)
 
 
 def _read(
@@ -170,21 +183,21 @@ def sample(
     lines: Tensor,
     steps: int = 1,
     overview: Overview | None = None,
-) -> tuple[Tensor, Edit, Tensor]:
+) -> tuple[Tensor, Edit, Tensor, Tensor]:
     """Redraw one frame in `steps` steps; arguments as `predict`, `overview` of `look_over`.
 
-    Returns (y0 in [-1, 1], the edit that makes it, the next state); the state is the first step's, so that it
-    does not depend on how many follow.
+    Returns (y0 in [-1, 1], the edit that makes it, the next state, the words); state and words are the first step's, so
+    that they do not depend on how many follow.
     """  # fmt: skip
     noised = v + SIGMA * lift_noise(noise)
-    edit, _, state = _read(net, v, noised, planes, memory, style, torch.ones_like(trust), trust, noise, overview)
+    edit, words, state = _read(net, v, noised, planes, memory, style, torch.ones_like(trust), trust, noise, overview)
     answer = _answer(v, edit, style, lines)
     for step, k in enumerate(levels(steps)[1:], 1):
         noisy = _renoise(answer, noised, k)
         further, *_ = _read(net, v, noisy, planes, memory, style, torch.full_like(trust, k), trust, noise, overview)
         edit = _mean_with(edit, further, step)
         answer = _answer(v, edit, style, lines)
-    return answer.clamp(-1, 1), edit, state
+    return answer.clamp(-1, 1), edit, state, words
 
 
 def steady_answer(

@@ -29,7 +29,7 @@ from mirage_plugin.model.drift import mean_squares
 from mirage_plugin.model.memory import SOUNDED, MemoryState, dequantise, quantise, warp_state
 from mirage_plugin.model.network import CELL, MirageNet, Overview, Planes
 from mirage_plugin.model.reference import ReferenceEncoder, load_reference, style_of
-from mirage_plugin.model.sampling import look_over, sample, steady_answer
+from mirage_plugin.model.sampling import look_over, remembering, sample, steady_answer
 from mirage_plugin.model.steady import SETTLED
 from mirage_plugin.motion import MotionEstimator
 from mirage_plugin.styles.parameters import Style, load_style
@@ -138,12 +138,13 @@ def draw_frame(
     mask = batch.mask[t] if bool(batch.has_mask[t].all()) else None
     came = batch.motion[t].masked_fill(~knows, torch.nan)
     overview = look_over(net, v, Planes(depth, came, mask), style, before)
-    answer, edit, state = sample(net, v, noise, planes, moved, style, trust, lines, steps, overview)
+    answer, edit, state, words = sample(net, v, noise, planes, moved, style, trust, lines, steps, overview)
     if settled is None:
         settled = empty_settled(batch)
     else:
         answer, _, settled = steady_answer(v, edit, style, lines, settled * knows, batch.motion[t])
-    return Drawn(kept(batch, t, answer), quantise(state), settled, mean_squares(edit, state, moved), overview)
+    squares = mean_squares(edit, state, moved)
+    return Drawn(kept(batch, t, answer), quantise(state), settled, squares, remembering(overview, words))
 
 
 @torch.inference_mode()

@@ -159,6 +159,18 @@ def test_the_readings_of_a_small_frame_agree(numbers: str | None) -> None:
         agree(native(agreeing), expected, native.numbers)
         agree(native(given), own, native.numbers)
 
+    before = frame("nano", 28, 48, 9, "marked")
+    with torch.no_grad():
+        said = core(before).words
+        came = torch.randn(1, 2, 28, 48, generator=torch.Generator().manual_seed(2))
+        came[0, 0, 3, 4] = torch.nan
+        heeding = given._replace(overview=said, came=came, place=torch.tensor([0.0, 0.0, 0.0, 2.0]))
+        heard = core(heeding)
+    assert (heard.words - expected.words).abs().mean() > 0.02
+    found = native(heeding)
+    agree(found, heard, native.numbers)
+    assert torch.allclose(found.words, heard.words, atol=1e-3 if native.numbers == "fp32" else 0.05)
+
 
 @pytest.mark.parametrize("style", STYLES)
 @pytest.mark.parametrize("numbers", ["int16", "fp32"])

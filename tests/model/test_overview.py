@@ -21,7 +21,7 @@ from mirage_kernels.overview import (
 from mirage_kernels.shade import BINS, SURFACE, WORDS
 from mirage_plugin.model.memory import MemoryState
 from mirage_plugin.model.network import TIERS, MirageNet, Overview, Planes, frame_lines, planes_to_cells
-from mirage_plugin.model.sampling import look_over, sample
+from mirage_plugin.model.sampling import look_over, remembering, sample
 from mirage_plugin.styles.parameters import Style
 
 SKY, SUN = 3, 12
@@ -169,18 +169,28 @@ def test_a_large_frame_is_painted_by_what_its_overview_says(net: MirageNet) -> N
     assert not torch.equal(deep.words, flat.words), "it sees depth"
     assert torch.equal(deep.words, deep.kept), "and need not agree with itself"
     small = v[..., :216, :384]
-    assert look_over(net, small, Planes(), style) == Overview(None), "its own readings agree"
+    its_own = look_over(net, small, Planes(), style)
+    assert its_own is not None
+    assert its_own.words is its_own.kept is None, "its own readings agree"
+    said = torch.zeros(1, 27, 48, WORDS)
+    assert remembering(its_own, said).kept is said
+    assert remembering(found, said) is found
+    motion = torch.zeros(1, 2, 216, 384)
+    motion[:, 0] = 12.0
+    heeding = look_over(net, small, Planes(motion=motion), style, remembering(its_own, said))
+    assert heeding.kept is said
+    assert torch.equal(heeding.came, torch.tensor([1.5, 0.0]).view(1, 2, 1, 1).expand(1, 2, 27, 48))
 
     memory = MemoryState(torch.zeros(1, 16, 32, 48), torch.zeros(1, 16, 32, 1))
     given = (
         v, torch.randn(1, 1, 128, 256, generator=rng), planes_to_cells(Planes(), 1, 32, 64, v), memory, style,
         torch.ones(1), frame_lines(v, None, None, style),
     )  # fmt: skip
-    own, _, state = sample(net, *given)
-    told, _, same = sample(net, *given, overview=found)
+    own, _, state, _ = sample(net, *given)
+    told, _, same, _ = sample(net, *given, overview=found)
     skies = found.words.clone()
     skies[..., : BINS * SURFACE].unflatten(-1, (BINS, SURFACE))[..., SKY] = 30.0
-    sky, _, _ = sample(net, *given, overview=Overview(skies, found.scale))
+    sky, *_ = sample(net, *given, overview=Overview(skies, found.scale))
     assert not torch.equal(own, told)
     assert float(sky[:, 0].mean()) > 0.3 > float(told[:, 0].mean()), "all is painted as the style's red sky is"
     assert torch.equal(state, same), "what is remembered is what the frame itself said"

@@ -73,7 +73,7 @@ def empty(net: MirageNet, clip: Clip) -> Tensor:
 def in_sequence(net: MirageNet, clip: Clip, steps: int) -> tuple[list[Tensor], Tensor]:
     stored, answers = empty(net, clip), []
     for t in range(FRAMES):
-        answer, _, state = sample(net, *frame(net, clip, t, stored), steps)
+        answer, _, state, _ = sample(net, *frame(net, clip, t, stored), steps)
         stored = quantise(state)
         answers.append(answer)
     return answers, stored

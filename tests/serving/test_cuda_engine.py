@@ -33,13 +33,15 @@ from mirage_plugin.model.memory import MemoryState
 from mirage_plugin.model.network import (
     TIERS,
     MirageNet,
+    Overview,
     Planes,
     doubted_lines,
     frame_lines,
     pixels_to_cells,
+    planes_to_cells,
 )
 from mirage_plugin.model.noise import fresh_noise
-from mirage_plugin.model.sampling import look_over, sample
+from mirage_plugin.model.sampling import look_over, remembering, sample
 from mirage_plugin.styles.parameters import Style, load_style
 from tests.serving.playing import Game
 
@@ -180,7 +182,7 @@ def test_several_steps_are_those_of_the_definition(kind: FrameKind) -> None:
         overview = look_over(net, v, Planes(), vector)
         assert overview is not None
         assert (overview.words is None) == (kind == SMALL)
-        expected, _, _ = sample(net, *given, steps=2, overview=overview)
+        expected, *_ = sample(net, *given, steps=2, overview=overview)
     bytes_ = ((expected[0].permute(1, 2, 0) + 1) * 127.5 + 0.5).floor().clamp(0, 255).numpy().astype(np.uint8)
     largest, share = steps_apart(drawn[..., :3], bytes_)
     assert largest <= 1
@@ -204,7 +206,7 @@ def test_a_large_frame_is_looked_over(monkeypatch: pytest.MonkeyPatch, depth: bo
 
     def watched(*given: Any) -> Any:
         head, state = look(*given)
-        seen.append(head.clone())
+        seen.extend([head.clone()] if head.shape[1:3] == (8, 40) else [])
         return head, state
 
     monkeypatch.setattr(kernels, "look", watched)
@@ -224,7 +226,8 @@ def test_a_large_frame_is_looked_over(monkeypatch: pytest.MonkeyPatch, depth: bo
     assert torch.allclose(words, expected.words, atol=1e-4)
     canvas.frame = 0
     assert np.array_equal(answer(engine, canvas, frame, planes, cut=True), first), "over a cut none is remembered"
-    monkeypatch.setattr(kernels, "look", lambda *given: (torch.full_like(look(*given)[0], 5.0), None))
+    overview = kernels.overview
+    monkeypatch.setattr(kernels, "overview", lambda head, few, scale: overview(head, torch.full_like(few, 5.0), scale))
     canvas.frame = 0
     assert steps_apart(answer(engine, canvas, frame, planes, cut=True), first)[0] > 5
 
@@ -235,8 +238,9 @@ def test_an_overview_heeds_the_one_before(depth: bool) -> None:
     kind = FrameKind("RGBA8", 96, 640, depth=depth, motion=True, mask=True)
     engine, net = CudaEngine(CONFIG, net=network(), warm=()), network()
     canvas, other = engine.open(kind, 1), engine.open(kind, 1)
-    over = canvas.work.overview
+    over = canvas.work.said
     assert over is not None
+    assert canvas.work.overview is not None
     moved = np.zeros((kind.height, kind.width, 2), np.float16)
     moved[..., 0] = 16  # a cell of the overview
     moved[32:64, 64:128] = np.nan
@@ -269,12 +273,36 @@ def test_an_overview_heeds_the_one_before(depth: bool) -> None:
     expected = answer(engine, other, frame, planes)
     canvas.frame = 0
     assert steps_apart(answer(engine, canvas, frame, planes, cut=True), expected)[0] == 0
-    assert torch.equal(over.told, other.work.overview.told)
+    assert torch.equal(over.told, other.work.said.told)
     with torch.inference_mode():
         over.told.fill_(5.0)
     engine.set_style(canvas, load_style("snow"))
     answer(engine, canvas, frame, planes)
-    assert torch.equal(over.told, other.work.overview.told), "in another style it begins anew"
+    assert torch.equal(over.told, other.work.said.told), "in another style it begins anew"
+
+
+def test_a_small_frame_of_colours_alone_heeds_what_it_said_before() -> None:
+    kind = FrameKind("RGBA8", 64, 96, motion=True)
+    engine, net = CudaEngine(CONFIG, net=network(), warm=()), network()
+    canvas = engine.open(kind, 1)
+    moved = np.zeros((kind.height, kind.width, 2), np.float16)
+    moved[..., 0] = 8
+    planes, motion = FramePlanes(motion=moved), torch.from_numpy(moved).float().permute(2, 0, 1)[None]
+    style = net.style(torch.from_numpy(load_style("snow").vector().astype(np.float32))[None]).detach()
+    before, nothing = None, MemoryState(torch.zeros(1, 4, 6, 48), torch.zeros(1, 4, 6, 1))
+    for number in range(3):
+        frame = noise_frame(kind, number)
+        answer(engine, canvas, frame, planes)
+        v = torch.from_numpy(frame[..., :3].astype(np.float32)).permute(2, 0, 1)[None] / 127.5 - 1
+        with torch.inference_mode():
+            cells = planes_to_cells(Planes(motion=motion), 1, 8, 12, v)
+            given = (v, canvas.work.noise, cells, nothing, style, torch.ones(1), frame_lines(v, None, None, style))
+            overview = look_over(net, v, Planes(motion=motion), style, before)
+            *_, said = sample(net, *given, overview=overview)
+            before = remembering(overview, said)
+            *_, alone = sample(net, *given, overview=Overview(None))
+        assert torch.allclose(kernels.split_head(canvas.work.said.told)[2], said, atol=1e-3), number
+        assert (said - alone).abs().mean() > 0.005 or number == 0
 
 
 @pytest.mark.parametrize("kind", [SMALL, FrameKind("RGBA8", 288, 512, depth=True, mask=True)])
@@ -283,7 +311,8 @@ def test_a_small_frame_is_not(
 ) -> None:
     canvas = engine.open(kind, 1)
     assert canvas.work.overview is None
-    monkeypatch.delattr(kernels, "look")
+    assert (canvas.work.said is None) == kind.depth
+    monkeypatch.delattr(kernels, "overview")
     answer(engine, canvas, noise_frame(kind, 1), planes_of(kind, 1) if kind.depth else FramePlanes())
 
 
@@ -799,7 +828,7 @@ def test_the_kernels_take_what_the_path_gives_them(width: int, depth: bool, over
     names = [launch.name for launch in net]
     assert names.count("pixels_kernel") == names.count("memory_write_kernel") == 2 + overviews  # of two steps
     assert names.count("overview_kernel") == 2 * overviews
-    assert names.count("remember_kernel") == overviews
+    assert names.count("remember_kernel") == (overviews if depth or overviews else 2)
     # An overview agrees once a frame, a small frame's own words in each of two steps; two launches each.
     assert names.count("agree_kernel") == (0 if depth else 2 if overviews else 4)
     assert names.count("shade_kernel") == 2

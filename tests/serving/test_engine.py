@@ -21,7 +21,7 @@ from mirage_plugin.frames import FrameKind, FramePlanes
 from mirage_plugin.model.drift import Bounds, Watch, statistics_of
 from mirage_plugin.model.memory import SOUNDED, dequantise, warp_state
 from mirage_plugin.model.network import TIERS, MirageNet, Planes, frame_lines, planes_to_cells
-from mirage_plugin.model.sampling import look_over, sample, steady_answer
+from mirage_plugin.model.sampling import look_over, remembering, sample, steady_answer
 from mirage_plugin.model.steady import SETTLED
 from mirage_plugin.styles.parameters import load_style
 
@@ -85,7 +85,7 @@ def bounds_up_to(change: float) -> Bounds:
 def test_frames_are_those_of_the_definition(engine: Engine, given: FramePlanes) -> None:
     """Colours alone remember what cells were changed by; with depth there is the network's memory as well."""
     canvas, net, stored = opened(engine), network(), torch.zeros(1, GRIDS[-1][0] // 2, GRIDS[-1][1] // 2, 48)
-    settled = torch.zeros(1, *GRIDS[-1], SETTLED)
+    settled, heard = torch.zeros(1, *GRIDS[-1], SETTLED), None
     with torch.inference_mode():
         style = net.style(torch.from_numpy(load_style("snow").vector().astype(np.float32))[None])
     for number in range(3):
@@ -102,8 +102,9 @@ def test_frames_are_those_of_the_definition(engine: Engine, given: FramePlanes) 
         planes = planes_to_cells(Planes(depth, torch.zeros(1, 2, h * 8, w * 8)), 1, h, w, v)
         with torch.inference_mode():
             lines = frame_lines(v, depth, None if depth is None else torch.ones(1), style)
-            mind = look_over(net, v, Planes(depth), style)
-            _, edit, _ = sample(net, v, field, planes, memory, style, torch.ones(1), lines, engine.steps, mind)
+            mind = look_over(net, v, Planes(depth), style, heard)
+            _, edit, _, words = sample(net, v, field, planes, memory, style, torch.ones(1), lines, engine.steps, mind)
+            heard = remembering(mind, words)
             expected, _, settled = steady_answer(v, edit, style, lines, settled, torch.zeros(1, 2, h * 8, w * 8))
         bytes_ = ((expected[0].permute(1, 2, 0) + 1) * 127.5 + 0.5).floor().clamp(0, 255).numpy().astype(int)
         apart = np.abs(drawn[..., :3].astype(int) - bytes_)

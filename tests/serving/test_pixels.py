@@ -226,7 +226,7 @@ def test_the_folded_core_is_the_network() -> None:
             style[:, CODE_SIZE:][:, parameter_slice(steps)] = 0
         film = core.film(style, 1.0, 1.0)
         there = doubted_lines(v_cells, planes, style)
-        no_overview = torch.zeros(1, 4, 4, WORDS), torch.zeros(4)
+        no_overview = torch.zeros(1, 4, 4, WORDS), torch.zeros(4), torch.zeros(1, 2, 4, 4)
         marks = noise_to_cells(noise), planes, stored, motion, seen, there, film
         given = CoreInput(torch.from_numpy(cells), *marks, *no_overview)
         out = core(given)
