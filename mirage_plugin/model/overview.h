@@ -5,8 +5,8 @@
 #define MIRAGE_OVERVIEW_H
 #include "shade.h"
 
-/* Of a reading the numbers from TOLD to TOLD_END, filled up to SAID; PAIRS of readings of two cells. */
-enum { TOLD = 3, TOLD_END = 22, SAID = 20, PAIRS = BINS * BINS };
+/* Of a reading the numbers from TOLD to TOLD_END, filled up to SAID, which are whole vectors; PAIRS of readings of two cells. */
+enum { TOLD = 3, TOLD_END = 22, SAID = (TOLD_END - TOLD + LANES - 1) / LANES * LANES, PAIRS = BINS * BINS };
 static const float LIKE = 0.01f, REMEMBERED = 3.0f, LEAST_SHARE = 1e-6f;
 
 /* The readings of a cell: colours in v and shares, written as often as another cell has readings. */
@@ -58,18 +58,22 @@ static inline void heed(const float colour[3][PAIRS], const struct seen *there, 
                         float total[BINS])
 {
     float count[PAIRS];
-    for (int i = 0; i < PAIRS; i++) {
-        const float red = colour[0][i] - there->colour[0][i], green = colour[1][i] - there->colour[1][i];
-        const float blue = colour[2][i] - there->colour[2][i];
-        const float unlike = 1.0f + (red * red + green * green + blue * blue) * (1.0f / LIKE);
-        count[i] = place * there->share[i] / (unlike * unlike);
+    for (int i = 0; i < PAIRS; i += LANES) {
+        const vec red = load(colour[0] + i) - load(there->colour[0] + i);
+        const vec green = load(colour[1] + i) - load(there->colour[1] + i);
+        const vec blue = load(colour[2] + i) - load(there->colour[2] + i);
+        const vec unlike = all(1.0f) + (red * red + green * green + blue * blue) * all(1.0f / LIKE);
+        store(count + i, all(place) * load(there->share + i) * reciprocal(unlike * unlike));
     }
-    for (int b = 0; b < BINS; b++)
-        for (int other = 0; other < BINS; other++) {
-            const float much = count[b * BINS + other];
-            total[b] += much;
-            for (int k = 0; k < SAID; k++) said[b][k] += much * there->said[other][k];
+    for (int b = 0; b < BINS; b++) {
+        for (int other = 0; other < BINS; other++) total[b] += count[b * BINS + other];
+        for (int k = 0; k < SAID; k += LANES) {
+            vec sum = load(said[b] + k);
+            for (int other = 0; other < BINS; other++)
+                ADD_PRODUCT(sum, load(there->said[other] + k), all(count[b * BINS + other]));
+            store(said[b] + k, sum);
         }
+    }
 }
 
 /* Colours of a cell's own readings, each against all of another cell. */
