@@ -170,9 +170,8 @@ def _frame(sizes: kernels.NetworkSizes, dtype: torch.dtype, size: tuple[int, int
     kernels.trace_lines(kernels.depth_lines(_empty(n, 1, height, width)), _empty(n))
     kernels.colour_lines(_empty(n, layout.size_bytes, dtype=torch.uint8), layout)
     overview = _look_over(weights, sizes, layout, film)
-    edit, stored = kernels.forward(
-        weights, stem, state, valid, film, style, noise, _empty(n, h, w, 2), overview=overview
-    )
+    hear = None if overview is None else lambda head: kernels.overview(head, *overview)
+    edit, stored = kernels.forward(weights, stem, state, valid, film, style, noise, _empty(n, h, w, 2), hear=hear)
     seed = _empty(n, dtype=torch.int64)
     kernels.fresh_noise(seed, seed, 4 * h, 4 * w)
     seen = _empty(n, 1, 4 * h, 4 * w, dtype=torch.bool)

@@ -249,22 +249,26 @@ class Work:
         over = self._look_over()
         before = None if over is not None or self.said is None else self._before(self.said)
 
-        def read(stem: Tensor, film: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-            head, written = kernels.look(weights.network, stem, state, valid, film)
-            if over is not None:
-                kernels.overview(head, *over)
-            elif before is not None:
-                head = kernels.remember(kernels.agree(head), *before)
-            return head, kernels.shade(head, self.noise, self.there, path.style), written
+        heard: list[Tensor] = []
 
-        head, edit, stored = read(stem, path.film[:1])
-        if before is not None and self.said is not None:
-            self._keep(self.said, head)
+        def hear(head: Tensor) -> Tensor:
+            if over is not None:
+                return kernels.overview(head, *over)
+            if before is not None:
+                head = kernels.remember(kernels.agree(head), *before)
+                heard.append(head)
+            return head
+
+        marks = path.style, self.noise, self.there
+        edit, stored = kernels.forward(weights.network, stem, state, valid, path.film[:1], *marks, hear=hear)
+        if heard and self.said is not None:
+            self._keep(self.said, heard[0])
         first = last = edit
         for step in range(1, len(weights.levels)):
             answer = self._answer(last)
             stem = kernels.pixels(path.frame, layout, stem_weights, answer=answer, k=self.k[step], **given)
-            _, further, _ = read(stem, path.film[step : step + 1])
+            film = path.film[step : step + 1]
+            further, _ = kernels.forward(weights.network, stem, state, valid, film, *marks, hear=hear)
             last = torch.lerp(last.float(), further.float(), 1 / (step + 1)).to(edit.dtype)
         # Bounds were learned of first steps. Of 33 groups of channels 6 are matrices, 24 detail, 3 anchors and pens.
         found, of_state = kernels.drift_statistics(first, 33)[0], kernels.drift_statistics(stored, 8, scale=1 / 127)[0]

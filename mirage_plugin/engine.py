@@ -8,6 +8,7 @@ grids of cells, so that a game of any size is served at once by what was compile
 from __future__ import annotations
 
 import dataclasses
+import functools
 import subprocess
 import time
 from collections.abc import Callable, Mapping
@@ -57,6 +58,23 @@ EDIT_PARTS = {"matrices": 48, "detail": 192, "anchors": 16, "pens": 8}
 _RGB = np.array([0, 1, 2])
 _NO_PLACE, _AGREEING, _HEEDING = (torch.tensor([0.0, 0.0, 0.0, agree]) for agree in (0.0, 1.0, 2.0))
 """`CoreInput.place` of frames without an overview: their readings stay, agree, or agree and then heed those before."""
+
+
+def _said_grid(rows: int, columns: int) -> tuple[int, int]:
+    """On which cells what a frame of so many cells remembers was said: those of an overview, or its own."""
+    return OVERVIEW if overview_size(CELL * rows, CELL * columns) else (rows, columns)
+
+
+@functools.cache
+def _unsaid(rows: int, columns: int) -> tuple[Tensor, Tensor]:
+    """`CoreInput.overview` and `came` of a grid where nothing is heeded."""
+    return torch.zeros(1, *_said_grid(rows, columns), WORDS), torch.zeros(1, 2, rows, columns)
+
+
+def _without(rows: int, columns: int, place: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """`CoreInput.overview`, `place` and `came` of a frame that heeds neither an overview nor the frame before."""
+    words, came = _unsaid(rows, columns)
+    return words, place, came
 
 
 @dataclass(frozen=True)
@@ -127,9 +145,7 @@ class Canvas:
         self._columns = np.minimum(
             ((np.arange(0, content_w, 2) + 0.5) * self.width / content_w).astype(int), self.width - 1
         )
-        seen = OVERVIEW if overview_size(CELL * h, CELL * w) else (h, w)
-        self.no_words, self.still = torch.zeros(1, *seen, WORDS), torch.zeros(1, 2, h, w)
-        self.overview: tuple[Tensor, Tensor, Tensor] = self.no_words, _NO_PLACE, self.still
+        self.overview = _without(h, w, _NO_PLACE)
         """What the frame that was read has as `CoreInput.overview`, `place` and `came`."""
         self.half_depth: NDArray[Any] | None = None
         """Depth of the frame that was read, as `half`; None where the game sends none."""
@@ -207,8 +223,7 @@ class Canvas:
         h, w = GRIDS[grid]
         edited = bool(np.size(saved.get("matrices", ())))
         size = (h, w) if edited else (0, 0)
-        told = OVERVIEW if overview_size(CELL * h, CELL * w) else (h, w)
-        told = told if np.size(saved.get("told", ())) else (0, 0)
+        told = _said_grid(h, w) if np.size(saved.get("told", ())) else (0, 0)
         arrays = _checked(saved, shapes | {
             "cells": (np.uint8, (h, w, 192)), "noise": (np.float32, (h * 4, w * 4)),
             "stored": (np.int8, (1, h // 2, w // 2, self.state_channels)),
@@ -498,11 +513,11 @@ class Engine:
         if size is None:
             grid = canvas.fit.rows, canvas.fit.columns
             if has_depth or overview_size(CELL * grid[0], CELL * grid[1]) is not None:
-                canvas.told, canvas.overview = None, (canvas.no_words, _NO_PLACE, canvas.still)
+                canvas.told, canvas.overview = None, _without(*grid, _NO_PLACE)
             elif remembers and canvas.told is not None:
                 canvas.overview = canvas.told, _HEEDING, self._words_motion(canvas, grid, content)
             else:
-                canvas.overview = canvas.no_words, _AGREEING, canvas.still
+                canvas.overview = _without(*grid, _AGREEING)
             return
         rows, columns = OVERVIEW
         cells: Bytes = np.empty((rows, columns, CELL * CELL * 3), np.uint8)
@@ -525,14 +540,13 @@ class Engine:
             torch.zeros(1, 1, *half), torch.full((1, rows, columns, 2), -1.0),
         )  # fmt: skip
         look = (torch.from_numpy(cells)[None], torch.zeros(1, rows, columns, 16), torch.from_numpy(planes)[None])
-        alone = torch.zeros(1, rows, columns, WORDS), _NO_PLACE, torch.zeros(1, 2, rows, columns)
-        given = (part.to(self.device) for part in (*look, *silent, canvas.film, *alone))
+        given = (part.to(self.device) for part in (*look, *silent, canvas.film, *_without(rows, columns, _NO_PLACE)))
         words = self._forward[_OVERVIEW](CoreInput._make(given)).words
         if remembers and canvas.told is not None:
             words = self._remember(words, canvas.told, self._words_motion(canvas, OVERVIEW, size))
         canvas.told = words
         place = torch.tensor([size[0] / content[0], size[1] / content[1], BELIEVED, float(not has_depth)])
-        canvas.overview = words, place, canvas.still
+        canvas.overview = words, place, _unsaid(canvas.fit.rows, canvas.fit.columns)[1]
 
     def _words_motion(self, canvas: Canvas, cells: tuple[int, int], size: tuple[int, int]) -> Tensor:
         """Cells, of which the content fills `size` pixels, to where the middle of each was at the net's last frame."""
@@ -574,8 +588,8 @@ class Engine:
             return False
         watch.accept(now, reads)
         canvas.stored = out.stored.cpu().numpy()
-        if canvas.overview[1][2] == 0 < canvas.overview[1][3]:
-            canvas.told = out.words  # of a small frame without depth
+        if canvas.overview[1] is _AGREEING or canvas.overview[1] is _HEEDING:
+            canvas.told = out.words
         canvas.edit = canvas.shown = _arrays(out.edit)
         if not remembers:
             canvas.settled.fill(0.0)

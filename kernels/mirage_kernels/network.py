@@ -15,7 +15,7 @@ makes of the depth that `pixels` reads.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -27,7 +27,6 @@ from mirage_kernels.frames import FrameLayout
 from mirage_kernels.launch import KernelError, require, wide
 from mirage_kernels.linear import LinearWeights, linear, pack_linear
 from mirage_kernels.memory import MemoryWeights, memory_read, memory_write, pack_memory
-from mirage_kernels.overview import overview as tell
 from mirage_kernels.pixels import StemWeights, fold_stem
 from mirage_kernels.shade import WORDS, pack_head, shade
 
@@ -204,18 +203,18 @@ def forward(
     there: Tensor,
     *,
     packed_state: bool = True,
-    overview: tuple[Tensor, tuple[float, float]] | None = None,
+    hear: Callable[[Tensor], Tensor] | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Everything behind the patch projection: (edit [N, h, w, 264], next state [N, h/2, w/2, S]).
 
     `stem`, `state`, `valid`, `film` and `packed_state` as in `look`; `style` fp32 [N, STYLE_NUMBERS], each frame's in
     natural units; `noise` fp32 [N, 1, 4h, 4w], the noise field; `there` fp32 [N, h, w, 2] as `shade` takes it.
-    `overview`, of frames with many cells: what `look` says of them on few, and how many of those there are to one
-    (down, across).
+    `hear` is what else is heard before what `look` says is painted: an `overview`, or what was said before
+    (`remember`); it is given what is said, and returns it.
     """
     head, written = look(weights, stem, state, valid, film, packed_state=packed_state)
-    if overview is not None:
-        tell(head, *overview)
+    if hear is not None:
+        head = hear(head)
     return shade(head, noise, there, style), written
 
 

@@ -228,6 +228,27 @@ def _counts(theirs, red, green, blue, place):
 
 
 @jit
+def _corners(y, x, h, w, HEAD: tl.constexpr):
+    """Of the four of h x w cells around each place: where they lie [1, E], and how much of them it takes [E]."""
+    top = tl.floor(y)
+    left = tl.floor(x)
+    below = y - top
+    right = x - left
+    above = top.to(tl.int32) * w
+    under = tl.minimum(top.to(tl.int32) + 1, h - 1) * w
+    before = left.to(tl.int32)
+    behind = tl.minimum(before + 1, w - 1)
+    places = (
+        ((above + before) * HEAD)[None, :],
+        ((above + behind) * HEAD)[None, :],
+        ((under + before) * HEAD)[None, :],
+        ((under + behind) * HEAD)[None, :],
+    )
+    parts = ((1.0 - below) * (1.0 - right), (1.0 - below) * right, below * (1.0 - right), below * right)
+    return places, parts
+
+
+@jit
 def _agree_kernel(
     head_ptr,  # [N, h, w, HEAD]: colours and shares
     said_ptr,  # [N, h, w, HEAD]: what is said so far
@@ -300,24 +321,14 @@ def _overview_kernel(
     # The four cells of the overview around each, and how much of them it takes.
     y = tl.minimum(tl.maximum(((cell // w).to(tl.float32) + 0.5) * down - 0.5, 0.0), rows - 1)
     x = tl.minimum(tl.maximum(((cell % w).to(tl.float32) + 0.5) * across - 0.5, 0.0), columns - 1)
-    top = tl.floor(y)
-    left = tl.floor(x)
-    below = y - top
-    right = x - left
-    above = top.to(tl.int32) * columns
-    under = tl.minimum(top.to(tl.int32) + 1, rows - 1) * columns
-    before = left.to(tl.int32)
-    behind = tl.minimum(before + 1, columns - 1)
+    places, parts = _corners(y, x, rows, columns, HEAD)
     # Readings of the overview [4, E]: a thread holds all of a cell's for its own.
     theirs = coarse_ptr + frame.to(tl.int64) * rows * columns * HEAD + MADE + tl.arange(0, 4)[:, None]
-    p0 = theirs + ((above + before) * HEAD)[None, :]
-    p1 = theirs + ((above + behind) * HEAD)[None, :]
-    p2 = theirs + ((under + before) * HEAD)[None, :]
-    p3 = theirs + ((under + behind) * HEAD)[None, :]
-    c0 = _counts(p0, red, green, blue, (1.0 - below) * (1.0 - right))
-    c1 = _counts(p1, red, green, blue, (1.0 - below) * right)
-    c2 = _counts(p2, red, green, blue, below * (1.0 - right))
-    c3 = _counts(p3, red, green, blue, below * right)
+    p0, p1, p2, p3 = theirs + places[0], theirs + places[1], theirs + places[2], theirs + places[3]
+    c0 = _counts(p0, red, green, blue, parts[0])
+    c1 = _counts(p1, red, green, blue, parts[1])
+    c2 = _counts(p2, red, green, blue, parts[2])
+    c3 = _counts(p3, red, green, blue, parts[3])
     part = (0.9 / tl.sum(c0 + c1 + c2 + c3, 0))[None, :]  # BELIEVED
     c0 *= part
     c1 *= part
@@ -370,24 +381,14 @@ def _remember_kernel(
     known = (x >= -0.5) & (x <= w - 0.5) & (y >= -0.5) & (y <= h - 0.5)  # NaN is not
     x = tl.minimum(tl.maximum(tl.where(known, x, 0.0), 0.0), w - 1)
     y = tl.minimum(tl.maximum(tl.where(known, y, 0.0), 0.0), h - 1)
-    top = tl.floor(y)
-    left = tl.floor(x)
-    below = y - top
-    right = x - left
-    above = top.to(tl.int32) * w
-    under = tl.minimum(top.to(tl.int32) + 1, h - 1) * w
-    before = left.to(tl.int32)
-    behind = tl.minimum(before + 1, w - 1)
+    places, parts = _corners(y, x, h, w, HEAD)
     theirs = before_ptr + frame * cells * HEAD + MADE + tl.arange(0, 4)[:, None]
-    p0 = theirs + ((above + before) * HEAD)[None, :]
-    p1 = theirs + ((above + behind) * HEAD)[None, :]
-    p2 = theirs + ((under + before) * HEAD)[None, :]
-    p3 = theirs + ((under + behind) * HEAD)[None, :]
+    p0, p1, p2, p3 = theirs + places[0], theirs + places[1], theirs + places[2], theirs + places[3]
     heeded = tl.where(known, 3.0, 0.0)  # REMEMBERED
-    c0 = _counts(p0, red, green, blue, heeded * (1.0 - below) * (1.0 - right))
-    c1 = _counts(p1, red, green, blue, heeded * (1.0 - below) * right)
-    c2 = _counts(p2, red, green, blue, heeded * below * (1.0 - right))
-    c3 = _counts(p3, red, green, blue, heeded * below * right)
+    c0 = _counts(p0, red, green, blue, heeded * parts[0])
+    c1 = _counts(p1, red, green, blue, heeded * parts[1])
+    c2 = _counts(p2, red, green, blue, heeded * parts[2])
+    c3 = _counts(p3, red, green, blue, heeded * parts[3])
     total = share + tl.sum(c0 + c1 + c2 + c3, 0)
     for number in tl.static_range(19):  # TOLD
         at = 12 + number * 4

@@ -249,7 +249,7 @@ def _warping(answers: Tensor, batch: Batch) -> float:
     )
 
 
-def _memory_rows(net: MirageNet, batch: Batch, tier: str) -> list[Row]:
+def _memory_rows(net: MirageNet, batch: Batch, tier: str, of_game: list[Row]) -> list[Row]:
     closed, alone = _lap(net, batch), _lap(net, batch, memory=False)
     unwarped = _lap(net, _without_motion(batch))
     everyone = {"identity": batch.source, "oracle_lut": graded_clip(batch), "per_frame": alone}
@@ -282,6 +282,7 @@ def _memory_rows(net: MirageNet, batch: Batch, tier: str) -> list[Row]:
         ),
         pays(f"depth with every {SELDOM}th frame", _with_depth_seldom(batch)),
         pays("RGB alone", rgb_alone(batch)),
+        *of_game,
         Row(
             "motion warp pays: with it over without",
             tier,
@@ -315,7 +316,8 @@ def _game_rows(net: MirageNet, seed: int, frames: int, tier: str, device: torch.
     try:
         source, g = next(iter(game_clips(1, frames, *GAME_SIZE, apart=150)))
     except DataError as error:
-        return [Row("- the sample game, RGB alone", tier, None, "dB", Bar(), {}, str(error))]
+        kinds = ("all planes", "RGB alone")
+        return [Row(f"- the sample game, {kind}", tier, None, "dB", Bar(), {}, str(error)) for kind in kinds]
     batch = game_batch(source, g, [load_style(name) for name in ("snow", "night", "watercolour")], rng, device)
 
     def flickers(answers: Tensor) -> float:
@@ -865,9 +867,7 @@ def time_rows(
             progress.update(task, description=name, advance=length.lap)
 
         part("memory")
-        memory = _memory_rows(net, batch, tier)
-        # Behind what the loops say of the same.
-        rows = memory[:3] + _game_rows(net, seed, 12 if quick else 48, tier, device) + memory[3:]
+        rows = _memory_rows(net, batch, tier, _game_rows(net, seed, 12 if quick else 48, tier, device))
         part("the long run")
         each = zip(FAMILIES, _loop_styles(seed), strict=True)
         names = [f"{family}: {style.caption()}" for family, (_, style, _) in each]

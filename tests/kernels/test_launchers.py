@@ -335,9 +335,10 @@ def test_the_gpu_says_what_the_reference_says() -> None:
             film, torch.rand(1, kernels.STYLE_NUMBERS).cuda() + 0.5, torch.randn(1, 1, 32, 32).cuda(),
             torch.rand(1, 8, 8, 2).cuda(),
         )  # fmt: skip
-        overview = torch.randn(1, 4, 4, kernels.HEAD_CHANNELS).to("cuda", dtype), (0.5, 0.45)
+        coarse = torch.randn(1, 4, 4, kernels.HEAD_CHANNELS).to("cuda", dtype)
+        hear = functools.partial(kernels.overview, coarse=coarse, scale=(0.5, 0.45))
         kernels.use("reference")
-        expected, _ = kernels.forward(packed, *args, overview=overview)
+        expected, _ = kernels.forward(packed, *args, hear=hear)
         kernels.use("triton")
-        actual, _ = kernels.forward(packed, *args, overview=overview)
+        actual, _ = kernels.forward(packed, *args, hear=hear)
         assert (actual.float() - expected.float()).norm() <= tolerance * expected.float().norm()

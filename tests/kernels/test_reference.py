@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import pytest
 import torch
 from torch import Tensor
@@ -334,7 +336,8 @@ def test_overview_is_its_reference_and_comes_before_shade(draw: torch.Generator)
     for ours, theirs in zip(kernels.split_head(found), (matrices, detail, expected), strict=True):
         assert torch.equal(ours, theirs)
     rest = torch.rand(2, kernels.STYLE_NUMBERS, generator=draw), torch.zeros(2, 1, 32, 16), torch.rand(2, 8, 4, 2)
-    edit, stored = kernels.forward(weights, stem, state, valid, film, *rest, overview=(coarse, scale))
+    hear = functools.partial(kernels.overview, coarse=coarse, scale=scale)
+    edit, stored = kernels.forward(weights, stem, state, valid, film, *rest, hear=hear)
     assert torch.equal(edit, kernels.shade(found, rest[1], rest[2], rest[0]))
     assert torch.equal(stored, written)
 

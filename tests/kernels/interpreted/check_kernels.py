@@ -603,7 +603,8 @@ def test_forward_gives_the_same_on_both_sides(draw: torch.Generator) -> None:
     for overview in (None, (coarse, (0.9, 0.4))):
 
         def run(overview: Any = overview) -> Tensor:
-            parts = kernels.forward(*given, packed_state=False, overview=overview)
+            hear = None if overview is None else lambda head: kernels.overview(head, *overview)
+            parts = kernels.forward(*given, packed_state=False, hear=hear)
             return torch.cat([part.flatten() for part in parts])
 
         actual, expected = both(run)
