@@ -487,6 +487,9 @@ def observe(
         )  # fmt: skip
 
     learned = _learn(pace, decision, took_ns + (pace.compose_ns if rescued else 0), missed, compose_ns)
+    if rescued:
+        # What never runs is never measured: were composing thought to be slow for ever, every try would end here.
+        learned["compose_ns"] = pace.compose_ns * 7 // 8
     if behind_ns and decision.behind:
         rung = pace.edit_rung if decision.action == "reuse" else len(pace.ladder) - 1
         costs = list(learned.get("costs_ns", pace.costs_ns))
@@ -582,7 +585,8 @@ def _learn(pace: Pace, decision: Decision, took_ns: int, missed: bool, compose_n
     """The estimates that one more measurement changes."""
     learned: dict[str, Any] = {}
     if compose_ns > 0:
-        learned["compose_ns"] = _toward(pace.compose_ns, compose_ns)
+        # Of a hiccup not more than twice what is known is believed.
+        learned["compose_ns"] = _toward(pace.compose_ns, min(compose_ns, 2 * (pace.compose_ns or compose_ns)))
     if decision.action == "reuse":
         # A reuse that missed must not be tried at the same estimate again; where it is the first in long, and came
         # behind a whole picture, it is tried soon.
@@ -618,7 +622,8 @@ def _learn(pace: Pace, decision: Decision, took_ns: int, missed: bool, compose_n
     return learned | {
         "costs_ns": tuple(costs),
         "counts": tuple(min(_LEARN, count + (index == rung)) for index, count in enumerate(pace.counts)),
-        "reuse_ns": int(pace.reuse_ns * factor),
+        # Never more than the net on the fewest cells, which reads and composes as well.
+        "reuse_ns": min(int(pace.reuse_ns * factor), max(pace.reuse_ns, costs[-1])),
         "recent_rung": rung,
         "recent_ns": recent[-2:],
     }

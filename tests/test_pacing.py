@@ -310,6 +310,26 @@ def test_a_hiccup_that_throws_out_the_net_keeps_it_out_for_frames_and_not_for_se
     assert answered(shown) >= 0.995  # each hiccup misses by itself, whoever has the net
 
 
+def test_an_estimate_that_a_hiccup_left_behind_does_not_keep_the_net_out() -> None:
+    """Composing once took long, or was thought to: no frame would ever be composed, and it never be measured again."""
+    tight = rungs((40.0, 28.0, 18.0, 11.0))
+    late = game(ladder=tight)
+    late.pace = dataclasses.replace(late.pace, compose_ns=9 * MS, reuse_ns=25 * MS)
+    shown = simulate(cost((40.0, 28.0, 18.0, 11.0)), 2, late)
+    assert styled(shown[8:]) >= 0.98
+    once = pacing.observe(
+        warm(game().pace), pacing.decide(late.pace, 20 * S, FrameTimes(20 * S, 20 * S + BUDGET_NS)),
+        FrameTimes(20 * S, 20 * S + BUDGET_NS), 20 * S, 20 * S + 15 * MS, compose_ns=15 * MS,
+    )  # fmt: skip
+    assert once.compose_ns <= 3 * MS
+    # What a net of 12 ms takes is not less than what its reading and composing do.
+    pace = dataclasses.replace(game(ladder=tight).pace, level=3, reuse_ns=9 * MS, costs_ns=(0, 0, 0, 6 * MS))
+    frame = FrameTimes(20 * S, 20 * S + BUDGET_NS)
+    for _ in range(8):
+        pace = pacing.observe(pace, pacing.decide(pace, 20 * S, frame), frame, 20 * S, 20 * S + 12 * MS)
+    assert pace.reuse_ns <= 12 * MS
+
+
 def test_a_late_pick_up_is_answered_by_reuse() -> None:
     pace = warm(game().pace)
     frame = FrameTimes(20 * S, 20 * S + BUDGET_NS)
