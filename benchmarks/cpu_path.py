@@ -37,9 +37,8 @@ from mirage_plugin import engine as serving
 from mirage_plugin.config import ServeConfig
 from mirage_plugin.errors import WeightsError
 from mirage_plugin.frames import FrameKind, FramePlanes
-from mirage_plugin.model.ahead import core_input
 from mirage_plugin.model.checkpoint import load_network
-from mirage_plugin.model.core import Core, CoreInput
+from mirage_plugin.model.core import Core, CoreInput, core_input
 from mirage_plugin.model.native import why_not_native
 from mirage_plugin.model.network import TIERS, MirageNet
 from mirage_plugin.styles.parameters import load_style
@@ -154,9 +153,9 @@ def net_alone(net: MirageNet, engine: serving.Engine, quick: bool, notes: list[s
     core32, core16 = Core(copy.deepcopy(net), torch.float32), Core(copy.deepcopy(net), torch.bfloat16)
     given32, given16 = random_input(core32, rows, columns), random_input(core16, rows, columns)
     best = random_input(core32 if engine.dtype == torch.float32 else core16, rows, columns)
-    forward = engine._forward[serving.GRIDS.index((rows, columns))]
     runs: dict[str, Callable[[], Any]] = {
-        "eager fp32": lambda: core32(given32), "eager bf16": lambda: core16(given16), "ours": lambda: forward(best),
+        "eager fp32": lambda: core32(given32), "eager bf16": lambda: core16(given16),
+        "ours": lambda: engine._forward(best),
     }  # fmt: skip
     if not quick:
         name, core, given = ("fp32", core32, given32) if engine.dtype == torch.float32 else ("bf16", core16, given16)

@@ -154,7 +154,7 @@ def serve(
     compile: Annotated[
         bool,
         typer.Option(
-            "--compile/--no-compile", help="Compile the network first: a minute at the first start, then twice as fast."
+            "--compile/--no-compile", help="Compile the network first: seconds at the first start, then several times as fast."
         ),
     ] = True,
     json: JsonOption = None,

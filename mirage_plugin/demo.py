@@ -127,7 +127,7 @@ def _sidecar(endpoint: str, tier: str, device: str, style: str, console: Console
     # Whoever ends the demo ends its sidecar: a SIGTERM runs the `finally` below, and a SIGKILL is seen by the child.
     before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
-        with console.status("the sidecar loads and warms up; the first time compiles for a minute or two"):
+        with console.status("the sidecar loads and warms up; the first time it compiles, for some seconds"):
             until = time.monotonic() + _READY_TIMEOUT_S
             while True:
                 if process.poll() is not None:

@@ -109,6 +109,7 @@ def examine() -> Diagnosis:
         _check_processor(),
         gpu,
         _check_triton(),
+        _check_c_compiler(),
         _check_compiler(),
         _check_shared_memory(),
         _check_endpoint(),
@@ -271,6 +272,14 @@ def _check_triton() -> Check:
     if sys.platform != "linux":
         return Check("Triton", "absent", "Linux only; elsewhere the kernels' PyTorch forms are used")
     return _check_package("Triton", "triton", _PIP_SIDECAR, "the kernels' PyTorch forms are used")
+
+
+def _check_c_compiler() -> Check:
+    """What compiles the network for this processor. As `model.native.compilers`, which needs numba and OpenCV."""
+    path = next((found for name in ("cc", "gcc", "clang") if (found := shutil.which(name))), None)
+    if path is not None:
+        return Check("C compiler", "ok", _first_line([path, "--version"]) or path, facts={"path": path})
+    return _check_package("C compiler", "ziglang", _PIP_SIDECAR, "on a processor the network is several times slower")
 
 
 def _check_compiler() -> Check:

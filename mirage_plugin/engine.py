@@ -27,15 +27,14 @@ from mirage_kernels.shade import WORDS
 from mirage_plugin.config import ServeConfig, choose_tier, weights_directory
 from mirage_plugin.errors import DataError, DeviceError
 from mirage_plugin.frames import FrameEngine, FrameKind, FramePlanes
-from mirage_plugin.model.ahead import Build, Forward, load_compiled
 from mirage_plugin.model.checkpoint import load_bounds, load_network
-from mirage_plugin.model.core import Core, CoreInput, best_dtype
+from mirage_plugin.model.core import Core, CoreInput, CoreOutput, best_dtype
 from mirage_plugin.model.cpu_lines import colour_lines, depth_lines
 from mirage_plugin.model.cpu_pixels import carry_motion, cells_from_pixels, move_noise, plane_cells, warp_edit
 from mirage_plugin.model.drift import SAVED as WATCH_NUMBERS
 from mirage_plugin.model.drift import Bounds, Watch, statistics_of
 from mirage_plugin.model.memory import SOUNDED, dequantise, quantise, warp_state
-from mirage_plugin.model.native import compose_pixels, pixelate, why_not_native
+from mirage_plugin.model.native import compose_pixels, pixelate
 from mirage_plugin.model.native_core import NativeCore
 from mirage_plugin.model.network import CELL, PLANE_CHANNELS, Edit, style_number
 from mirage_plugin.model.sampling import levels
@@ -52,7 +51,6 @@ GRIDS: tuple[tuple[int, int], ...] = ((48, 80), (36, 64), (28, 48), (24, 40))
 """Grids of cells (rows, columns) that the network works on, largest first: 640x384, 512x288, 384x224, 320x192."""
 SAVE_VERSION = 6
 """Changes whenever the meaning of what `Canvas.save` gives changes; other versions are refused."""
-_OVERVIEW = GRIDS.index(OVERVIEW)
 EDIT_PARTS = {"matrices": 48, "detail": 192, "anchors": 16, "pens": 8}
 """Of an edit, and how many numbers of a cell each has."""
 _RGB = np.array([0, 1, 2])
@@ -299,33 +297,24 @@ class Engine:
         if self._bounds is None:
             tell(f"the weights of {self.tier} know no bounds of a healthy frame: only what is not finite is corrected")
         self._core = Core(net, self.dtype).to(self.device)
-        self._forward: list[Forward] = [self._core] * len(GRIDS)
+        self._forward: Callable[[CoreInput], CoreOutput] = self._core
         self._remember = remembered
         self._estimator = MotionEstimator()  # keeps nothing of a game from call to call
         self._tell = tell
         self._costs_ns = {depth: [0] * len(GRIDS) for depth in (False, True)}
         self.reuse_ns = self.compose_ns = 0
         if config.compile and self.device.type == "cpu":
-            self._compile(config.threads)
-            if reason := why_not_native():
-                self._tell(f"composing with numba, slower: {reason[:160]}")
+            self._compile()
         self._measure()
 
-    def _compile(self, threads: int) -> None:
-        """The core in C where there is a compiler; else PyTorch's for every grid, or said once why not."""
+    def _compile(self) -> None:
+        """The core in C, or said once why not."""
         try:
             core = NativeCore(Core(load_network(self.tier), torch.float32))
-            self._forward, self._remember = [core] * len(GRIDS), core.remember
+        except (OSError, subprocess.SubprocessError) as error:
+            self._tell(f"serving several times slower ({error}): pip install ziglang, or a C compiler, mends it"[:240])
             return
-        except (OSError, subprocess.SubprocessError):
-            pass
-        dtype = str(self.dtype).removeprefix("torch.")
-        builds = [Build(self.tier, dtype, rows, columns, threads) for rows, columns in GRIDS]
-        try:
-            self._forward = load_compiled(builds, self._tell)
-        except Exception as error:  # whatever the compiler trips over, the uncompiled network still serves
-            lines = str(error).strip().splitlines() or [type(error).__name__]
-            self._tell(f"serving uncompiled, slower: compiling failed here ({lines[0][:160]})")
+        self._forward, self._remember = core, core.remember
 
     def _measure(self) -> None:
         """Run every path, so that nothing is compiled in the first frame, and keep what each costs."""
@@ -541,7 +530,7 @@ class Engine:
         )  # fmt: skip
         look = (torch.from_numpy(cells)[None], torch.zeros(1, rows, columns, 16), torch.from_numpy(planes)[None])
         given = (part.to(self.device) for part in (*look, *silent, canvas.film, *_without(rows, columns, _NO_PLACE)))
-        words = self._forward[_OVERVIEW](CoreInput._make(given)).words
+        words = self._forward(CoreInput._make(given)).words
         if remembers and canvas.told is not None:
             words = self._remember(words, canvas.told, self._words_motion(canvas, OVERVIEW, size))
         canvas.told = words
@@ -567,7 +556,7 @@ class Engine:
 
         A frame that is out of bounds is predicted again without memory: what is seen was never built on it.
         """
-        forward, watch = self._forward[canvas.fit.grid], canvas.watch
+        forward, watch = self._forward, canvas.watch
         remembers = watch.begin(not canvas.fresh)
         reads = remembers and canvas.without_depth < SOUNDED
         if not reads:

@@ -76,6 +76,9 @@ NEEDS = {
         "run as root where network namespaces are allowed",
         packaged=False,
     ),
+    "ziglang": Need(
+        lambda: importlib.util.find_spec("ziglang") is not None, "pip install ziglang", packaged=True
+    ),
     "atheris": Need(
         lambda: importlib.util.find_spec("atheris") is not None,
         "pip install atheris (Linux on x86-64, Python up to 3.13)", packaged=False,

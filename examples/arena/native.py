@@ -6,10 +6,12 @@ The renderer then draws in numpy: the same picture, several times slower.
 import ctypes
 import functools
 import hashlib
+import importlib.util
 import os
 import platform
 import shutil
 import subprocess
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -23,7 +25,7 @@ _SOURCE = Path(__file__).with_name("raycast.c")
 # Every rounding as numpy has it, so that the two renderers agree to the pixel; NaN and traps do not occur.
 _FLAGS = (
     "-O3", "-march=native", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math", "-fwrapv", "-shared",
-    "-fPIC", "-std=gnu11",
+    *(() if sys.platform == "win32" else ("-fPIC",)), "-std=gnu11",
 )  # fmt: skip
 _TIMEOUT_S = 60
 
@@ -131,18 +133,19 @@ def _processor() -> str:
 
 def _build() -> ctypes.CDLL:
     """Compile, or load what was compiled before. Raises `OSError` or `subprocess.SubprocessError`."""
-    compiler = next((c for c in map(shutil.which, ("cc", "gcc", "clang")) if c), None)
-    if compiler is None:
+    found = next((c for c in map(shutil.which, ("cc", "gcc", "clang")) if c), None)
+    compiler = [found] if found else [sys.executable, "-m", "ziglang", "cc"]
+    if found is None and importlib.util.find_spec("ziglang") is None:
         raise OSError("there is no C compiler")
     source = _SOURCE.read_bytes()
-    key = hashlib.sha256(b"\0".join([source, os.path.realpath(compiler).encode(), *map(str.encode, _FLAGS)]))
+    key = hashlib.sha256(b"\0".join([source, os.path.realpath(compiler[0]).encode(), *map(str.encode, _FLAGS)]))
     key.update(_processor().encode())
     library = _cache() / f"raycast-{key.hexdigest()[:20]}.so"
     if not library.is_file():
         library.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=library.parent) as scratch:
             made = Path(scratch) / "raycast.so"
-            command = [compiler, *_FLAGS, "-o", str(made), str(_SOURCE), "-lm"]
+            command = [*compiler, *_FLAGS, "-o", str(made), str(_SOURCE), "-lm"]
             subprocess.run(command, check=True, capture_output=True, timeout=_TIMEOUT_S)
             made.replace(library)
     return ctypes.CDLL(str(library))

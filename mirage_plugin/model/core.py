@@ -15,12 +15,21 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from mirage_kernels.overview import agreed, overview_size, remembered, told_by_overview
+from mirage_kernels.overview import OVERVIEW, agreed, overview_size, remembered, told_by_overview
+from mirage_kernels.shade import WORDS
 from mirage_plugin.model.drift import mean_squares
 from mirage_plugin.model.memory import MemoryState, dequantise, quantise, warp_state
-from mirage_plugin.model.network import CELL, SIGMA, Edit, MirageNet, cells_to_noise
+from mirage_plugin.model.network import (
+    CELL,
+    PLANE_CHANNELS,
+    SIGMA,
+    STYLE_SIZE,
+    Edit,
+    MirageNet,
+    cells_to_noise,
+)
 
-__all__ = ["Core", "CoreInput", "CoreOutput", "best_dtype"]
+__all__ = ["Core", "CoreInput", "CoreOutput", "best_dtype", "core_input"]
 
 
 def best_dtype(device: torch.device) -> torch.dtype:
@@ -150,3 +159,17 @@ class Core(nn.Module):
         """Everything that depends on style [1, STYLE_SIZE], noise level and trust, once per change: [1, F]."""
         level, believed = torch.full((1,), k), torch.full((1,), trust)
         return self.net.conditioned(self.net.condition(style.to(self.dtype), level, believed), style)
+
+
+def core_input(made: Core, rows: int, columns: int) -> CoreInput:
+    """An input of the right shapes and dtypes, empty."""
+    film = made.film(torch.zeros(1, STYLE_SIZE), 1.0, 1.0)
+    half = (rows // 2, columns // 2)
+    seen = OVERVIEW if overview_size(CELL * rows, CELL * columns) else (rows, columns)
+    return CoreInput(
+        torch.zeros(1, rows, columns, CELL * CELL * 3, dtype=torch.uint8), torch.zeros(1, rows, columns, 16),
+        torch.zeros(1, rows, columns, PLANE_CHANNELS),
+        torch.zeros(1, *half, made.net.tier.state, dtype=torch.int8), torch.zeros(1, 2, *half),
+        torch.zeros(1, 1, *half), torch.zeros(1, rows, columns, 2), film, torch.zeros(1, *seen, WORDS),
+        torch.zeros(4), torch.zeros(1, 2, rows, columns),
+    )  # fmt: skip

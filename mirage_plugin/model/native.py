@@ -1,9 +1,7 @@
 """The C files of this package, compiled for this processor when they are first needed, and kept.
 
-Where `compose.c` cannot be compiled, numba's loops do its work.
-
-Anyone who has PyTorch's own compiler has a C compiler too, and a wheel built for every processor would have to
-leave out what makes it fast here.
+A wheel built for every processor would have to leave out what makes them fast here. The compiler is the system's own,
+or where there is none the one that the package `ziglang` brings. Without either, numba's loops and PyTorch do the work.
 """
 
 from __future__ import annotations
@@ -11,13 +9,15 @@ from __future__ import annotations
 import ctypes
 import functools
 import hashlib
+import importlib.util
 import os
 import platform
 import re
 import shutil
 import subprocess
+import sys
 import tempfile
-from importlib import resources
+from importlib import metadata, resources
 from pathlib import Path
 from typing import Any
 
@@ -29,13 +29,16 @@ from mirage_kernels.pixelate import block_side
 from mirage_plugin.config import cache_directory
 from mirage_plugin.model import cpu_pixels
 
-__all__ = ["compose_pixels", "library", "pixelate", "processor", "why_not_native"]
+__all__ = ["compilers", "compose_pixels", "library", "pixelate", "why_not_native"]
 
-_FLAGS = ("-O3", "-march=native", "-ffp-contract=fast", "-fno-math-errno", "-shared", "-fPIC", "-std=gnu11")
-_TIMEOUT_S = 60
+_FLAGS = (
+    "-O3", "-march=native", "-ffp-contract=fast", "-fno-math-errno", "-shared", "-std=gnu11",
+    *(() if sys.platform == "win32" else ("-fPIC",)),
+)  # fmt: skip
+_TIMEOUT_S = 120
 
 
-def processor() -> str:
+def _processor() -> str:
     """What code compiled for this processor depends on."""
     try:
         with Path("/proc/cpuinfo").open(encoding="utf-8") as file:
@@ -56,34 +59,51 @@ def _sources(name: str) -> dict[str, bytes]:
     return found
 
 
+def compilers() -> list[tuple[str, ...]]:
+    """Commands that compile C here: the system's own before the one that the package `ziglang` brings."""
+    found: list[tuple[str, ...]] = [(path,) for path in map(shutil.which, ("cc", "gcc", "clang")) if path]
+    if importlib.util.find_spec("ziglang"):
+        found.append((sys.executable, "-m", "ziglang", "cc"))
+    return found
+
+
 @functools.cache
 def library(name: str, *more: str) -> ctypes.CDLL:
     """Compile `<name>.c` of this package, with `more` flags, or load what was compiled before.
 
     Raises `OSError` or `subprocess.SubprocessError`.
     """
-    compiler = next((c for c in map(shutil.which, ("cc", "gcc", "clang")) if c), None)
-    if compiler is None:
-        raise OSError("there is no C compiler")
     flags, sources = (*_FLAGS, *more), _sources(f"{name}.c")
     # Every file that is read counts, or a change of a header would go on being served as it was.
     texts = [text for key in sorted(sources) for text in (key.encode(), sources[key])]
-    key = hashlib.sha256(b"\0".join([*texts, os.path.realpath(compiler).encode(), *map(str.encode, flags)]))
-    key.update(processor().encode())
-    folder = cache_directory() / "native"
-    library = folder / f"{name}-{key.hexdigest()[:20]}.so"
-    if not library.is_file():
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder) as scratch:
-            for file, text in sources.items():
-                (Path(scratch) / file).write_bytes(text)
-            made = Path(scratch) / f"{name}.so"
-            subprocess.run(
-                [compiler, *flags, "-o", str(made), str(Path(scratch) / f"{name}.c")],
-                check=True, capture_output=True, timeout=_TIMEOUT_S,
-            )  # fmt: skip
-            made.replace(library)
-    return ctypes.CDLL(str(library))
+    failed: OSError | subprocess.SubprocessError = OSError("there is no C compiler")
+    for compiler in compilers():
+        version = metadata.version("ziglang") if "ziglang" in compiler else os.path.realpath(compiler[0])
+        key = hashlib.sha256(b"\0".join([*texts, version.encode(), *map(str.encode, flags)]))
+        key.update(_processor().encode())
+        made = cache_directory() / "native" / f"{name}-{key.hexdigest()[:20]}.so"
+        try:
+            if not made.is_file():
+                _compile([*compiler, *flags], name, sources, made)
+            return ctypes.CDLL(str(made))
+        except (OSError, subprocess.SubprocessError) as error:
+            failed = error
+    raise failed
+
+
+def _compile(command: list[str], name: str, sources: dict[str, bytes], to: Path) -> None:
+    to.parent.mkdir(parents=True, exist_ok=True)
+    # Where zig keeps what it builds of the C library at its first call.
+    kept = dict.fromkeys(("ZIG_GLOBAL_CACHE_DIR", "ZIG_LOCAL_CACHE_DIR"), str(to.parent / "zig"))
+    with tempfile.TemporaryDirectory(dir=to.parent) as scratch:
+        for file, text in sources.items():
+            (Path(scratch) / file).write_bytes(text)
+        made = Path(scratch) / f"{name}.so"
+        subprocess.run(
+            [*command, "-o", str(made), str(Path(scratch) / f"{name}.c")],
+            check=True, capture_output=True, timeout=_TIMEOUT_S, env=os.environ | kept,
+        )  # fmt: skip
+        made.replace(to)
 
 
 @functools.cache

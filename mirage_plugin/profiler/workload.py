@@ -22,7 +22,7 @@ from mirage_plugin.profiler.recording import Columns, Pages, Recording
 
 __all__ = ["Workload", "play", "run", "sidecar"]
 
-# Compiling for the first time takes a minute or two on a slow machine.
+# Kernels compiled for the first time take a minute or two on a slow machine.
 _READY_S: Final = 600.0
 _LOAD_PROGRAM: Final = "while True: pass"
 
@@ -57,7 +57,7 @@ def sidecar(tier: str, device: str, note: Callable[[str], None]) -> Iterator[str
         with words.open("wb") as log:
             process = subprocess.Popen([*command, "--bind", endpoint], stdout=log, stderr=log)
         try:
-            note("starting a sidecar; the first time it compiles for a minute or two")
+            note("starting a sidecar; the first time it compiles, for some seconds")
             _wait_ready(process, endpoint, words)
             yield endpoint
         finally:

@@ -1,5 +1,6 @@
 """Depth is where the ray meets the world, and motion points at where a surface was."""
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -315,6 +316,7 @@ def test_without_a_compiler_the_game_draws_in_numpy(
 ) -> None:
     game, _, compiled = both
     monkeypatch.setenv("PATH", "")
+    monkeypatch.setitem(sys.modules, "ziglang", None)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     load_raycaster.cache_clear()
     try:

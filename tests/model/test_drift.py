@@ -132,7 +132,7 @@ def test_a_picture_unlike_any_of_training_is_right_without_memory() -> None:
 
 
 def test_the_core_tells_the_mean_squares(net: MirageNet) -> None:
-    from mirage_plugin.model.ahead import core_input
+    from mirage_plugin.model.core import core_input
 
     core = Core(net, torch.float32)
     torch.manual_seed(1)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,8 +13,7 @@ from torch import Tensor
 from mirage_kernels.overview import OVERVIEW, remembered
 from mirage_kernels.shade import BINS, STYLE_NUMBERS, SURFACE, WORDS
 from mirage_plugin.model import native as native_files
-from mirage_plugin.model.ahead import core_input
-from mirage_plugin.model.core import Core, CoreInput, CoreOutput
+from mirage_plugin.model.core import Core, CoreInput, CoreOutput, core_input
 from mirage_plugin.model.native_core import NativeCore, whole_weights
 from mirage_plugin.model.network import TIERS, MirageNet
 from mirage_plugin.styles.parameters import Style, load_style, parameter_slice
@@ -214,6 +215,30 @@ def test_what_a_style_leaves_out_is_not_drawn() -> None:
             film[0, at] = 0.8 if name == other else 0.0
         with torch.no_grad():
             agree(native(given._replace(film=film)), core(given._replace(film=film)), native.numbers)
+
+
+@pytest.mark.needs("ziglang")
+def test_where_the_systems_compiler_is_missing_or_fails_zig_compiles(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    core, _ = network("nano")
+    given = frame("nano", 12, 20, 1)
+    zig = native_files.compilers()[-1]
+    assert "ziglang" in zig
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    for commands in ([zig], [(shutil.which("false") or "false",), zig]):
+        monkeypatch.setattr(native_files, "compilers", lambda commands=commands: commands)
+        native_files.library.cache_clear()
+        try:
+            native = NativeCore(core)
+        finally:
+            native_files.library.cache_clear()
+        agree(native(given), core(given), native.numbers)
+    assert len(list((tmp_path / "mirage" / "native").glob("core-*.so"))) == 1
+    monkeypatch.setattr(native_files, "compilers", list)
+    with pytest.raises(OSError, match="no C compiler"):
+        NativeCore(core)
+    native_files.library.cache_clear()
 
 
 def test_grids_do_not_disturb_each_other() -> None:

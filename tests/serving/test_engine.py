@@ -268,20 +268,19 @@ def test_a_frame_out_of_bounds_is_what_it_is_without_memory(engine: Engine) -> N
 def test_what_memory_makes_infinite_is_drawn_without_it(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     canvas = opened(engine)
     answer(engine, canvas, frame_of(0), FLAT)
-    whole, passes = engine._forward[SMALLEST], []
+    whole, passes = engine._forward, []
 
     def poisoned(given: Any) -> Any:
         out = whole(given)
         passes.append(float(given.seen.sum()))
         return out._replace(health=out.health * torch.nan) if given.seen.any() else out
 
-    monkeypatch.setattr(engine, "_forward", [poisoned] * len(GRIDS))
+    monkeypatch.setattr(engine, "_forward", poisoned)
     answer(engine, canvas, frame_of(1), FLAT)
     assert len(passes) == 2
     assert passes[1] == 0
     assert (canvas.corrections, canvas.resets) == (1, 0)
-    monkeypatch.setattr(engine, "_forward", [lambda given: whole(given)._replace(health=torch.full((5,), torch.nan))])
-    monkeypatch.setattr(engine, "_forward", engine._forward * len(GRIDS))
+    monkeypatch.setattr(engine, "_forward", lambda given: whole(given)._replace(health=torch.full((5,), torch.nan)))
     engine.read(canvas, frame_of(2), ORDER, FLAT, False)
     assert not engine.denoise(canvas)
     assert canvas.resets == 1
