@@ -154,7 +154,8 @@ def serve(
     compile: Annotated[
         bool,
         typer.Option(
-            "--compile/--no-compile", help="Compile the network first: seconds at the first start, then several times as fast."
+            "--compile/--no-compile",
+            help="Compile the network first: seconds at the first start, then several times as fast.",
         ),
     ] = True,
     json: JsonOption = None,
