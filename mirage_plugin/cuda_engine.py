@@ -42,7 +42,7 @@ from mirage_plugin.cuda_path import (
     rows_of,
 )
 from mirage_plugin.errors import DeviceError
-from mirage_plugin.frames import FrameKind, FramePlanes
+from mirage_plugin.frames import STYLES_KEPT, FrameKind, FramePlanes
 from mirage_plugin.model.drift import Bounds, Watch, statistics_of
 from mirage_plugin.model.network import CODE_SIZE, SIGMA, MirageNet
 from mirage_plugin.styles.parameters import Style
@@ -203,6 +203,7 @@ class CudaEngine:
         self.tier = net.tier.name
         # Styles are few and small; their encoder stays on the processor, between frames.
         self._net = net.float().cpu().eval().requires_grad_(False)
+        self._of_style = functools.lru_cache(STYLES_KEPT)(self._read_style)
         self._fp8, self._sizes = fp8, sizes
         self._graphs = self.device.type == "cuda"
         self._kept: dict[FrameKind, list[Path]] = {}
@@ -361,17 +362,25 @@ class CudaEngine:
         canvas.fit_to(canvas.fit.grid)
         self._full()
 
+    @torch.inference_mode()
+    def _read_style(self, values: bytes) -> tuple[Tensor, Tensor]:
+        """A style's vector and its conditions, one for each step of the sampler: on the processor."""
+        vector = self._net.style(torch.from_numpy(np.frombuffer(values, np.float32).copy())[None])
+        steps = [self._net.condition(vector, torch.full((1,), k), torch.ones(1)) for k in self._weights.levels]
+        return vector, torch.cat(steps)
+
+    def learn_style(self, style: Style) -> None:
+        """Work out what the network is told of a style, two milliseconds, before a frame waits for it."""
+        self._of_style(style.vector().astype(np.float32).tobytes())
+
     # -- one frame ---------------------------------------------------------------------------------------
 
     @_on_device
     def set_style(self, canvas: CudaCanvas, style: Style) -> None:
         """Paint in a style from the next frame on."""
-        net, path, network = self._net, canvas.path, self._weights.network
-        vector = net.style(torch.from_numpy(style.vector().astype(np.float32))[None])
-        trust = torch.ones(1)
-        conditions = torch.cat([net.condition(vector, torch.full((1,), k), trust) for k in self._weights.levels])
-        conditions = conditions.to(self.device)
-        path.film.copy_(kernels.film_of(network, conditions))
+        path = canvas.path
+        vector, conditions = self._of_style(style.vector().astype(np.float32).tobytes())
+        path.film.copy_(kernels.film_of(self._weights.network, conditions.to(self.device)))
         path.style.copy_(vector[:, CODE_SIZE:])
         for work in path.works.values():
             work.settled.zero_()

@@ -26,7 +26,7 @@ from mirage_kernels.overview import BELIEVED, OVERVIEW, overview_entries, overvi
 from mirage_kernels.shade import WORDS
 from mirage_plugin.config import ServeConfig, choose_tier, weights_directory
 from mirage_plugin.errors import DataError, DeviceError
-from mirage_plugin.frames import FrameEngine, FrameKind, FramePlanes
+from mirage_plugin.frames import STYLES_KEPT, FrameEngine, FrameKind, FramePlanes
 from mirage_plugin.model.checkpoint import load_bounds, load_network
 from mirage_plugin.model.core import Core, CoreInput, CoreOutput, best_dtype
 from mirage_plugin.model.cpu_lines import colour_lines, depth_lines
@@ -293,6 +293,7 @@ class Engine:
         self.dtype = best_dtype(self.device)
         self.state_channels = net.tier.state
         self._style_encoder = load_network(self.tier).style_encoder
+        self._of_style = functools.lru_cache(STYLES_KEPT)(self._read_style)
         self._bounds = load_bounds(self.tier)
         if self._bounds is None:
             tell(f"the weights of {self.tier} know no bounds of a healthy frame: only what is not finite is corrected")
@@ -376,11 +377,18 @@ class Engine:
         return True
 
     @torch.inference_mode()
+    def _read_style(self, values: bytes) -> tuple[Tensor, list[Tensor]]:
+        vector = self._style_encoder(torch.from_numpy(np.frombuffer(values, np.float32).copy())[None])
+        # One for each step of the sampler: the network is told the noise level.
+        return vector, [self._core.film(vector.to(self.device), k, 1.0) for k in levels(self.steps)]
+
+    def learn_style(self, style: Style) -> None:
+        """Work out what the network is told of a style, two milliseconds, before a frame waits for it."""
+        self._of_style(style.vector().astype(np.float32).tobytes())
+
     def set_style(self, canvas: Canvas, style: Style) -> None:
         """Paint in a style from the next frame on."""
-        vector = self._style_encoder(torch.from_numpy(style.vector().astype(np.float32))[None])
-        # One for each step of the sampler: the network is told the noise level.
-        canvas.films = [self._core.film(vector.to(self.device), k, 1.0) for k in levels(self.steps)]
+        vector, canvas.films = self._of_style(style.vector().astype(np.float32).tobytes())
         ink, glow, width = (float(style_number(vector, name)[0]) for name in ("ink", "glow", "ink_width"))
         canvas.pixels = float(style_number(vector, "pixels")[0])
         canvas.ink_width = width if ink > 0 or glow > 0 else None

@@ -149,7 +149,8 @@ class Stream:
     def serve(self, job: FrameJob, others: list[pacing.Pace]) -> Served:
         """Answer one frame, in time."""
         began_ns = time.monotonic_ns()
-        frame = pacing.FrameTimes(job.published_ns, job.deadline_ns, job.skipped, job.camera_cut)
+        new_style = self._epoch not in (-1, job.style_epoch)
+        frame = pacing.FrameTimes(job.published_ns, job.deadline_ns, job.skipped, job.camera_cut, new_style)
         local = self.session.local  # only then is the game's clock this one
         row = self.recorder.begin(
             self.session.id, job.frame_id, job.published_ns, job.deadline_ns,

@@ -18,7 +18,10 @@ if TYPE_CHECKING:
     from mirage_kernels import FrameLayout
     from mirage_plugin.styles.parameters import Style
 
-__all__ = ["FrameEngine", "FrameKind", "FramePlanes"]
+__all__ = ["STYLES_KEPT", "FrameEngine", "FrameKind", "FramePlanes"]
+
+STYLES_KEPT = 32
+"""Of so many styles an engine keeps what the network is told of them."""
 
 _PIXEL_BYTES = {"RGBA8": 4, "BGRA8": 4, "RGB8": 3, "RGB10A2": 4, "RGBA16F": 8}
 
@@ -103,6 +106,9 @@ class FrameEngine(Protocol):
 
     def open(self, kind: FrameKind, seed: int, grid: int = 0) -> Any:
         """Make a canvas for a game's frames."""
+
+    def learn_style(self, style: Style) -> None:
+        """Work out what the network is told of a style before a frame waits for it; some are kept."""
 
     def set_style(self, canvas: Any, style: Style) -> None:
         """Paint in a style from the next frame on."""

@@ -123,13 +123,14 @@ class FrameTimes:
     """What pacing needs to know of a frame; the names are those of the bridge's ``FrameJob``.
 
     ``published_ns`` and ``deadline_ns`` are on the clock of ``now_ns``; ``skipped`` counts the frames passed
-    over for this one.
+    over for this one. After a ``camera_cut``, or in a ``new_style``, no earlier edit may be shown.
     """
 
     published_ns: int
     deadline_ns: int
     skipped: int = 0
     camera_cut: bool = False
+    new_style: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -360,11 +361,15 @@ def decide(pace: Pace, now_ns: int, frame: FrameTimes, others: Sequence[Pace] = 
     # otherwise stand for ever: what never runs is never measured again.
     share = _USUAL if level == floor - 1 else 1.0
     short = level < floor and not probing and estimate_ns(pace, level) * share > left_ns
+    fitting = (rung for rung in range(level + 1, floor) if estimate_ns(pace, rung) <= left_ns)
     if short and pace.shorts >= 1:
         # The second frame in a row that comes late: no hiccup, and not the wake of one.
-        fitting = (rung for rung in range(level + 1, floor) if estimate_ns(pace, rung) <= left_ns)
         level, short = next(((rung, False) for rung in fitting), (floor - 1, True))
         why = "frames come late"
+    elif short and _edit_age(pace, frame) is None:
+        # There is no edit to reuse: fewer cells rather than a flash of the source.
+        level, short = next(((rung, False) for rung in fitting), (level, True))
+        why = "the frame came late"
     if level < floor and not short:
         rung = pace.ladder[level]
         mix = 1.0 if frame.camera_cut else min(1.0, pace.mix + 1 / FADE_FRAMES)
@@ -450,7 +455,7 @@ def _source(
 
 def _edit_age(pace: Pace, frame: FrameTimes) -> int | None:
     """How old the last edit would be on this frame; None where there is none that fits it."""
-    if pace.edit_age_frames is None or frame.camera_cut:
+    if pace.edit_age_frames is None or frame.camera_cut or frame.new_style:
         return None
     return pace.edit_age_frames + 1 + max(0, frame.skipped)
 

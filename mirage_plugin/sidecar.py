@@ -169,10 +169,9 @@ class Sidecar:
                     self._streams[session.id].reset()
 
     def _check_style(self, style: str | Mapping[str, Any]) -> None:
-        if style == "":
-            return
         try:
-            self._resolve(style)
+            for each in self._resolve(style or self._default_style).values():
+                self._engine.learn_style(each)
         except MirageError as error:
             raise StyleError(str(error)) from error
 

@@ -451,9 +451,21 @@ def test_a_frame_from_long_ago_or_from_the_future() -> None:
 def test_a_camera_cut_is_never_reused_and_never_faded() -> None:
     pace = dataclasses.replace(warm(game().pace), mix=0.0)
     cut = FrameTimes(20 * S, 20 * S + BUDGET_NS, camera_cut=True)
-    assert pacing.decide(pace, 20 * S + 8 * MS, cut).action == "source"
+    late = pacing.decide(pace, 20 * S + 15 * MS, cut)
+    assert (late.action, late.level, late.hold) == ("source", 0, False)
     decision = pacing.decide(pace, 20 * S, cut)
     assert (decision.action, decision.mix) == ("net", 1.0)
+
+
+@pytest.mark.parametrize("what", ["camera_cut", "new_style"])
+def test_where_no_edit_may_be_reused_a_late_frame_takes_fewer_cells(what: str) -> None:
+    pace = warm(game().pace)
+    frame = FrameTimes(20 * S, 20 * S + BUDGET_NS, **{what: True})
+    late = pacing.decide(pace, 20 * S + 8 * MS, frame)
+    assert (late.action, late.mix) == ("net", 1.0)
+    assert late.rung > 0
+    plain = FrameTimes(20 * S, 20 * S + BUDGET_NS)
+    assert pacing.decide(pace, 20 * S + 8 * MS, plain).action == "reuse"
 
 
 def test_reuse_fades_out_when_the_edit_is_old() -> None:

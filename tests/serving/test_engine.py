@@ -23,7 +23,7 @@ from mirage_plugin.model.memory import SOUNDED, dequantise, warp_state
 from mirage_plugin.model.network import TIERS, MirageNet, Planes, frame_lines, planes_to_cells
 from mirage_plugin.model.sampling import look_over, remembering, sample, steady_answer
 from mirage_plugin.model.steady import SETTLED
-from mirage_plugin.styles.parameters import load_style
+from mirage_plugin.styles.parameters import Style, load_style
 
 ORDER = np.array([0, 1, 2])
 SMALLEST = len(GRIDS) - 1
@@ -285,6 +285,18 @@ def test_what_memory_makes_infinite_is_drawn_without_it(engine: Engine, monkeypa
     assert not engine.denoise(canvas)
     assert canvas.resets == 1
     assert canvas.edit is None
+
+
+def test_a_style_that_was_learned_waits_for_nothing(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A game that switches styles has no frame that is late for it."""
+    style = Style.make("fresh", {"ink": 0.4, "fog": 0.31})
+    canvas = opened(engine)
+    engine.learn_style(style)
+    asked: list[Any] = []
+    monkeypatch.setattr(engine, "_style_encoder", asked.append)
+    engine.set_style(canvas, style)
+    assert not asked
+    assert len(canvas.films) == engine.steps
 
 
 def test_memory_is_read_where_depth_has_come_lately(engine: Engine) -> None:
