@@ -43,9 +43,6 @@ SeedOption = Annotated[
     int,
     typer.Option(metavar="N", min=0, help="Fixes everything random; the same seed gives the same result."),
 ]
-ThreadsOption = Annotated[
-    int, typer.Option(metavar="N", min=1, help="Compute threads on a CPU; leave a core to the game.")
-]
 JsonOption = Annotated[
     Path | None, typer.Option("--json", metavar="FILE", dir_okay=False, help="Also write the figures here.")
 ]
@@ -150,7 +147,12 @@ def serve(
     steps: Annotated[
         int, typer.Option(metavar="N", help="Denoising steps a frame: 1, 2 or 4; more is better and slower.")
     ] = 1,
-    threads: ThreadsOption = 1,
+    threads: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N", min=1, help="Threads that share a frame's work on a CPU.", show_default="half of the cores"
+        ),
+    ] = None,
     compile: Annotated[
         bool,
         typer.Option(
@@ -305,7 +307,7 @@ def train(
             metavar="NAME", hidden=True, help="Train on clips alone, from --from, with one part of the design left out."
         ),
     ] = None,
-    threads: ThreadsOption = 1,
+    threads: Annotated[int, typer.Option(metavar="N", min=1, help="Compute threads on a CPU.")] = 1,
     json: JsonOption = None,
 ) -> None:
     """Train a model on paired worlds or on your own pairs. Ctrl-C loses nothing."""

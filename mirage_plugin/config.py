@@ -128,10 +128,11 @@ class ServeConfig:
     """Endpoint to listen at, `ipc://…` or `tcp://host:port`; None: the bridge's default for this user."""
     steps: int = 1
     """Denoising steps a frame: 1, 2 or 4."""
-    threads: int = 1
-    """Compute threads on a CPU. One is steadier than two where the game has the other core."""
+    threads: int | None = None
+    """Threads that share a frame's work on a CPU, 8 at most; None: half of the cores, but two where there are two and
+    no more than four. A thread that has no core is not waited for."""
     compile: bool = True
-    """Compile the network before "ready": a minute or so the first time, and more than twice as fast after it."""
+    """Compile the network before "ready": seconds the first time, and several times as fast after it."""
     json: Path | None = None
     """Where the final statistics are written when the sidecar stops."""
 
@@ -143,7 +144,8 @@ class ServeConfig:
             raise ConfigError("the style's name is empty: leave it out or name one of `mirage styles`")
         if self.steps not in STEPS:
             raise ConfigError(f"steps must be one of {', '.join(map(str, STEPS))}, not {self.steps}")
-        _within("threads", self.threads, 1, _MAX_THREADS)
+        if self.threads is not None:
+            _within("threads", self.threads, 1, _MAX_THREADS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

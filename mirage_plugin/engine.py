@@ -31,6 +31,7 @@ from mirage_plugin.model.checkpoint import load_bounds, load_network
 from mirage_plugin.model.core import Core, CoreInput, CoreOutput, best_dtype
 from mirage_plugin.model.cpu_lines import colour_lines, depth_lines
 from mirage_plugin.model.cpu_pixels import carry_motion, cells_from_pixels, move_noise, plane_cells, warp_edit
+from mirage_plugin.model.crew import MAX_THREADS, usual_threads
 from mirage_plugin.model.drift import SAVED as WATCH_NUMBERS
 from mirage_plugin.model.drift import Bounds, Watch, statistics_of
 from mirage_plugin.model.memory import SOUNDED, dequantise, quantise, warp_state
@@ -287,8 +288,9 @@ class Engine:
         available = {p.stem for p in weights_directory().glob("*.safetensors")}
         self.tier = config.tier if config.tier != "auto" else _auto_tier(available, self.device)
         self.steps = config.steps
+        self.threads = min(config.threads or usual_threads(), MAX_THREADS)
         if self.device.type == "cpu":
-            torch.set_num_threads(config.threads)
+            torch.set_num_threads(self.threads)
         net = load_network(self.tier)
         self.dtype = best_dtype(self.device)
         self.state_channels = net.tier.state
@@ -311,11 +313,12 @@ class Engine:
     def _compile(self) -> None:
         """The core in C, or said once why not."""
         try:
-            core = NativeCore(Core(load_network(self.tier), torch.float32))
+            core = NativeCore(Core(load_network(self.tier), torch.float32), threads=self.threads)
         except (OSError, subprocess.SubprocessError) as error:
             self._tell(f"serving several times slower ({error}): pip install ziglang, or a C compiler, mends it"[:240])
             return
         self._forward, self._remember = core, core.remember
+        torch.set_num_threads(1)  # what is left to PyTorch is small, and its threads spin
 
     def _measure(self) -> None:
         """Run every path, so that nothing is compiled in the first frame, and keep what each costs."""
@@ -701,7 +704,9 @@ class Engine:
         # Of the whole working frame more than the display is drawn: as much further do its lines' points reach.
         lines = (canvas.shown_lines[0] * content[0] / canvas.fit.content[0],
                  canvas.shown_lines[1] * content[1] / canvas.fit.content[1])  # fmt: skip
-        compose_pixels(pixels, out, order, canvas.shown, mask, strength, content, canvas.lines, lines)
+        compose_pixels(
+            pixels, out, order, canvas.shown, mask, strength, content, canvas.lines, lines, threads=self.threads
+        )
         if canvas.pixels > 0:
             pixelate(out, canvas.pixels * strength, mask)
 

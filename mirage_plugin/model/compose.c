@@ -4,6 +4,7 @@
  * compiler; a test holds all three together. Written with the vector extensions of GCC and Clang, because neither they
  * nor numba's LLVM vectorise the inner loops of this by themselves.
  */
+#include "crew.h"
 #include "readings.h"
 #include <stdlib.h>
 
@@ -11,6 +12,8 @@ typedef uint32_t u8 __attribute__((vector_size(32), aligned(4)));
 typedef uint8_t b8 __attribute__((vector_size(8), aligned(1)));
 
 enum { PAD = 32, DETAIL = 192, PENS = 8 };
+/* So many rows of cells are a part of the work: at the first of them detail is unpacked that another part has as well. */
+enum { TOGETHER = 4 };
 
 static inline i8 choose8(i8 which, i8 yes, i8 no) { return (which & yes) | (~which & no); }
 /* Lanes of two vectors that lie side by side, 0 to 15. */
@@ -207,15 +210,19 @@ static void draw_lines(const float *pens, int top, int bottom, float down, int w
  * `detail` [h, w, 192]; `anchors` [h, w, 16]; `mask` [height, width] or null, 0 keeps the source; the frame covers the
  * first `content_h` x `content_w` pixels of the working frame. `lines` [2, lines_h, lines_w] bytes or null, of which the
  * first `shown_h` x `shown_w` points cover the frame, are drawn with `pens` [h, w, 8]. Returns 0, or -1 where memory is
- * short and nothing was written. */
-int mirage_compose(const uint8_t *pixels, ptrdiff_t pitch, uint8_t *out, ptrdiff_t out_pitch, int height, int width,
-                   int channels, const int64_t *order, const float *matrices, const float *detail, const float *anchors,
-                   const float *pens, int h, int w, const uint8_t *mask, ptrdiff_t mask_pitch, float strength, int content_h,
-                   int content_w, const uint8_t *lines, int lines_h, int lines_w, float shown_h, float shown_w)
+ * short and there is no picture. Rows are what threads share, in one phase (crew.h); number 0 returns when all are done,
+ * and one that comes after that reads nothing. */
+int mirage_compose(struct phase *phases, int me, int threads, const uint8_t *pixels, ptrdiff_t pitch, uint8_t *out,
+                   ptrdiff_t out_pitch, int height, int width, int channels, const int64_t *order, const float *matrices,
+                   const float *detail, const float *anchors, const float *pens, int h, int w, const uint8_t *mask,
+                   ptrdiff_t mask_pitch, float strength, int content_h, int content_w, const uint8_t *lines, int lines_h,
+                   int lines_w, float shown_h, float shown_w)
 {
+    struct crew crew = {phases, me, threads};
     const int same = content_h == height && content_w == width;
     const float scale_y = (float)content_h / (float)height, scale_x = (float)content_w / (float)width;
     const ptrdiff_t stride = width + PAD, drawn_stride = (ptrdiff_t)w * 8 + 16;
+    const int rows = (int)((float)(TOGETHER * 8) / scale_y), parts = (height + rows - 1) / rows;
     const size_t of_lines = lines ? 3 * (size_t)stride + 2 * (size_t)w + 2 + (size_t)lines_w + 1 : 0;
     const size_t floats = (3 + 3 + 3 + 2) * stride + 48 * drawn_stride + 16 + of_lines;
     float *memory = calloc(floats, sizeof(float));
@@ -223,6 +230,9 @@ int mirage_compose(const uint8_t *pixels, ptrdiff_t pitch, uint8_t *out, ptrdiff
     if (!memory || !place) {
         free(memory);
         free(place);
+        if (me != 0) return -1; /* the others do it */
+        while (take(&crew, parts) >= 0) done(&crew);
+        together(&crew, parts);
         return -1;
     }
     float *now = memory, *change = memory + 3 * stride, *result = change + 3 * stride;
@@ -253,54 +263,58 @@ int mirage_compose(const uint8_t *pixels, ptrdiff_t pitch, uint8_t *out, ptrdiff
             points.part[x] = at - points.left[x] < 1.0f ? at - points.left[x] : 1.0f;
         }
     }
-    int drawn_to = -1; /* the last row of it that is there */
-    for (int y = 0; y < height; y++) {
-        int top;
-        const float part_y = between(y, scale_y, h, &top);
-        load_row(pixels + y * pitch, channels, order, width, stride, now);
+    for (int part_of_work; (part_of_work = take(&crew, parts)) >= 0; done(&crew)) {
+        int drawn_to = -1; /* the last row of detail that is there */
+        for (int y = part_of_work * rows; y < height && y < (part_of_work + 1) * rows; y++) {
+            int top;
+            const float part_y = between(y, scale_y, h, &top);
+            load_row(pixels + y * pitch, channels, order, width, stride, now);
 
-        float near = same ? (float)y : (y + 0.5f) * scale_y - 0.5f;
-        near = near > 0.0f ? near : 0.0f;
-        int first = (int)near < h * 8 - 1 ? (int)near : h * 8 - 1;
-        int second = first + 1 < h * 8 && !same ? first + 1 : first;
-        while (drawn_to < second) {
-            detail_rows(detail + (ptrdiff_t)(drawn_to + 1) / 8 * w * DETAIL, w, drawn_stride,
-                        drawn + (drawn_to + 1) % 16 * 3 * drawn_stride);
-            drawn_to += 8;
-        }
-        const float *added = drawn + first % 16 * 3 * drawn_stride;
-        ptrdiff_t added_stride = drawn_stride;
-        if (!same) {
-            const float *next = drawn + second % 16 * 3 * drawn_stride;
-            const float down = near - first < 1.0f ? near - first : 1.0f;
-            /* A frame is never enlarged: eight of its pixels lie within nine of the working frame's. */
-            for (int x = 0; x < width; x += 8) {
-                i8 from = (*(const i8 *)(left_detail + x) - left_detail[x]) & 15;
-                f8 across = load8(part_detail + x);
-                for (int c = 0; c < 3; c++) {
-                    const ptrdiff_t from_here = c * drawn_stride + left_detail[x];
-                    const float *p = added + from_here, *q = next + from_here;
-                    f8 a = load8(p), b = load8(p + 8);
-                    a += (load8(q) - a) * down;
-                    b += (load8(q + 8) - b) * down;
-                    const f8 here = lanes_of(a, b, from);
-                    *(f8 *)(change + c * stride + x) = here + (lanes_of(a, b, (from + 1) & 15) - here) * across;
-                }
+            float near = same ? (float)y : (y + 0.5f) * scale_y - 0.5f;
+            near = near > 0.0f ? near : 0.0f;
+            int first = (int)near < h * 8 - 1 ? (int)near : h * 8 - 1;
+            int second = first + 1 < h * 8 && !same ? first + 1 : first;
+            if (y == part_of_work * rows) drawn_to = first / 8 * 8 - 1;
+            while (drawn_to < second) {
+                detail_rows(detail + (ptrdiff_t)(drawn_to + 1) / 8 * w * DETAIL, w, drawn_stride,
+                            drawn + (drawn_to + 1) % 16 * 3 * drawn_stride);
+                drawn_to += 8;
             }
-            added = change;
-            added_stride = stride;
-        }
+            const float *added = drawn + first % 16 * 3 * drawn_stride;
+            ptrdiff_t added_stride = drawn_stride;
+            if (!same) {
+                const float *next = drawn + second % 16 * 3 * drawn_stride;
+                const float down = near - first < 1.0f ? near - first : 1.0f;
+                /* A frame is never enlarged: eight of its pixels lie within nine of the working frame's. */
+                for (int x = 0; x < width; x += 8) {
+                    i8 from = (*(const i8 *)(left_detail + x) - left_detail[x]) & 15;
+                    f8 across = load8(part_detail + x);
+                    for (int c = 0; c < 3; c++) {
+                        const ptrdiff_t from_here = c * drawn_stride + left_detail[x];
+                        const float *p = added + from_here, *q = next + from_here;
+                        f8 a = load8(p), b = load8(p + 8);
+                        a += (load8(q) - a) * down;
+                        b += (load8(q + 8) - b) * down;
+                        const f8 here = lanes_of(a, b, from);
+                        *(f8 *)(change + c * stride + x) = here + (lanes_of(a, b, (from + 1) & 15) - here) * across;
+                    }
+                }
+                added = change;
+                added_stride = stride;
+            }
 
-        slice_row(matrices, anchors, top, top + 1 < h ? top + 1 : top, part_y, w, left, stop, part, stride, added,
-                  added_stride, same ? w * 8 : width, now, width, lines ? 1.0f : strength, result);
-        if (lines) {
-            for (int which = 0; which < 2; which++) line_row(&points, which, y, width, between_rows, line + which * stride);
-            draw_lines(pens, top, top + 1 < h ? top + 1 : top, part_y, w, left, stop, part, stride, width, strength, amounts,
-                       line, now, result);
+            slice_row(matrices, anchors, top, top + 1 < h ? top + 1 : top, part_y, w, left, stop, part, stride, added,
+                      added_stride, same ? w * 8 : width, now, width, lines ? 1.0f : strength, result);
+            if (lines) {
+                for (int which = 0; which < 2; which++) line_row(&points, which, y, width, between_rows, line + which * stride);
+                draw_lines(pens, top, top + 1 < h ? top + 1 : top, part_y, w, left, stop, part, stride, width, strength, amounts,
+                           line, now, result);
+            }
+            store_row(result, stride, pixels + y * pitch, mask ? mask + y * mask_pitch : NULL, channels, order, width,
+                      out + y * out_pitch);
         }
-        store_row(result, stride, pixels + y * pitch, mask ? mask + y * mask_pitch : NULL, channels, order, width,
-                  out + y * out_pitch);
     }
+    together(&crew, parts);
     free(memory);
     free(place);
     return 0;

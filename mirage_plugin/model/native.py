@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 from mirage_kernels.pixelate import block_side
 from mirage_plugin.config import cache_directory
 from mirage_plugin.model import cpu_pixels
+from mirage_plugin.model.crew import crew_of
 
 __all__ = ["compilers", "compose_pixels", "library", "pixelate", "why_not_native"]
 
@@ -116,6 +117,7 @@ def _load() -> tuple[Any, str]:
     compose = compiled.mirage_compose
     pointer, number, size = ctypes.c_void_p, ctypes.c_int, ctypes.c_ssize_t
     compose.argtypes = [
+        pointer, number, number,
         pointer, size, pointer, size, number, number, number, *[pointer] * 5, number, number, pointer, size,
         ctypes.c_float, number, number, pointer, number, number, ctypes.c_float, ctypes.c_float,
     ]  # fmt: skip
@@ -140,10 +142,11 @@ def _packed(image: NDArray[np.uint8]) -> bool:
 def compose_pixels(
     pixels: NDArray[np.uint8], out: NDArray[np.uint8], order: NDArray[np.int64], edit: tuple[NDArray[np.float32], ...],
     mask: NDArray[np.uint8] | None, strength: float, content: tuple[int, int], lines: NDArray[np.uint8] | None = None,
-    shown: tuple[float, float] = (0.0, 0.0),
+    shown: tuple[float, float] = (0.0, 0.0), threads: int = 1,
 ) -> None:  # fmt: skip
     """Apply an edit (matrices, detail, anchors, pens) to a frame's bytes; as `cpu_pixels.compose_pixels`, for rows any
-    distance apart. Of `lines` uint8 [2, rows, columns] the first `shown` points cover the frame; None draws none."""
+    distance apart. Of `lines` uint8 [2, rows, columns] the first `shown` points cover the frame; None draws none. The
+    answer does not depend on how many `threads` share the work."""
     compose = _load()[0]
     height, width, channels = pixels.shape
     source = pixels if compose is not None and _packed(pixels) else np.ascontiguousarray(pixels)
@@ -168,7 +171,8 @@ def compose_pixels(
         at = [a.ctypes.data for a in numbers]
         h, w = edit[0].shape[:2]
         assert lines is None or (lines.dtype == np.uint8 and lines.flags.c_contiguous)
-        failed = compose.mirage_compose(
+        failed = crew_of(threads)(
+            compose.mirage_compose, 1,
             source.ctypes.data, source.strides[0], drawn.ctypes.data, drawn.strides[0], height, width, channels,
             *at, h, w, None if kept is None else kept.ctypes.data, 0 if kept is None else kept.strides[0], strength,
             *content, None if lines is None else lines.ctypes.data, *((1, 1) if lines is None else lines.shape[1:]),

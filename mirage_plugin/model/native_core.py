@@ -16,6 +16,7 @@ from torch import Tensor
 
 from mirage_kernels.shade import BINS, STYLE_NUMBERS, WORDS
 from mirage_plugin.model.core import Core, CoreInput, CoreOutput
+from mirage_plugin.model.crew import MAX_THREADS, crew_of
 from mirage_plugin.model.native import library
 from mirage_plugin.model.network import Block, Edit
 
@@ -54,13 +55,18 @@ _ONLY = {
 def _load(numbers: str | None) -> Any:
     lib = library("core", *_ONLY[numbers])
     pointer, number = ctypes.c_void_p, ctypes.c_int
-    lib.mirage_core_bytes.argtypes, lib.mirage_core_bytes.restype = [pointer, *[number] * 4], ctypes.c_size_t
-    for name in ("layout", "levels", "unit", "style_numbers"):
+    lib.mirage_core_bytes.argtypes, lib.mirage_core_bytes.restype = [pointer, *[number] * 5], ctypes.c_size_t
+    lib.mirage_core_phases.argtypes, lib.mirage_core_phases.restype = [pointer], number
+    for name in ("layout", "levels", "unit", "style_numbers", "threads"):
         ask = getattr(lib, f"mirage_core_{name}")
         ask.argtypes, ask.restype = [], number
-    lib.mirage_core.argtypes = [pointer, number, number, *[pointer] * 11, number, number, *[pointer] * 8]
+    shared: list[Any] = [pointer, number, number]
+    lib.mirage_core.argtypes = [*shared, pointer, number, number, *[pointer] * 11, number, number, *[pointer] * 8]
     lib.mirage_core.restype = None
-    lib.mirage_remember.argtypes, lib.mirage_remember.restype = [number, number, pointer, pointer, pointer], None
+    lib.mirage_remember.argtypes = [*shared, number, number, pointer, pointer, pointer]
+    lib.mirage_remember.restype = None
+    if lib.mirage_core_threads() != MAX_THREADS:
+        raise OSError("crew.h knows another number of threads")
     if lib.mirage_core_style_numbers() != STYLE_NUMBERS:
         raise OSError("shade.h knows another style space")
     if NUMBERS[lib.mirage_core_layout()] == "bf16" and not lib.mirage_core_unit():
@@ -83,15 +89,15 @@ def whole_weights(weight: Tensor, levels: int) -> tuple[Tensor, Tensor]:
 
 
 class NativeCore:
-    """A tier's core in C, for one thread; called as the functions of `load_compiled` are."""
+    """A tier's core in C, called as a `Core` is; what it answers does not depend on how many threads share the work."""
 
-    def __init__(self, core: Core, numbers: str | None = None) -> None:
+    def __init__(self, core: Core, numbers: str | None = None, threads: int = 1) -> None:
         """Pack the weights of a `Core` in float32; `numbers`: one of `NUMBERS`, or the best of them here.
 
         Where the processor has no use for what is asked, `numbers` says what was taken instead. Raises `OSError` or
         `subprocess.SubprocessError` where `core.c` cannot be built.
         """
-        self._library = _load(numbers)
+        self._library, self._crew = _load(numbers), crew_of(threads)
         self.numbers = NUMBERS[self._library.mirage_core_layout()]
         """What products take: float32, bf16 as the matrix unit does, or 16-bit integers."""
         self._kept: list[Any] = []
@@ -123,6 +129,7 @@ class NativeCore:
             tier.widths, tier.depths, tuple(width * tier.expand for width in tier.widths), tier.state,
             *(self._linear(*layers[name]) for name in _LAYERS), table,
         )  # fmt: skip
+        self._phases = self._library.mirage_core_phases(ctypes.byref(self._network))
         self._scratch: dict[tuple[int, ...], np.ndarray[Any, np.dtype[np.uint8]]] = {}
 
     def _floats(self, tensor: Tensor) -> int:
@@ -165,7 +172,7 @@ class NativeCore:
     def _memory(self, *sizes: int) -> int:
         """The address of what a frame of (rows, columns) with an overview of so many is worked on in."""
         if sizes not in self._scratch:
-            size = self._library.mirage_core_bytes(ctypes.byref(self._network), *sizes)
+            size = self._library.mirage_core_bytes(ctypes.byref(self._network), *sizes, self._crew.threads)
             self._scratch[sizes] = np.zeros(size + 64, np.uint8)
         return -(-int(self._scratch[sizes].ctypes.data) // 64) * 64
 
@@ -177,10 +184,11 @@ class NativeCore:
         tensors = [tensor.to(dtype).contiguous() for tensor, dtype in zip(given, dtypes, strict=True)]
         edit = Edit(*(torch.empty(1, rows, columns, many) for many in (BINS * 12, 192, BINS * 4, 8)))
         stored, health, words = torch.empty_like(tensors[3]), torch.empty(5), torch.empty(1, rows, columns, WORDS)
-        self._library.mirage_core(
+        self._crew(
+            self._library.mirage_core, self._phases,
             ctypes.byref(self._network), rows, columns, *(tensor.data_ptr() for tensor in tensors), *overview,
             self._memory(rows, columns, *overview), *(part.data_ptr() for part in edit), stored.data_ptr(),
-            health.data_ptr(), words.data_ptr(),
+            health.data_ptr(), words.data_ptr(), keep=(self, tensors),
         )  # fmt: skip
         return CoreOutput(edit, stored, health, words)
 
@@ -189,5 +197,5 @@ class NativeCore:
         told = words.clone()
         before, motion = before.contiguous(), motion.contiguous()
         pointers = (part.data_ptr() for part in (told, before, motion))
-        self._library.mirage_remember(words.shape[1], words.shape[2], *pointers)
+        self._crew(self._library.mirage_remember, 1, words.shape[1], words.shape[2], *pointers)
         return told

@@ -3,6 +3,7 @@
  */
 #ifndef MIRAGE_OVERVIEW_H
 #define MIRAGE_OVERVIEW_H
+#include "crew.h"
 #include "shade.h"
 
 /* Of a reading the numbers from TOLD to TOLD_END, filled up to SAID, which are whole vectors; PAIRS of readings of two cells. */
@@ -84,9 +85,9 @@ static inline void against(const float colours[3][BINS], float out[3][PAIRS])
 }
 
 /* What every cell's readings and those of 5x5 cells, `step` apart, that are of their colours say: into `out`. */
-static void agree_once(const struct seen *cells, struct seen *out, int h, int w, int step)
+static void agree_once(struct crew *crew, const struct seen *cells, struct seen *out, int h, int w, int step)
 {
-    for (int y = 0; y < h; y++)
+    for (int y; (y = take(crew, h)) >= 0; done(crew))
         for (int x = 0; x < w; x++) {
             const struct seen *here = cells + (ptrdiff_t)y * w + x;
             struct seen *to = out + (ptrdiff_t)y * w + x;
@@ -107,13 +108,19 @@ static void agree_once(const struct seen *cells, struct seen *out, int h, int w,
             for (int b = 0; b < BINS; b++)
                 for (int k = 0; k < SAID; k++) to->said[b][k] = said[b][k] / total[b];
         }
+    together(crew, h);
 }
 
-/* `AGREED`: what `cells` say is of one mind where their colours are one; `between` is as large. */
-static void agree(struct seen *cells, struct seen *between, int h, int w)
+/* See `words` [h, w, WORDS]; where they are to agree (`AGREED`), what cells of one colour say is of one mind then.
+ * `between` is as large as `cells`. */
+static void look(struct crew *crew, const float *words, int h, int w, int to_agree, struct seen *cells,
+                 struct seen *between)
 {
-    agree_once(cells, between, h, w, 1);
-    agree_once(between, cells, h, w, 2);
+    for (int y; (y = take(crew, h)) >= 0; done(crew)) see_words(words + (ptrdiff_t)y * w * WORDS, w, cells + (ptrdiff_t)y * w);
+    together(crew, h);
+    if (!to_agree) return;
+    agree_once(crew, cells, between, h, w, 1);
+    agree_once(crew, between, cells, h, w, 2);
 }
 
 /* The two of `cells` around a place among them, and how much of the second it takes. */
@@ -145,37 +152,36 @@ static void tell(const struct overview *o, int y, int x, float *words)
     }
 }
 
-/* `remembered`: what readings of `words` [h, w, WORDS] say heeds those of `before` where they come from; `motion`
- * [2, h, w] cells. */
-static void remember(int h, int w, float *words, const float *before, const float *motion)
+/* `remembered` of a row: what readings of `words` [h, w, WORDS] say heeds those of `before` where they come from;
+ * `motion` [2, h, w] cells. */
+static void remember(int y, int h, int w, float *words, const float *before, const float *motion)
 {
     const ptrdiff_t cells = (ptrdiff_t)h * w;
-    for (int y = 0; y < h; y++)
-        for (int x = 0; x < w; x++) {
-            const ptrdiff_t cell = (ptrdiff_t)y * w + x;
-            const float across = (float)x + motion[cell], down = (float)y + motion[cells + cell];
-            /* NaN is not. */
-            if (!(across >= -0.5f && across <= (float)w - 0.5f && down >= -0.5f && down <= (float)h - 0.5f)) continue;
-            int rows[2], columns[2];
-            const float below = sides_of(down, h, rows, rows + 1), right = sides_of(across, w, columns, columns + 1);
-            struct seen here, there;
-            float colours[3][BINS], own[3][PAIRS], said[BINS][SAID], total[BINS];
-            see_words(words + cell * WORDS, 1, &here);
-            for (int c = 0; c < 3; c++) memcpy(colours[c], here.colour[c], sizeof colours[c]);
-            against(colours, own);
-            for (int b = 0; b < BINS; b++) {
-                total[b] = here.share[b] > LEAST_SHARE ? here.share[b] : LEAST_SHARE;
-                for (int k = 0; k < SAID; k++) said[b][k] = total[b] * here.said[b][k];
-            }
-            for (int corner = 0; corner < 4; corner++) {
-                const float place = (corner & 2 ? below : 1.0f - below) * (corner & 1 ? right : 1.0f - right);
-                see_words(before + ((ptrdiff_t)rows[corner >> 1] * w + columns[corner & 1]) * WORDS, 1, &there);
-                heed(own, &there, REMEMBERED * place, said, total);
-            }
-            for (int b = 0; b < BINS; b++)
-                for (int k = 0; k < TOLD_END - TOLD; k++)
-                    words[cell * WORDS + b * SURFACE + TOLD + k] = said[b][k] / total[b];
+    for (int x = 0; x < w; x++) {
+        const ptrdiff_t cell = (ptrdiff_t)y * w + x;
+        const float across = (float)x + motion[cell], down = (float)y + motion[cells + cell];
+        /* NaN is not. */
+        if (!(across >= -0.5f && across <= (float)w - 0.5f && down >= -0.5f && down <= (float)h - 0.5f)) continue;
+        int rows[2], columns[2];
+        const float below = sides_of(down, h, rows, rows + 1), right = sides_of(across, w, columns, columns + 1);
+        struct seen here, there;
+        float colours[3][BINS], own[3][PAIRS], said[BINS][SAID], total[BINS];
+        see_words(words + cell * WORDS, 1, &here);
+        for (int c = 0; c < 3; c++) memcpy(colours[c], here.colour[c], sizeof colours[c]);
+        against(colours, own);
+        for (int b = 0; b < BINS; b++) {
+            total[b] = here.share[b] > LEAST_SHARE ? here.share[b] : LEAST_SHARE;
+            for (int k = 0; k < SAID; k++) said[b][k] = total[b] * here.said[b][k];
         }
+        for (int corner = 0; corner < 4; corner++) {
+            const float place = (corner & 2 ? below : 1.0f - below) * (corner & 1 ? right : 1.0f - right);
+            see_words(before + ((ptrdiff_t)rows[corner >> 1] * w + columns[corner & 1]) * WORDS, 1, &there);
+            heed(own, &there, REMEMBERED * place, said, total);
+        }
+        for (int b = 0; b < BINS; b++)
+            for (int k = 0; k < TOLD_END - TOLD; k++)
+                words[cell * WORDS + b * SURFACE + TOLD + k] = said[b][k] / total[b];
+    }
 }
 
 #endif

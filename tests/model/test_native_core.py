@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import functools
 import shutil
+import threading
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -14,6 +16,7 @@ from mirage_kernels.overview import OVERVIEW, remembered
 from mirage_kernels.shade import BINS, STYLE_NUMBERS, SURFACE, WORDS
 from mirage_plugin.model import native as native_files
 from mirage_plugin.model.core import Core, CoreInput, CoreOutput, core_input
+from mirage_plugin.model.crew import MAX_THREADS, Crew
 from mirage_plugin.model.native_core import NativeCore, whole_weights
 from mirage_plugin.model.network import TIERS, MirageNet
 from mirage_plugin.styles.parameters import Style, load_style, parameter_slice
@@ -217,6 +220,64 @@ def test_what_a_style_leaves_out_is_not_drawn() -> None:
             agree(native(given._replace(film=film)), core(given._replace(film=film)), native.numbers)
 
 
+@pytest.mark.parametrize("threads", [2, 3, MAX_THREADS])
+def test_how_many_threads_share_the_work_changes_no_bit(threads: int) -> None:
+    """More than there are cores as well: what one leaves another does, and who comes late does nothing."""
+    core, _ = network("nano")
+    _, alone = both("nano")
+    crew = NativeCore(core, threads=threads)
+    pens = np.random.default_rng(0).random((28, 48, 8), np.float32)
+    frames = []
+    for number, (rows, columns, style) in enumerate(((12, 20, "marked"), (28, 48, "snow"), (48, 80, "marked"))):
+        given = frame("nano", rows, columns, number, style)
+        made = torch.Generator().manual_seed(number)
+        words = torch.randn(given.overview.shape, generator=made)
+        large = words.shape[1] != rows
+        place = torch.tensor([words.shape[1] / rows, words.shape[2] / columns, 0.9, 1.0] if large else [0.0, 0, 0, 2.0])
+        came = torch.randn(given.came.shape, generator=made) * 3
+        frames += [given, given._replace(overview=words, place=place, came=came)]
+    expected = [alone(given) for given in frames]
+    for _ in range(8):
+        for given, wanted in zip(frames, expected, strict=True):
+            found = crew(given)
+            for ours, theirs in zip((*found.edit, *found[1:]), (*wanted.edit, *wanted[1:]), strict=True):
+                assert torch.equal(ours, theirs)
+    words, before = (torch.randn(1, 24, 40, WORDS) for _ in range(2))
+    came = torch.randn(1, 2, 24, 40) * 4
+    assert torch.equal(crew.remember(words, before, came), alone.remember(words, before, came))
+    edit = (*(part[0].numpy() for part in expected[2].edit[:3]), pens)
+    for height, width, content in ((224, 384, (224, 384)), (720, 1280, (216, 384)), (37, 53, (37, 53)), (1, 1, (1, 1))):
+        pixels = np.random.default_rng(1).integers(0, 256, (height, width, 4), np.uint8)
+        pictures = []
+        for crewed in (1, threads):
+            out = np.zeros_like(pixels)
+            native_files.compose_pixels(pixels, out, np.arange(3), edit, None, 0.9, content, threads=crewed)
+            pictures.append(out)
+        np.testing.assert_array_equal(*pictures)
+
+
+def test_a_thread_that_has_no_core_is_not_waited_for() -> None:
+    """Nor is it called again before it is done, and it finds what it may read where it was."""
+    crew, calls = Crew(2), []
+    held, entered = threading.Event(), threading.Event()
+
+    def work(_phases: int, me: int, threads: int, number: int) -> int:
+        calls.append((number, me, threads))
+        if me == 1:
+            entered.set()
+            held.wait()
+        return 10 * number
+
+    assert crew(work, 1, 1, keep="kept") == 10
+    assert entered.wait(10)
+    assert [crew(work, 1, number) for number in (2, 3, 4)] == [20, 30, 40]
+    held.set()
+    while len(calls) < 6:
+        threading.Event().wait(0.001)
+    # The second frame waited for it; of the third and the fourth it was told nothing.
+    assert sorted(calls) == [(1, 0, 2), (1, 1, 2), (2, 0, 2), (2, 1, 2), (3, 0, 2), (4, 0, 2)]
+
+
 @pytest.mark.needs("ziglang")
 def test_where_the_systems_compiler_is_missing_or_fails_zig_compiles(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
@@ -293,8 +354,10 @@ def test_motion_that_is_nonsense_reads_nothing_outside() -> None:
 
 
 def test_what_is_kept_goes_with_every_file_it_was_made_of() -> None:
-    assert set(native_files._sources("core.c")) == {"core.c", "overview.h", "products.h", "shade.h", "vectors.h"}
-    assert set(native_files._sources("compose.c")) == {"compose.c", "readings.h", "vectors.h"}
+    assert set(native_files._sources("core.c")) == {
+        "core.c", "crew.h", "overview.h", "products.h", "shade.h", "vectors.h",
+    }  # fmt: skip
+    assert set(native_files._sources("compose.c")) == {"compose.c", "crew.h", "readings.h", "vectors.h"}
 
 
 def test_it_is_packed_from_full_precision() -> None:
