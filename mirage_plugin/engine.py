@@ -290,7 +290,8 @@ class Engine:
         self.steps = config.steps
         self.threads = min(config.threads or usual_threads(), MAX_THREADS)
         if self.device.type == "cpu":
-            torch.set_num_threads(self.threads)
+            # PyTorch's threads wait for one another, also for one whose core something else has: only where it is asked.
+            torch.set_num_threads(config.threads or 1)
         net = load_network(self.tier)
         self.dtype = best_dtype(self.device)
         self.state_channels = net.tier.state
@@ -318,7 +319,7 @@ class Engine:
             self._tell(f"serving several times slower ({error}): pip install ziglang, or a C compiler, mends it"[:240])
             return
         self._forward, self._remember = core, core.remember
-        torch.set_num_threads(1)  # what is left to PyTorch is small, and its threads spin
+        torch.set_num_threads(1)  # what is left to PyTorch is small
 
     def _measure(self) -> None:
         """Run every path, so that nothing is compiled in the first frame, and keep what each costs."""
