@@ -290,7 +290,7 @@ class Engine:
         self.steps = config.steps
         self.threads = min(config.threads or usual_threads(), MAX_THREADS)
         if self.device.type == "cpu":
-            # PyTorch's threads wait for one another, also for one whose core something else has: only where it is asked.
+            # PyTorch's threads wait for one another, also for one that has no core: more only where they are asked for.
             torch.set_num_threads(config.threads or 1)
         net = load_network(self.tier)
         self.dtype = best_dtype(self.device)
@@ -464,18 +464,18 @@ class Engine:
         if canvas.ink_width is None:
             return
         if depth is not None:
-            canvas.lines = depth_lines(depth.astype(np.float32, copy=False), canvas.ink_width)
+            canvas.lines = depth_lines(depth.astype(np.float32, copy=False), canvas.ink_width, self.threads)
             rows, columns = canvas.lines.shape[1:]
             canvas.shown_lines = float(rows), float(columns)
         else:
-            canvas.lines, canvas.there = colour_lines(canvas.cells, canvas.ink_width)
+            canvas.lines, canvas.there = colour_lines(canvas.cells, canvas.ink_width, self.threads)
             canvas.shown_lines = float(canvas.fit.content[0]), float(canvas.fit.content[1])
             points = line_points(*pixels.shape[:2])
             if points != canvas.fit.content:
                 rows, columns = (-(-side // CELL) for side in points)
                 cells: Bytes = np.empty((rows, columns, CELL * CELL * 3), np.uint8)
                 cells_from_pixels(_frozen(_resized(pixels, points)), order, cells)
-                canvas.lines, _ = colour_lines(cells, canvas.ink_width)
+                canvas.lines, _ = colour_lines(cells, canvas.ink_width, self.threads)
                 canvas.shown_lines = float(points[0]), float(points[1])
 
     def _place_memory(self, canvas: Canvas) -> None:
@@ -604,7 +604,7 @@ class Engine:
         """Let what cells were changed by go on, in the edit that is shown."""
         assert canvas.edit is not None
         canvas.edit, canvas.settled = steady_cells(
-            canvas.edit, canvas.cells, canvas.settled, self._cell_motion(canvas)
+            canvas.edit, canvas.cells, canvas.settled, self._cell_motion(canvas), self.threads
         )
         canvas.shown = canvas.edit
 

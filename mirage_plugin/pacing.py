@@ -617,8 +617,9 @@ def _learn(pace: Pace, decision: Decision, took_ns: int, missed: bool, compose_n
         costs[rung] = bounded if not pace.costs_ns[rung] else max(1, (before + bounded) // 2)
         factor = 1.0
     else:
-        # The median of three; of two the smaller, so that a lone hiccup is never believed.
-        steady = sorted(recent)[len(recent) // 2 if len(recent) == 3 else 0]
+        # The median of three; of two the smaller, and of one what is known if that is less: a lone hiccup, as a game's
+        # first frame is, is never believed.
+        steady = min(before, took_ns) if len(recent) == 1 else sorted(recent)[1 if len(recent) == 3 else 0]
         costs[rung] = _toward(before, steady)
         factor = costs[rung] / before
     for other, cost in enumerate(costs):

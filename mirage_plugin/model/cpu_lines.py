@@ -22,6 +22,7 @@ from mirage_kernels.lines import (
     middles,
     trace_lines_reference,
 )
+from mirage_plugin.model.crew import crew_of
 from mirage_plugin.model.native import library
 
 __all__ = ["colour_lines", "depth_lines"]
@@ -38,9 +39,11 @@ def _load() -> Any:
         return None
     pointer, number, real = ctypes.c_void_p, ctypes.c_int, ctypes.c_float
     lines.mirage_depth_lines.argtypes = [
-        pointer, ctypes.c_ssize_t, pointer, pointer, number, number, real, pointer, pointer,
+        pointer, number, number, pointer, ctypes.c_ssize_t, pointer, pointer, number, number, real, pointer, pointer,
     ]  # fmt: skip
-    lines.mirage_colour_lines.argtypes = [pointer, number, number, real, pointer, pointer, pointer]
+    lines.mirage_colour_lines.argtypes = [
+        pointer, number, number, pointer, number, number, real, pointer, pointer, pointer,
+    ]  # fmt: skip
     return lines
 
 
@@ -52,7 +55,7 @@ def _places(points: int, pixels: int) -> NDArray[np.int32] | None:
     return middles(points, pixels).numpy().astype(np.int32)
 
 
-def depth_lines(depth: NDArray[np.float32], width: float) -> Bytes:
+def depth_lines(depth: NDArray[np.float32], width: float, threads: int = 1) -> Bytes:
     """The lines of depth [H, W] in metres as wide as a style draws them: [2, *line_points(H, W)], dark and shining."""
     points = line_points(*depth.shape)
     rows, columns = (_places(few, many) for few, many in zip(points, depth.shape, strict=True))
@@ -65,14 +68,15 @@ def depth_lines(depth: NDArray[np.float32], width: float) -> Bytes:
     if depth.strides[1] != 4 or depth.strides[0] % 4:
         depth = np.ascontiguousarray(depth)
     at = [None if place is None else place.ctypes.data for place in (rows, columns)]
-    if lines.mirage_depth_lines(
-        depth.ctypes.data, depth.strides[0] // 4, *at, *points, width, out[0].ctypes.data, out[1].ctypes.data
-    ):
+    if crew_of(threads)(
+        lines.mirage_depth_lines, 1,
+        depth.ctypes.data, depth.strides[0] // 4, *at, *points, width, out[0].ctypes.data, out[1].ctypes.data,
+    ):  # fmt: skip
         raise MemoryError("no memory to find a frame's lines")
     return out
 
 
-def colour_lines(cells: Bytes, width: float) -> tuple[Bytes, NDArray[np.float32]]:
+def colour_lines(cells: Bytes, width: float, threads: int = 1) -> tuple[Bytes, NDArray[np.float32]]:
     """Where colours part in a working frame, [h, w, 192]: lines [2, 8h, 8w] as `depth_lines`, and the shares of each
     cell that they cover [h, w, 2]."""
     h, w, _ = cells.shape
@@ -83,9 +87,10 @@ def colour_lines(cells: Bytes, width: float) -> tuple[Bytes, NDArray[np.float32]
         return _bytes(traced[0]), line_shares(traced)[0].numpy()
     out: Bytes = np.empty((2, 8 * h, 8 * w), np.uint8)
     shares = np.empty((h, w, 2), np.float32)
-    if lines.mirage_colour_lines(
-        cells.ctypes.data, h, w, width, out[0].ctypes.data, out[1].ctypes.data, shares.ctypes.data
-    ):
+    if crew_of(threads)(
+        lines.mirage_colour_lines, 2,
+        cells.ctypes.data, h, w, width, out[0].ctypes.data, out[1].ctypes.data, shares.ctypes.data,
+    ):  # fmt: skip
         raise MemoryError("no memory to find a frame's lines")
     return out, shares
 

@@ -1,12 +1,16 @@
 /* The lines of a frame, as `compose` draws them: `depth_lines`, `colour_lines` and `trace_lines` of
  * mirage_kernels/lines.py in one pass over the rows. There stands why; here is only how.
+ *
+ * Threads share bands of rows (crew.h). What a row comes to hangs on few rows before it and behind it: each band begins
+ * with some before its first, which are worked out for its sake alone.
  */
+#include "crew.h"
 #include <stddef.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { DETAIL = 192 };
+enum { DETAIL = 192, BAND = 64, BEFORE = 8 };
 static const float NEAREST = 1e-3f, SKY = 900.0f, EVEN = 2e-4f;
 static const float PARTED = 18.0f, CORNER = 1.0f, APART = 9.0f, ALIKE = 1.01f, BENT = 4.0f;
 
@@ -21,8 +25,10 @@ struct rows {
 
 static size_t row_floats(int width) { return (size_t)width + 2; }
 
-/* Row y has come into `line`; what can be known of rows before it goes on to where it is drawn: row y - 2. */
-static void trace_row(struct rows *r, int y, int height, int width, float wide, uint8_t *drawn, uint8_t *shining)
+/* Row y has come into `line`; what can be known of rows before it goes on to where it is drawn: row y - 2, if it is not
+ * before `first`. */
+static void trace_row(struct rows *r, int y, int first, int height, int width, float wide, uint8_t *drawn,
+                      uint8_t *shining)
 {
     if (y < height) {
         const float *line = r->line[y & 3];
@@ -37,7 +43,7 @@ static void trace_row(struct rows *r, int y, int height, int width, float wide, 
         for (int x = 1; x <= width; x++) sums[x] = around[x - 1] + around[x] + around[x + 1];
     }
     const int at = y - 2;
-    if (at < 0 || at >= height) return;
+    if (at < first || at >= height) return;
     const float *line = r->line[at & 3] + 1, *around = r->around[at & 3] + 1, *here = r->sums[at & 3] + 1;
     const float *above = (at > 0 ? r->sums[(at - 1) & 3] : r->nothing) + 1;
     const float *below = (at + 1 < height ? r->sums[(at + 1) & 3] : r->nothing) + 1;
@@ -46,6 +52,17 @@ static void trace_row(struct rows *r, int y, int height, int width, float wide, 
     for (int x = 0; x < width; x++) drawn_row[x] = (uint8_t)(int)((line[x] + wide * (around[x] - line[x])) * 255.0f + 0.5f);
     for (int x = 0; x < width; x++)
         shining_row[x] = (uint8_t)(int)(most(line[x], (above[x] + here[x] + below[x]) * (0.7f / 9.0f)) * 255.0f + 0.5f);
+}
+
+static int bands_of(int height) { return (height + BAND - 1) / BAND; }
+
+/* Where memory is short the first thread takes all that is left of a phase, and does none of it; others leave it alone. */
+static int give_up(struct crew *crew, int bands)
+{
+    if (crew->me != 0) return -1;
+    while (take(crew, bands) >= 0) done(crew);
+    together(crew, bands);
+    return -1;
 }
 
 static float *begin_rows(struct rows *r, int width, size_t more)
@@ -94,14 +111,16 @@ static void turn_row(const float *const t[4], const float *const s[2], const flo
 }
 
 /* `depth` metres, rows `pitch` floats apart; of each of `height` x `width` points the display's pixel at `rows`,
- * `columns` (null: they are the same). `drawn`, `shining` [height, width] out. Returns -1 where memory is short. */
-int mirage_depth_lines(const float *depth, ptrdiff_t pitch, const int32_t *rows, const int32_t *columns, int height,
+ * `columns` (null: they are the same). `drawn`, `shining` [height, width] out. Returns -1 where memory is short. Shared as
+ * in crew.h, in one phase; a thread that comes late reads nothing. */
+int mirage_depth_lines(struct phase *phases, int me, int threads, const float *depth, ptrdiff_t pitch, const int32_t *rows, const int32_t *columns, int height,
                        int width, float wide, uint8_t *drawn, uint8_t *shining)
 {
+    struct crew crew = {phases, me, threads};
     struct rows r;
     const size_t padded = (size_t)width + 3;
     float *memory = begin_rows(&r, width, 12 * (size_t)width + 2 * padded);
-    if (!memory) return -1;
+    if (!memory) return give_up(&crew, bands_of(height));
     float *inverse[4], *down[4], *slope_down[4], *beside = memory + 17 * row_floats(width), *across = beside + 2;
     float *slope_across = across + padded;
     for (int i = 0; i < 4; i++) {
@@ -109,35 +128,42 @@ int mirage_depth_lines(const float *depth, ptrdiff_t pitch, const int32_t *rows,
         down[i] = inverse[i] + 4 * (size_t)width;
         slope_down[i] = down[i] + 4 * (size_t)width;
     }
-    for (int y = 0; y < 2 && y < height; y++)
-        invert_row(depth + (rows ? rows[y] : y) * pitch, columns, width, inverse[y]);
-    for (int y = 0; y < height + 2; y++) {
-        if (y + 2 < height) invert_row(depth + (rows ? rows[y + 2] : y + 2) * pitch, columns, width, inverse[(y + 2) & 3]);
-        if (y < height) {
-            const float *here = inverse[y & 3];
-            float *restrict line = r.line[y & 3] + 1, *restrict turn = down[(y + 1) & 3], *restrict slope = slope_down[(y + 1) & 3];
-            /* At the field's edge nobody knows what is beside: no line. The first row of all has been cleared. */
-            if (y + 2 < height) {
-                const float *above = here, *middle = inverse[(y + 1) & 3], *below = inverse[(y + 2) & 3];
-                for (int x = 0; x < width; x++) turn[x] = above[x] + below[x] - 2.0f * middle[x];
-            } else
-                memset(turn, 0, sizeof(float) * (size_t)width);
-            if (y + 1 < height) {
-                const float *below = inverse[(y + 1) & 3];
-                for (int x = 0; x < width; x++) slope[x] = below[x] - here[x];
-            } else
-                memset(slope, 0, sizeof(float) * (size_t)width);
-            for (int x = 1; x < width - 1; x++) across[x] = here[x - 1] + here[x + 1] - 2.0f * here[x];
-            for (int x = 1; x < width; x++) slope_across[x] = here[x] - here[x - 1];
-            memset(line, 0, sizeof(float) * (size_t)width);
-            turn_row((const float *const[]){across - 2, across - 1, across, across + 1},
-                     (const float *const[]){slope_across - 1, slope_across + 1}, here, width, (float)height, line);
-            turn_row((const float *const[]){down[(y + 2) & 3], down[(y + 3) & 3], down[y & 3], turn},
-                     (const float *const[]){slope_down[(y + 3) & 3], slope}, here, width, (float)height, line);
-            for (int x = 0; x < width; x++) line[x] = here[x] > 1.0f / SKY ? most(0.0f, line[x] < 1.0f ? line[x] : 1.0f) : 0.0f;
+    for (int band; (band = take(&crew, bands_of(height))) >= 0; done(&crew)) {
+        const int first = band * BAND, last = first + BAND < height ? first + BAND : height;
+        const int begin = first > BEFORE ? first - BEFORE : 0;
+        for (int y = begin; y < begin + 2 && y < height; y++)
+            invert_row(depth + (rows ? rows[y] : y) * pitch, columns, width, inverse[y & 3]);
+        /* What is before the first row of all is not known: no line. */
+        memset(down[0], 0, 8 * sizeof(float) * (size_t)width);
+        for (int y = begin; y < last + 2; y++) {
+            if (y + 2 < height) invert_row(depth + (rows ? rows[y + 2] : y + 2) * pitch, columns, width, inverse[(y + 2) & 3]);
+            if (y < height) {
+                const float *here = inverse[y & 3];
+                float *restrict line = r.line[y & 3] + 1, *restrict turn = down[(y + 1) & 3], *restrict slope = slope_down[(y + 1) & 3];
+                /* At the field's edge nobody knows what is beside: no line. */
+                if (y + 2 < height) {
+                    const float *above = here, *middle = inverse[(y + 1) & 3], *below = inverse[(y + 2) & 3];
+                    for (int x = 0; x < width; x++) turn[x] = above[x] + below[x] - 2.0f * middle[x];
+                } else
+                    memset(turn, 0, sizeof(float) * (size_t)width);
+                if (y + 1 < height) {
+                    const float *below = inverse[(y + 1) & 3];
+                    for (int x = 0; x < width; x++) slope[x] = below[x] - here[x];
+                } else
+                    memset(slope, 0, sizeof(float) * (size_t)width);
+                for (int x = 1; x < width - 1; x++) across[x] = here[x - 1] + here[x + 1] - 2.0f * here[x];
+                for (int x = 1; x < width; x++) slope_across[x] = here[x] - here[x - 1];
+                memset(line, 0, sizeof(float) * (size_t)width);
+                turn_row((const float *const[]){across - 2, across - 1, across, across + 1},
+                         (const float *const[]){slope_across - 1, slope_across + 1}, here, width, (float)height, line);
+                turn_row((const float *const[]){down[(y + 2) & 3], down[(y + 3) & 3], down[y & 3], turn},
+                         (const float *const[]){slope_down[(y + 3) & 3], slope}, here, width, (float)height, line);
+                for (int x = 0; x < width; x++) line[x] = here[x] > 1.0f / SKY ? most(0.0f, line[x] < 1.0f ? line[x] : 1.0f) : 0.0f;
+            }
+            trace_row(&r, y, first, height, width, wide, drawn, shining);
         }
-        trace_row(&r, y, height, width, wide, drawn, shining);
     }
+    together(&crew, bands_of(height));
     free(memory);
     return 0;
 }
@@ -209,14 +235,15 @@ static void thin_row(const struct search *s, int y, int height, int width, const
 }
 
 /* Of bytes `cells` [h, w, 192] `drawn`, `shining` [8h, 8w] out, and `shares` [h, w, 2] of each cell that they cover.
- * Returns -1 where memory is short. */
-int mirage_colour_lines(const uint8_t *cells, int h, int w, float wide, uint8_t *drawn, uint8_t *shining, float *shares)
+ * Returns -1 where memory is short. Shared as in crew.h, in two phases; a thread that comes late reads nothing. */
+int mirage_colour_lines(struct phase *phases, int me, int threads, const uint8_t *cells, int h, int w, float wide, uint8_t *drawn, uint8_t *shining, float *shares)
 {
     const int height = 8 * h, width = 8 * w;
+    struct crew crew = {phases, me, threads};
     struct rows r;
     struct search s;
     float *memory = begin_rows(&r, width, 36 * row_floats(width));
-    if (!memory) return -1;
+    if (!memory) return give_up(&crew, bands_of(height)) & give_up(&crew, h);
     float *free_rows = memory + 17 * row_floats(width);
     for (int c = 0; c < 3; c++) s.row[c] = free_rows + (size_t)c * row_floats(width);
     s.packed = (uint8_t *)(free_rows + 3 * row_floats(width));
@@ -230,16 +257,20 @@ int mirage_colour_lines(const uint8_t *cells, int h, int w, float wide, uint8_t 
         s.down[i] = from + 7 * row_floats(width);
     }
     /* A row is known as far as its neighbours are: each step is a row behind the one before it. */
-    for (int y = 0; y < height + 5; y++) {
-        if (y < height) sum_row(&s, cells, y, w);
-        if (y >= 1 && y - 1 < height) mean_row(&s, y - 1, height, width);
-        if (y >= 2 && y - 2 < height) part_row(&s, y - 2, height, width);
-        const int at = y - 3;
-        if (at >= 0 && at < height) thin_row(&s, at, height, width, r.nothing, r.line[at & 3] + 1);
-        if (at >= 0) trace_row(&r, at, height, width, wide, drawn, shining);
+    for (int band; (band = take(&crew, bands_of(height))) >= 0; done(&crew)) {
+        const int first = band * BAND, last = first + BAND < height ? first + BAND : height;
+        for (int y = first > BEFORE ? first - BEFORE : 0; y < last + 5; y++) {
+            if (y < height) sum_row(&s, cells, y, w);
+            if (y >= 1 && y - 1 < height) mean_row(&s, y - 1, height, width);
+            if (y >= 2 && y - 2 < height) part_row(&s, y - 2, height, width);
+            const int at = y - 3;
+            if (at >= 0 && at < height) thin_row(&s, at, height, width, r.nothing, r.line[at & 3] + 1);
+            if (at >= 0) trace_row(&r, at, first, height, width, wide, drawn, shining);
+        }
     }
+    together(&crew, bands_of(height));
     uint16_t *columns = (uint16_t *)free_rows;
-    for (int y = 0; y < h; y++)
+    for (int y; (y = take(&crew, h)) >= 0; done(&crew))
         for (int which = 0; which < 2; which++) {
             memset(columns, 0, sizeof(uint16_t) * (size_t)width);
             for (int i = 0; i < 8; i++) {
@@ -252,6 +283,7 @@ int mirage_colour_lines(const uint8_t *cells, int h, int w, float wide, uint8_t 
                 shares[2 * (y * w + x) + which] = (float)total * (1.0f / (64.0f * 255.0f));
             }
         }
+    together(&crew, h);
     free(memory);
     return 0;
 }

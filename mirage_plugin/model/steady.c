@@ -1,8 +1,9 @@
 /* What a cell is changed by goes on along the motion: `steadied` of steady.py, cell by cell. There stands why; here is
  * only how.
  */
+#include "crew.h"
 #include <math.h>
-#include <stdint.h>
+#include <stddef.h>
 
 enum { BINS = 4, SETTLED = 7, PIXELS = 64, SEEN = 16 };
 static const float SHARE = 0.75f, ALIKE = 0.08f, STRANGE = 0.35f, KNOWN = 0.5f, ABSURD = 4.0f, CELL = 8.0f;
@@ -44,28 +45,41 @@ static float alike(const float *now, const float *before)
     return apart >= 0.0f ? before[6] * expf(apart / (-6.0f * ALIKE * ALIKE)) : 0.0f;
 }
 
-void mirage_steady(int rows, int columns, const float *motion, const uint8_t *cells, const float *detail,
-                   const float *anchors, const float *settled, float *matrices, float *kept)
+struct frame {
+    int rows, columns;
+    const float *motion;
+    const uint8_t *cells;
+    const float *detail, *anchors, *settled;
+    float *matrices, *kept;
+};
+
+/* The colours of a row of cells, into what is kept; `told` is how much of it is alike and known. */
+static void see_row(const struct frame *f, int row, float told[2])
 {
-    const int count = rows * columns;
-    float before[SETTLED], same = 0.0f, known = 0.0f;
-    for (int i = 0; i < count; i++) {
-        const uint8_t *pixels = cells + (long)i * PIXELS * 3;
-        float *now = kept + (long)i * SETTLED;
+    float before[SETTLED];
+    told[0] = told[1] = 0.0f;
+    for (int i = row * f->columns; i < (row + 1) * f->columns; i++) {
+        const uint8_t *pixels = f->cells + (ptrdiff_t)i * PIXELS * 3;
+        float *now = f->kept + (ptrdiff_t)i * SETTLED;
         int sums[3] = {0, 0, 0};
-        for (int row = 0; row < 8; row += 2)
-            for (int column = 0; column < 8; column += 2)
-                for (int c = 0; c < 3; c++) sums[c] += pixels[3 * (8 * row + column) + c];
+        for (int y = 0; y < 8; y += 2)
+            for (int x = 0; x < 8; x += 2)
+                for (int c = 0; c < 3; c++) sums[c] += pixels[3 * (8 * y + x) + c];
         for (int c = 0; c < 3; c++) now[3 + c] = (float)sums[c] * (2.0f / (255.0f * SEEN)) - 1.0f;
-        carried(i, rows, columns, motion, settled, before);
-        same += alike(now + 3, before);
-        known += before[6];
+        carried(i, f->rows, f->columns, f->motion, f->settled, before);
+        told[0] += alike(now + 3, before);
+        told[1] += before[6];
     }
-    const float sure = (same / (known > 1.0f ? known : 1.0f) - STRANGE) / (KNOWN - STRANGE);
-    const float believed = SHARE * (sure < 0.0f ? 0.0f : sure < 1.0f ? sure : 1.0f);
-    for (int i = 0; i < count; i++) {
-        const float *fine = detail + (long)i * PIXELS * 3, *seen = anchors + (long)i * BINS * 4;
-        float *map = matrices + (long)i * BINS * 12, *now = kept + (long)i * SETTLED, change[3] = {0.0f, 0.0f, 0.0f};
+}
+
+/* What a row of cells is changed by, drawn towards what it was where that is `believed`. */
+static void draw_row(const struct frame *f, int row, float believed)
+{
+    float before[SETTLED];
+    for (int i = row * f->columns; i < (row + 1) * f->columns; i++) {
+        const float *fine = f->detail + (ptrdiff_t)i * PIXELS * 3, *seen = f->anchors + (ptrdiff_t)i * BINS * 4;
+        float *map = f->matrices + (ptrdiff_t)i * BINS * 12, *now = f->kept + (ptrdiff_t)i * SETTLED;
+        float change[3] = {0.0f, 0.0f, 0.0f};
         for (int p = 0; p < PIXELS; p++)
             for (int c = 0; c < 3; c++) change[c] += fine[3 * p + c];
         for (int c = 0; c < 3; c++) {
@@ -75,7 +89,7 @@ void mirage_steady(int rows, int columns, const float *motion, const uint8_t *ce
                 change[c] += a[3] * (line[0] * a[0] + line[1] * a[1] + line[2] * a[2] + line[3]);
             }
         }
-        carried(i, rows, columns, motion, settled, before);
+        carried(i, f->rows, f->columns, f->motion, f->settled, before);
         const float share = believed * alike(now + 3, before);
         for (int c = 0; c < 3; c++) {
             const float drawn = share * (before[c] - change[c]);
@@ -85,4 +99,25 @@ void mirage_steady(int rows, int columns, const float *motion, const uint8_t *ce
         }
         now[6] = 1.0f;
     }
+}
+
+/* `told` [rows, 2] is worked in. Threads share rows, in two phases (crew.h); one that comes late reads `told` and nothing
+ * else. */
+void mirage_steady(struct phase *phases, int me, int threads, int rows, int columns, const float *motion,
+                   const uint8_t *cells, const float *detail, const float *anchors, const float *settled, float *matrices,
+                   float *kept, float *told)
+{
+    const struct frame frame = {rows, columns, motion, cells, detail, anchors, settled, matrices, kept};
+    struct crew crew = {phases, me, threads};
+    for (int row; (row = take(&crew, rows)) >= 0; done(&crew)) see_row(&frame, row, told + 2 * row);
+    together(&crew, rows);
+    float same = 0.0f, known = 0.0f;
+    for (int row = 0; row < rows; row++) {
+        same += told[2 * row];
+        known += told[2 * row + 1];
+    }
+    const float sure = (same / (known > 1.0f ? known : 1.0f) - STRANGE) / (KNOWN - STRANGE);
+    const float believed = SHARE * (sure < 0.0f ? 0.0f : sure < 1.0f ? sure : 1.0f);
+    for (int row; (row = take(&crew, rows)) >= 0; done(&crew)) draw_row(&frame, row, believed);
+    together(&crew, rows);
 }

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from mirage_kernels.steady import SETTLED, change_of
 from mirage_kernels.steady import steadied as steadied_cells
+from mirage_plugin.model.crew import crew_of
 from mirage_plugin.model.memory import warp_state
 from mirage_plugin.model.network import CELL
 
@@ -54,7 +55,8 @@ def _load() -> Any:
         steady = library("steady").mirage_steady
     except (ModuleNotFoundError, OSError, subprocess.SubprocessError):
         return None
-    steady.argtypes, steady.restype = [ctypes.c_int, ctypes.c_int, *[ctypes.c_void_p] * 7], None
+    number, pointer = ctypes.c_int, ctypes.c_void_p
+    steady.argtypes, steady.restype = [pointer, number, number, number, number, *[pointer] * 8], None
     return steady
 
 
@@ -62,7 +64,7 @@ Floats = NDArray[np.float32]
 
 
 def steady_cells(
-    edit: tuple[Floats, ...], cells: NDArray[np.uint8], settled: Floats, motion: Floats
+    edit: tuple[Floats, ...], cells: NDArray[np.uint8], settled: Floats, motion: Floats, threads: int = 1
 ) -> tuple[tuple[Floats, ...], Floats]:
     """`steadied` for one frame on the processor: its edit as it stands in the engine, [h, w, ...] each, `cells`
     [h, w, 192], `settled` [h, w, SETTLED] and `motion` [2, h, w]; returns the edit and what is kept."""
@@ -77,5 +79,6 @@ def steady_cells(
     moved, kept = matrices.copy(), np.empty_like(settled)
     parts = [np.ascontiguousarray(part) for part in (motion, cells, detail, anchors, settled)]
     h, w = cells.shape[:2]
-    steady(h, w, *(part.ctypes.data for part in (*parts, moved, kept)))
+    told = np.empty((h, 2), np.float32)
+    crew_of(threads)(steady, 2, h, w, *(part.ctypes.data for part in (*parts, moved, kept, told)), keep=told)
     return (moved, *edit[1:]), kept

@@ -114,4 +114,6 @@ def test_in_the_engine_it_is_the_definition(compiled: bool, monkeypatch: pytest.
     np.testing.assert_allclose(left, expected[1][0].numpy(), atol=2e-6)
     assert float(np.abs(found[0] - untouched).max()) > 1e-3
     np.testing.assert_array_equal(parts[0], untouched)
+    again, _ = steady_cells(parts, cells[0].numpy(), kept[0].numpy(), motion[0].numpy(), 3)
+    np.testing.assert_array_equal(again[0], found[0])
     assert all(mine is theirs for mine, theirs in zip(found[1:], parts[1:], strict=True))

@@ -68,7 +68,25 @@ def test_of_a_plane_as_it_stands_in_a_slot(compiled: bool) -> None:
         assert np.array_equal(cpu_lines.depth_lines(view, 0.5), cpu_lines.depth_lines(depth, 0.5))
 
 
-@pytest.mark.parametrize("grid", [(4, 4), (8, 12), (4, 20)])
+@pytest.mark.parametrize("threads", [2, 5])
+def test_how_many_threads_share_the_rows_changes_no_bit(threads: int) -> None:
+    """A band begins before its first row: as far as what that comes to reaches."""
+    r = np.random.default_rng(threads)
+    for rows in (1, 2, 63, 64, 65, 71, 200, 389):
+        depth = shapes(rows, 96) + r.random((rows, 96), np.float32)
+        alone = cpu_lines.depth_lines(depth, 0.7)
+        for _ in range(4):
+            np.testing.assert_array_equal(cpu_lines.depth_lines(depth, 0.7, threads), alone)
+    for rows in (1, 8, 9, 25, 48):
+        cells = r.integers(0, 256, (rows, 16, 192)).astype(np.uint8)
+        lines, shares = cpu_lines.colour_lines(cells, 0.4)
+        for _ in range(4):
+            again = cpu_lines.colour_lines(cells, 0.4, threads)
+            np.testing.assert_array_equal(again[0], lines)
+            np.testing.assert_array_equal(again[1], shares)
+
+
+@pytest.mark.parametrize("grid", [(4, 4), (8, 12), (4, 20), (20, 4)])
 def test_of_colours(compiled: bool, grid: tuple[int, int]) -> None:
     h, w = grid
     r = np.random.default_rng(h * w)
