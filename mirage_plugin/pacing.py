@@ -83,8 +83,10 @@ _HOLD_MAX_OF_CHEAP_TRIES_NS: Final = 32 * _HOLD_NS
 _FRAMES_OF_A_TRY: Final = 4
 _HOLD_AFTER_NET_CAME_BACK_NS: Final = 4 * _HOLD_NS
 _CALM_FRAMES: Final = 30
-# A higher rung must fit with this to spare: the estimate of a rung that does not run is a guess.
-_SPARE: Final = 1.1
+# A rung that does not run yet must fit with this to spare: its estimate is a guess, and with little time left every
+# hiccup of the machine is a frame shown twice.
+_SPARE: Final = 1.2
+_SPARE_LOCKED: Final = 1.1  # a locked game sees a frame a period later, and nothing of a hiccup
 # Misses that are allowed, and how many more than that make a rung too expensive.
 _MISS_RATE: Final = 1 / 1000
 _MISS_DEBT: Final = 3.0
@@ -281,7 +283,11 @@ def start(
         raise ValueError("the rungs of a ladder must get cheaper from one to the next")
     if budget_ns <= 0:
         raise ValueError(f"a budget must be more than 0 ns, not {budget_ns}")
+    room_ns = budget_ns - margin_ns(budget_ns)
+    fitting = (i for i, rung in enumerate(rungs) if 0 < rung.measured_ns * _SPARE <= room_ns)
+    level = 0 if delivery == "locked" else next(fitting, 0)
     return Pace(
+        level=level,
         ladder=rungs,
         budget_ns=budget_ns,
         delivery=delivery,
@@ -425,7 +431,8 @@ def _next_level(pace: Pace, now_ns: int, others: Sequence[Pace]) -> tuple[int, s
     if level > pace.level:
         return level, "the net got slower" if not others else "shared with other games"
     calm = pace.calm >= _CALM_FRAMES and waited_ns >= pace.hold_ns
-    if level and calm and estimate_ns(pace, level - 1) * _SPARE <= _room_ns(pace, others, level - 1):
+    spare = _SPARE_LOCKED if pace.delivery == "locked" else _SPARE
+    if level and calm and estimate_ns(pace, level - 1) * spare <= _room_ns(pace, others, level - 1):
         return level - 1, "time for more"
     return level, ""
 
@@ -658,7 +665,7 @@ def admit(
         return Verdict(False, "a budget must be more than 0 ms; 16.67 ms is that of 60 frames a second")
     own = start(rungs, budget_ns, delivery)
     for level, rung in enumerate(rungs):
-        if estimate_ns(own, level) > _room_ns(own, others, level):
+        if level < own.level or estimate_ns(own, level) > _room_ns(own, others, level):
             continue
         sentence = ""
         if level:

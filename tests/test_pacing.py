@@ -545,8 +545,8 @@ def test_the_first_game_gets_everything() -> None:
 def test_a_tight_budget_is_told_what_it_gets() -> None:
     verdict = pacing.admit([], rungs(), 8_330_000)
     assert verdict.ok
-    assert verdict.size == (512, 288)
-    assert "512x288" in verdict.sentence
+    assert verdict.size == (384, 216)
+    assert "384x216" in verdict.sentence
 
 
 @pytest.mark.parametrize("budget_ms", [0, -1, 1])
