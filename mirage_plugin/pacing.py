@@ -85,7 +85,7 @@ _HOLD_AFTER_NET_CAME_BACK_NS: Final = 4 * _HOLD_NS
 _CALM_FRAMES: Final = 30
 # A rung that does not run yet must fit with this to spare: its estimate is a guess, and with little time left every
 # hiccup of the machine is a frame shown twice.
-_SPARE: Final = 1.2
+_SPARE: Final = 1.25
 _SPARE_LOCKED: Final = 1.1  # a locked game sees a frame a period later, and nothing of a hiccup
 # Misses that are allowed, and how many more than that make a rung too expensive.
 _MISS_RATE: Final = 1 / 1000
