@@ -35,7 +35,7 @@ from mirage_plugin.model.crew import MAX_THREADS, usual_threads
 from mirage_plugin.model.drift import SAVED as WATCH_NUMBERS
 from mirage_plugin.model.drift import Bounds, Watch, statistics_of
 from mirage_plugin.model.memory import SOUNDED, dequantise, quantise, warp_state
-from mirage_plugin.model.native import compose_pixels, pixelate
+from mirage_plugin.model.native import compose_pixels, pixelate, why_not_native
 from mirage_plugin.model.native_core import NativeCore
 from mirage_plugin.model.network import CELL, PLANE_CHANNELS, Edit, style_number
 from mirage_plugin.model.sampling import levels
@@ -316,8 +316,11 @@ class Engine:
         try:
             core = NativeCore(Core(load_network(self.tier), torch.float32), threads=self.threads)
         except (OSError, subprocess.SubprocessError) as error:
-            self._tell(f"serving several times slower ({error}): pip install ziglang, or a C compiler, mends it"[:240])
+            # First what mends it: a compiler that fails is named with its whole command.
+            self._tell(f"serving several times slower; pip install ziglang, or a C compiler, mends it ({error})"[:240])
             return
+        if reason := why_not_native():
+            self._tell(f"composing with numba, slower: {reason[:160]}")
         self._forward, self._remember = core, core.remember
         torch.set_num_threads(1)  # what is left to PyTorch is small
 

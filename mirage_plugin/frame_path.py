@@ -140,6 +140,11 @@ class Stream:
         for canvas in (self.canvas, *self._regions.values()):
             canvas.reset()
 
+    def learn_style(self) -> None:
+        """Work out what the network is told of the style that the game asked for last, before a frame waits for it."""
+        for style in self._resolve(self.session.style or self._default_style).values():
+            self.engine.learn_style(style)
+
     def prefetch(self, job: FrameJob) -> None:
         """Start a frame on its way to the device while other games' frames are worked on."""
         if self.engine.raw:

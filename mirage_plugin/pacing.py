@@ -273,7 +273,8 @@ def start(
 
     ``rungs`` are those of the engine for this frame size, the best first; ``reuse_ns`` is the whole service
     time of a reused frame and ``compose_ns`` that of compose to publish, 0 where unknown; ``behind``: the engine can
-    make an edit of a frame that was answered already. Raises `ValueError`
+    make an edit of a frame that was answered already. It begins at the best rung that fits with time to spare, or
+    at the first where none is known to. Raises `ValueError`
     for no rungs, rungs that do not get cheaper, or a budget that is not positive.
     """
     rungs = tuple(rungs)

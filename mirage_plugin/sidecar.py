@@ -105,10 +105,16 @@ class Sidecar:
         while not self._stopping:
             if parent is not None and str(os.getppid()) != parent:
                 break
-            for event in self._host.poll(0.5):
+            events = self._host.poll(0.5)
+            for event in events:
                 self._heed(event)
             self._serve_waiting()
             self._succeed()
+            # Behind the frames that waited, and once for each game, however often it asked.
+            asked = (mirage_bridge.SessionOpened, mirage_bridge.StyleChanged)
+            for identity in {event.session.id for event in events if isinstance(event, asked)}:
+                if identity in self._streams:
+                    self._streams[identity].learn_style()
         self._report()
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
@@ -169,9 +175,10 @@ class Sidecar:
                     self._streams[session.id].reset()
 
     def _check_style(self, style: str | Mapping[str, Any]) -> None:
+        if style == "":
+            return
         try:
-            for each in self._resolve(style or self._default_style).values():
-                self._engine.learn_style(each)
+            self._resolve(style)
         except MirageError as error:
             raise StyleError(str(error)) from error
 

@@ -17,6 +17,7 @@ from mirage_kernels.shade import BINS, STYLE_NUMBERS, SURFACE, WORDS
 from mirage_plugin.model import native as native_files
 from mirage_plugin.model.core import Core, CoreInput, CoreOutput, core_input
 from mirage_plugin.model.crew import MAX_THREADS, Crew
+from mirage_plugin.model.native import library
 from mirage_plugin.model.native_core import NativeCore, whole_weights
 from mirage_plugin.model.network import TIERS, MirageNet
 from mirage_plugin.styles.parameters import Style, load_style, parameter_slice
@@ -289,17 +290,17 @@ def test_where_the_systems_compiler_is_missing_or_fails_zig_compiles(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     for commands in ([zig], [(shutil.which("false") or "false",), zig]):
         monkeypatch.setattr(native_files, "compilers", lambda commands=commands: commands)
-        native_files.library.cache_clear()
+        library.cache_clear()
         try:
             native = NativeCore(core)
         finally:
-            native_files.library.cache_clear()
+            library.cache_clear()
         agree(native(given), core(given), native.numbers)
     assert len(list((tmp_path / "mirage" / "native").glob("core-*.so"))) == 1
     monkeypatch.setattr(native_files, "compilers", list)
     with pytest.raises(OSError, match="no C compiler"):
         NativeCore(core)
-    native_files.library.cache_clear()
+    library.cache_clear()
 
 
 def test_grids_do_not_disturb_each_other() -> None:

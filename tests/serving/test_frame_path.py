@@ -133,3 +133,19 @@ def test_an_edit_in_the_old_style_is_never_reused_in_the_new(game: Game, decide:
         game.poll()
     decide("reuse")
     assert game.play(frame(1)).kind == "source"
+
+
+def test_a_style_that_was_asked_for_is_worked_out_before_its_frame(
+    game: Game, decide: Decide, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decide("net")
+    game.play(frame(0))
+    game.session.set_style({"name": "mine", "parameters": {"cover": 0.37}})
+    for _ in range(5):
+        game.poll()
+    assert game.stream is not None
+    game.stream.learn_style()
+    engine, asked = game.stream.engine, []
+    monkeypatch.setattr(engine, "_style_encoder", asked.append)
+    assert game.play(frame(1)).kind == "styled"
+    assert not asked
