@@ -45,7 +45,7 @@ from mirage_plugin.train.metrics import gradient_energy, psnr, warping_error
 from mirage_plugin.train.pool import EVALUATION_SEED, draw_clip
 from mirage_plugin.train.report import contact_sheet
 from mirage_plugin.train.sample_game import game_clips
-from mirage_plugin.train.worlds import GBuffer, draw_source, random_look, textured_as
+from mirage_plugin.train.worlds import GBuffer, draw_source, of_looks, random_look
 
 AGES = 8
 WARM_UP = 6
@@ -99,7 +99,7 @@ def clips(frames: int) -> Iterator[Clip]:
         rng = torch.Generator().manual_seed(seed)
         looks = [random_look(rng)] * frames
         grain = torch.randn(frames, 1, WORLD_SIZE[1], WORLD_SIZE[0], generator=rng)
-        yield as_sent(family, draw_source(textured_as(looks, g), looks, grain)[0], g)
+        yield as_sent(family, draw_source(of_looks(looks, g), looks, grain)[0], g)
 
 
 def _shown(engine: Engine, canvas: Canvas, clip: Clip, t: int) -> NDArray[np.uint8]:

@@ -63,15 +63,19 @@ class Atlas:
 class Baked:
     """The texture memory: `lit` as drawn, `albedo` without light, `light` (128 = 1.0), all uint32 [texels].
 
-    `material` is uint8 [texels] (`Material`). `lamp` is float32 [depth * 2, width * 2, 3]: light that falls
-    on a sprite standing there. `albedo`, `light` and `material` are empty unless asked for: a game does not
-    need them.
+    `sun` and `lamps` are what the light has of them, `flat` is the mean colour of the tile that a texel is of,
+    all uint32 [texels] too; `material` is uint8 [texels] (`Material`). `lamp` is float32
+    [depth * 2, width * 2, 3]: light that falls on a sprite standing there. All but `lit` and `lamp` are empty
+    unless asked for: a game does not need them.
     """
 
     atlas: Atlas
     lit: NDArray[np.uint32]
     albedo: NDArray[np.uint32]
     light: NDArray[np.uint32]
+    sun: NDArray[np.uint32]
+    lamps: NDArray[np.uint32]
+    flat: NDArray[np.uint32]
     material: NDArray[np.uint8]
     lamp: Floats
 
@@ -136,20 +140,32 @@ def _bilinear(grid: Floats, x: Floats, z: Floats, scale: float) -> Floats:
 class _Lighting:
     """Answers how much light, float32 [..., 3], falls on points that face along `normal`."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: World, everything: bool) -> None:
         self.world = world
+        self.everything = everything
         self.sky = _sky_reach(world)
 
-    def at(self, x: Floats, y: Floats, z: Floats, normal: tuple[float, float, float]) -> Floats:
-        """Sun, sky and room light at points of any shape, just off their surface."""
+    def on(self, x: Floats, y: Floats, z: Floats, normal: tuple[float, float, float]) -> Floats:
+        """All light on surfaces; where everything is kept [..., 9]: all, the sun's and the lamps'."""
+        around, sun, lamps = self.around(x, y, z, normal), self.sun(x, y, z, normal), self.lamps(x, y, z, normal)
+        light = around + sun + lamps
+        return np.concatenate([light, sun, lamps], -1) if self.everything else light
+
+    def around(self, x: Floats, y: Floats, z: Floats, normal: tuple[float, float, float]) -> Floats:
+        """Sky and room light at points of any shape, just off their surface."""
         nx, ny, nz = normal
-        x, y, z = x + nx * 0.06, y + ny * 0.06, z + nz * 0.06
-        sky = _bilinear(self.sky, x + nx * 0.4, z + nz * 0.4, 2.0)[..., None]
-        facing = max(0.0, float(nx * SUN[0] + ny * SUN[1] + nz * SUN[2]))
+        sky = _bilinear(self.sky, x + nx * 0.46, z + nz * 0.46, 2.0)[..., None]
         light = SKY_COLOUR * sky * (0.82 + 0.18 * ny) + ROOM_COLOUR * (1 - 0.75 * sky)
-        if facing > 0:
-            light = light + SUN_COLOUR * (facing * _sunlit(self.world, x, y, z))[..., None]
         return np.asarray(light, np.float32)
+
+    def sun(self, x: Floats, y: Floats, z: Floats, normal: tuple[float, float, float]) -> Floats:
+        """The sun's light there."""
+        nx, ny, nz = normal
+        facing = max(0.0, float(nx * SUN[0] + ny * SUN[1] + nz * SUN[2]))
+        if facing == 0:
+            return np.zeros((*x.shape, 3), np.float32)
+        lit = facing * _sunlit(self.world, x + nx * 0.06, y + ny * 0.06, z + nz * 0.06)
+        return np.asarray(SUN_COLOUR * lit[..., None], np.float32)
 
     def lamps(self, x: Floats, y: Floats, z: Floats, normal: tuple[float, float, float]) -> Floats:
         """The lamps' light at points [n] (wrapped, so that nothing is quite black), shadowed by walls."""
@@ -230,28 +246,35 @@ class _Store:
         self.lit: list[NDArray[np.uint32]] = []
         self.albedo: list[NDArray[np.uint32]] = []
         self.light: list[NDArray[np.uint32]] = []
+        self.sun: list[NDArray[np.uint32]] = []
+        self.lamps: list[NDArray[np.uint32]] = []
+        self.flat: list[NDArray[np.uint32]] = []
         self.material: list[NDArray[np.uint8]] = []
 
     def add(
         self,
         albedo: NDArray[np.uint8],
         light: NDArray[np.uint8],
+        flat: NDArray[np.uint8],
         material: NDArray[np.uint8],
         mips: int = 1,
         pad: int = 0,
     ) -> list[int]:
         """Append texels of one shape [..., 3] (material [...]) with their mips; return where each mip starts.
 
+        `light` is as `_Lighting.on` has it, in bytes.
+
         `pad` repeats the first and last texel of the last axis so often: room for a texel's rounding.
         """
-        layers = [_pack(_apply(albedo, light))]
+        layers = [_pack(_apply(albedo, light[..., :3]))]
         if self.everything:
-            layers += [_pack(albedo), _pack(light)]
+            layers += [_pack(part) for part in (albedo, *np.split(light, 3, -1), flat)]
         starts = []
         for level in range(mips):
             starts.append(self.size)
             width = [(0, 0)] * (layers[0].ndim - 1) + [(pad, pad)]
-            for layer, parts in zip(layers, (self.lit, self.albedo, self.light), strict=False):
+            kept = (self.lit, self.albedo, self.light, self.sun, self.lamps, self.flat)
+            for layer, parts in zip(layers, kept, strict=False):
                 parts.append(np.pad(layer, width, mode="edge").ravel())
             self.size += self.lit[-1].size
             if self.everything:
@@ -260,6 +283,11 @@ class _Store:
                 layers = [_halve(layer) for layer in layers]
                 material = material[..., ::2, ::2]
         return starts
+
+
+def _means(tiles: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """The mean colour of each tile: uint8 [tiles, 3]."""
+    return np.asarray(tiles.mean((1, 2)).round(), np.uint8)
 
 
 def _flat_maps(
@@ -278,7 +306,7 @@ def _flat_maps(
     for part in range(2):
         y = world.low[cell] if part == 0 else np.minimum(world.high[cell], ROOF).astype(np.float32)
         normal = (0.0, 1.0, 0.0) if part == 0 else (0.0, -1.0, 0.0)
-        light = lighting.at(x, y, z, normal) + lighting.lamps(x, y, z, normal)
+        light = lighting.on(x, y, z, normal)
         # Corners are darker: how much of what lies around is higher (floor) or lower (ceiling) than here.
         if part == 0:
             rise = np.clip(world.low[cell], -1, 3)
@@ -298,8 +326,9 @@ def _flat_maps(
             half[k, i, k % 2, :, i % 2].transpose(0, 2, 1, 3, 4).reshape(world.depth * f, world.width * f, 3)
         )
         bright = _upsample(small, f // n)
-        kind = np.repeat(np.repeat(materials[name].reshape(world.depth, world.width), f, 0), f, 1)
-        base[part] = store.add(albedo, bright, kind, FLAT_MIPS)
+        cells = name.reshape(world.depth, world.width)
+        flat, kind = (np.repeat(np.repeat(of[cells], f, 0), f, 1) for of in (_means(tiles), materials))
+        base[part] = store.add(albedo, bright, flat, kind, FLAT_MIPS)
     return base, pitch
 
 
@@ -339,6 +368,7 @@ def _faces(
         [(d, tall, metres, np.array(groups[part, d, tall, metres])) for part, d, tall, metres in keys],
     )
     f = FACE_TEXELS
+    means = _means(tiles)
     upright = np.ascontiguousarray(tiles.transpose(0, 2, 1, 3))
     for key, small in zip(keys, bright_of, strict=True):
         # A few faces at a time: what is worked on stays in the cache.
@@ -360,14 +390,16 @@ def _faces(
             albedo = upright[tile[:, None, None], columns[:, :, None], rows[None, None]]
             bright = _upsample(small[first : first + 16], f // LIGHT_TEXELS)
             kind = np.broadcast_to(materials[tile][:, None, None], albedo.shape[:3])
+            flat = np.broadcast_to(means[tile][:, None, None], albedo.shape)
             # The slot of the glow tile is its own light.
             own = (tile == TILE_NAMES.index("glow"))[:, None, None] & (albedo[..., 1] > 250)
             if own.any():
-                bright = np.where(own[..., None], np.uint8(150), bright)
+                bright = np.where(own[..., None], np.uint8(150) * (np.arange(bright.shape[-1]) < 3), bright)
                 kind = np.where(own, np.uint8(Material.EMISSIVE), kind)
+                flat = np.where(own[..., None], albedo, flat)
             edge = cell * 4 + d
             top[part, edge] = tall_m
-            for level, start in enumerate(store.add(albedo, bright, kind, FACE_MIPS, pad=1)):
+            for level, start in enumerate(store.add(albedo, bright, flat, kind, FACE_MIPS, pad=1)):
                 rows_in_strip = (metres * f >> level) + 2
                 base[part, level, edge] = start + np.arange(len(cell)) * (f >> level) * rows_in_strip
                 height[part, level, edge] = rows_in_strip
@@ -377,7 +409,7 @@ def _faces(
 def _face_light(
     world: World, lighting: _Lighting, groups: list[tuple[int, float, int, NDArray[np.int64]]]
 ) -> list[NDArray[np.uint8]]:
-    """Light on groups of faces (direction, top, metres high, cells), uint8 [cells, columns, rows, 3] each.
+    """Light on groups of faces (direction, top, metres high, cells), uint8 [cells, columns, rows, 3 or 9] each.
 
     All points that face one way are lit in one go.
     """
@@ -403,12 +435,12 @@ def _face_light(
             continue
         x, y, z = np.concatenate(places, 1)
         normal = (float(-di), 0.0, float(-dk))
-        light = lighting.at(x, y, z, normal) + lighting.lamps(x, y, z, normal)
+        light = lighting.on(x, y, z, normal)
         light *= np.concatenate(shades)[:, None]
         split = np.split(_to_bytes(light), np.cumsum([part.shape[1] for part in places])[:-1])
         for index, part in zip(mine, split, strict=True):
             _, _, metres, cell = groups[index]
-            result[index] = part.reshape(len(cell), n, metres * n, 3)
+            result[index] = part.reshape(len(cell), n, metres * n, -1)
     return result
 
 
@@ -476,29 +508,36 @@ def _sky(seed: int) -> NDArray[np.uint8]:
 
 
 def bake(world: World, seed: int, *, everything: bool = False) -> Baked:
-    """Light the world and pack its textures; `everything` keeps albedo, light and materials for G-buffers."""
+    """Light the world and pack its textures; `everything` keeps all that G-buffers need."""
     drawn = draw_tiles(seed)
     full = np.stack([(drawn[name] * 255).astype(np.uint8) for name in TILE_NAMES])
     half = _halve(_pack(full)).view(np.uint8).reshape(len(full), TILE // 2, TILE // 2, 4)[..., :3]
     materials = np.array([int(material_of_tile(name)) for name in TILE_NAMES], np.uint8)
-    lighting = _Lighting(world)
+    lighting = _Lighting(world, everything)
     store = _Store(everything)
     # Texel 0 is what an untouched index shows.
-    store.add(np.zeros((1, 3), np.uint8), np.zeros((1, 3), np.uint8), np.zeros(1, np.uint8))
+    nothing = np.zeros((1, 9), np.uint8)
+    store.add(nothing[:, :3], nothing, nothing[:, :3], np.zeros(1, np.uint8))
     flat_base, flat_pitch = _flat_maps(world, lighting, half, materials, store)
     face_base, face_height, face_top = _faces(world, lighting, full, materials, store)
     sky = _sky(seed)
-    sky_base = store.add(sky, np.full_like(sky, 128), np.full(sky.shape[:2], int(Material.SKY), np.uint8))[0]
+    plain = np.full_like(sky, 128)
+    bright = np.concatenate([plain, plain * 0, plain * 0], -1)
+    sky_base = store.add(sky, bright, sky, np.full(sky.shape[:2], int(Material.SKY), np.uint8))[0]
     centre = (np.arange(world.width * 2, dtype=np.float32) + 0.5) / 2
     x, z = np.meshgrid(centre, (np.arange(world.depth * 2, dtype=np.float32) + 0.5) / 2)
     y = np.full_like(x, 1.0)
-    lamp = lighting.at(x, y, z, (0.0, 0.6, 0.0)) + lighting.lamps(x, y, z, (0.0, 0.5, 0.0)) + 0.12
+    up = (0.0, 0.6, 0.0)
+    lamp = lighting.around(x, y, z, up) + lighting.sun(x, y, z, up) + lighting.lamps(x, y, z, (0.0, 0.5, 0.0)) + 0.12
     empty = np.zeros(0, np.uint32)
     return Baked(
         atlas=Atlas(flat_base, flat_pitch, face_base, face_height, face_top, sky_base),
         lit=np.concatenate(store.lit),
         albedo=np.concatenate(store.albedo) if everything else empty,
         light=np.concatenate(store.light) if everything else empty,
+        sun=np.concatenate(store.sun) if everything else empty,
+        lamps=np.concatenate(store.lamps) if everything else empty,
+        flat=np.concatenate(store.flat) if everything else empty,
         material=np.concatenate(store.material) if everything else np.zeros(0, np.uint8),
         lamp=_blur(lamp.astype(np.float32)),
     )

@@ -13,6 +13,9 @@ __all__ = ["HAZE_COLOUR", "GBuffer", "gbuffer"]
 HAZE_COLOUR = np.array(HAZE, np.float32) / 255
 """What far things fade into, float32 [3] in 0..1."""
 
+SHADE = np.array((0.51, 0.58, 0.71), np.float32)
+"""The light on a floor under the open sky without the sun: `SKY_COLOUR` and a quarter of `ROOM_COLOUR`."""
+
 
 @dataclass(frozen=True)
 class GBuffer:
@@ -26,10 +29,14 @@ class GBuffer:
     """[H, W, 4] RGBA as drawn."""
     albedo: NDArray[np.float32]
     """[H, W, 3] in 0..1: the texture's colour as it would be drawn under a light of 1 (not linearised)."""
+    flat: NDArray[np.float32]
+    """[H, W, 3] in 0..1: the mean colour of the texture, which of what is no tile is the albedo."""
     light: NDArray[np.float32]
     """[H, W, 3] in 0..2: baked sun, sky, lamps, shadow and occlusion by which the albedo is multiplied."""
-    shade: NDArray[np.float32]
-    """[H, W]: the luminance of `light`."""
+    sun: NDArray[np.float32]
+    """[H, W, 3] in 0..2: what the light has of the sun's; of a sprite, what is brighter than the shade."""
+    lamps: NDArray[np.float32]
+    """[H, W, 3] in 0..2: what it has of the lamps'; none on sprites."""
     haze: NDArray[np.float32]
     """[H, W] in 0..1: the share of the haze."""
     depth: NDArray[np.float32]
@@ -62,22 +69,29 @@ def gbuffer(renderer: Renderer, view: View) -> GBuffer:
     mask = np.empty((height, width), np.uint8)
     renderer.draw_in_numpy(view, source, Planes(depth, motion, mask))
     albedo = _rgb(baked.albedo.take(renderer.texel)) / np.float32(255)
-    light = _rgb(baked.light.take(renderer.texel)) * np.float32(1 / 128)
+    flat = _rgb(baked.flat.take(renderer.texel)) / np.float32(255)
+    light, sun, lamps = (
+        _rgb(layer.take(renderer.texel)) * np.float32(1 / 128) for layer in (baked.light, baked.sun, baked.lamps)
+    )
     material = baked.material.take(renderer.texel)
     normal = renderer.normals()
     ident = np.zeros((height, width), np.int32)
     for drawn in renderer.drawn():
         area, seen = drawn.area, drawn.seen
-        albedo[area][seen] = _rgb(drawn.texels)[seen] / np.float32(255)
+        albedo[area][seen] = flat[area][seen] = _rgb(drawn.texels)[seen] / np.float32(255)
         light[area][seen] = drawn.light
+        sun[area][seen] = np.maximum(drawn.light - SHADE, 0)
+        lamps[area][seen] = 0
         material[area][seen] = int(drawn.material)
         ident[area][seen] = drawn.sprite.ident
     sky = material == int(Material.SKY)
     return GBuffer(
         source=source,
         albedo=albedo,
+        flat=flat,
         light=light,
-        shade=(light @ np.array((0.2126, 0.7152, 0.0722), np.float32)).astype(np.float32),
+        sun=sun,
+        lamps=lamps,
         haze=np.where(sky, 0, haze_share(depth).astype(np.float32) / 256).astype(np.float32),
         depth=depth,
         normal=normal,

@@ -147,7 +147,7 @@ def draw_styles(g: GBuffer, styles: list[Style], seed: int = 0) -> tuple[torch.T
     import torch
 
     from mirage_plugin.train.batch import _smooth_edges, clip_noise
-    from mirage_plugin.train.worlds.program import Look, as_shown, draw_source, restyle
+    from mirage_plugin.train.worlds.program import Look, as_shown, draw_source, of_looks, restyle
     from mirage_plugin.train.worlds.styles import style_tensor
 
     look = Look(
@@ -158,6 +158,7 @@ def draw_styles(g: GBuffer, styles: list[Style], seed: int = 0) -> tuple[torch.T
         saturation=1.05, temperature=0.05, pixels=1, noise=0.0, levels=0, outline=0.0, blur=False,
     )  # fmt: skip
     _, _, height, width = g.depth.shape
+    g = of_looks([look], g)
     source, clean = draw_source(g, [look], torch.zeros(1, 1, height, width))
     shown = as_shown(g, clean)
     noise = clip_noise(g, seed)

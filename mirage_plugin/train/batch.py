@@ -20,9 +20,9 @@ from mirage_plugin.train.worlds.program import (
     coarse_as,
     draw_source,
     edges,
+    of_looks,
     random_look,
     restyle,
-    textured_as,
 )
 from mirage_plugin.train.worlds.raycast import draw_hud
 from mirage_plugin.train.worlds.styles import random_style, style_tensor
@@ -152,7 +152,7 @@ def _draw_pairs(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Draw frames as a game and in their styles: source and truth v [N, 3, H, W], parameters [N, VECTOR_SIZE].
 
-    `g` as `textured_as` has it. All lists have one entry per frame of `g`; `smooth` bool [N]: whether the game
+    `g` as `of_looks` has it. All lists have one entry per frame of `g`; `smooth` bool [N]: whether the game
     anti-aliases; `grain` as in `draw_source`.
     """
     source, clean = draw_source(g, looks, grain)
@@ -170,7 +170,7 @@ def render_pair(
     """Draw one clip as a game of a random look and in its styles (one per frame); returns as `_draw_pairs`."""
     frames, _, height, width = g.depth.shape
     look = random_look(rng)
-    g = textured_as([look] * frames, g)
+    g = of_looks([look] * frames, g)
     smooth = torch.full((frames,), choice(rng, 5) < 3)
     grain = torch.randn(frames, 1, height, width, generator=rng)
     return _draw_pairs(g, styles, noise, [look] * frames, smooth, grain)
@@ -209,7 +209,7 @@ def draw_batch(
         looks += [random_look(rng)] * frames
         smooth += [choice(rng, 5) < 3] * frames
         noise.append(clip_noise(g, int(torch.randint(1 << 31, (), generator=rng))))
-    every = textured_as(looks, GBuffer.cat(clips))
+    every = of_looks(looks, GBuffer.cat(clips))
     grain = torch.randn(size * frames, 1, height, width, generator=rng)
     source, truth, parameters = _draw_pairs(
         every, styles, torch.cat(noise), looks, torch.tensor(smooth), grain

@@ -20,6 +20,7 @@ from torch.nn import functional
 
 from mirage_plugin.errors import DataError
 from mirage_plugin.train.worlds.gbuffer import SKY_DEPTH, GBuffer, Material
+from mirage_plugin.train.worlds.program import luma
 from mirage_plugin.train.worlds.raycast import LEVEL_SUN
 
 __all__ = ["examples_directory", "game_clips"]
@@ -55,7 +56,6 @@ def game_clips(
     kinds = importlib.import_module("arena.textures").Material
     game = play.Game(seed, everything=True)
     renderer = game.renderer(width, height)
-    means = _means(game.baked)
     for _ in range(count):
         for _ in range(apart):
             game.step(game.autopilot())
@@ -64,11 +64,11 @@ def game_clips(
             game.step(game.autopilot())
             view = game.view()
             taken.append((take.gbuffer(renderer, view), view.camera))
-        yield _clip(taken, kinds, means)
+        yield _clip(taken, kinds)
 
 
-def _clip(taken: list[tuple[Any, Any]], kinds: Any, means: Tensor) -> tuple[Tensor, GBuffer]:
-    frames = [_frame(g, camera, kinds, means) for g, camera in taken]
+def _clip(taken: list[tuple[Any, Any]], kinds: Any) -> tuple[Tensor, GBuffer]:
+    frames = [_frame(g, camera, kinds) for g, camera in taken]
     stack = {name: torch.stack([f[name] for f in frames]) for name in frames[0]}
     source = stack.pop("source")
     depth, motion = stack["depth"], stack["motion"].float()
@@ -82,7 +82,7 @@ def _clip(taken: list[tuple[Any, Any]], kinds: Any, means: Tensor) -> tuple[Tens
     return source, GBuffer(**stack, visible=visible, hud=hud, cut=cut)
 
 
-def _frame(g: Any, camera: Any, kinds: Any, means: Tensor) -> dict[str, Tensor]:
+def _frame(g: Any, camera: Any, kinds: Any) -> dict[str, Tensor]:
     """One frame of the game in the terms of `GBuffer`, each [C, H, W]."""
 
     def plane(array: Any) -> Tensor:
@@ -96,19 +96,17 @@ def _frame(g: Any, camera: Any, kinds: Any, means: Tensor) -> dict[str, Tensor]:
     facing = (normal * ray).sum(0, keepdim=True)
     # Towards the eye, as the worlds have it.
     normal = torch.where(sky, -ray, torch.where(facing > 0, -normal, normal))
-    albedo, shade, light = plane(g.albedo), plane(g.shade), plane(g.light)
+    albedo, sun, lamps = plane(g.albedo), plane(g.sun), plane(g.lamps)
     material = _material(torch.from_numpy(g.material.astype(np.int64))[None], normal, sky, thing, kinds)
-    # The game's light is baked into one number: shadow is below 0.6, and the sun adds what lies above: 0.53 on a floor.
-    direct = ((shade - 0.55) * (LEVEL_SUN / 0.53)).clamp(0, 1)
-    texture = means[torch.from_numpy(g.material.astype(np.int64))].permute(2, 0, 1)
-    flat = torch.where(sky | thing, albedo, texture)
+    # In the plain style's shares. A floor in the open has 0.58 of sky and 0.53 of sun in this game.
+    around, direct = luma((plane(g.light) - sun - lamps)[None])[0], luma(sun[None])[0]
     cloud = (
         (albedo.amin(0, keepdim=True) / albedo.amax(0, keepdim=True).clamp_min(0.01) - 0.72) / 0.28
     ).clamp(0, 1)
     ident = torch.from_numpy(g.ident.astype(np.int64))[None]
     half = {
-        "albedo": albedo, "flat": flat, "direct": torch.where(sky, torch.zeros_like(direct), direct),
-        "ambient": (shade / 0.62).clamp(0, 1), "lamp": (light - shade).clamp(0, 1), "normal": normal,
+        "albedo": albedo, "flat": plane(g.flat), "direct": (direct * (LEVEL_SUN / 0.53)).clamp(0, 1),
+        "ambient": (around / 0.58).clamp(0, 1), "lamp": (lamps * (0.4 / 0.58 / 0.5)).clamp(0, 2), "normal": normal,
         "facing": facing.abs().clamp(0, 1), "height": torch.where(sky, ray[1:2] * 100, position[1:2]),
         "cloud": torch.where(sky, cloud, torch.zeros_like(cloud)), "motion": plane(g.motion),
     }  # fmt: skip
@@ -132,17 +130,6 @@ def _material(found: Tensor, normal: Tensor, sky: Tensor, thing: Tensor, kinds: 
         out[found == int(kind)] = int(ours)
     out[sky] = int(Material.SKY)
     return out
-
-
-def _means(baked: Any) -> Tensor:
-    """The mean colour of each of the game's materials over its whole world: float32 [256, 3] in [0, 1]."""
-    albedo = (
-        np.ascontiguousarray(baked.albedo.reshape(-1)[::61])[:, None].view(np.uint8)[:, :3].astype(np.float64)
-    )
-    kind = baked.material.reshape(-1)[::61]
-    count = np.bincount(kind, minlength=256).clip(1)
-    sums = [np.bincount(kind, weights=albedo[:, c], minlength=256) for c in range(3)]
-    return torch.from_numpy(np.stack(sums, 1) / count[:, None] / 255).float()
 
 
 def _seen_before(

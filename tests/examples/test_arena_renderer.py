@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from arena.bake import SUN
 from arena.gbuffer import HAZE_COLOUR, GBuffer
 from arena.native import load_raycaster
 from arena.play import Game
@@ -175,6 +176,38 @@ def test_albedo_light_and_haze_make_the_picture(walk: Walk) -> None:
         made = np.where(frame.sky[..., None], frame.albedo, made).clip(0, 1) * 255
         assert np.abs(made - frame.source[..., :3]).mean() < 2
         assert (frame.source[..., 3] == 255).all()
+
+
+def test_the_light_is_told_apart_into_sun_lamps_and_what_is_around(walk: Walk) -> None:
+    lit = shaded = lamplit = 0
+    for _, _, _, frame in walk.pairs:
+        world = ~frame.sky & (frame.ident == 0) & (frame.material != Material.EMISSIVE)
+        whole = world & (frame.light.max(-1) < 1.9)
+        around = frame.light - frame.sun - frame.lamps
+        assert around[whole].min() > -0.04
+        assert (frame.sun >= 0).all()
+        assert (frame.lamps >= 0).all()
+        # The sun stands in the south: what faces away from it has none of it, whatever stands around.
+        away = world & (frame.normal @ SUN < -0.1)
+        assert frame.sun[away].max(initial=0) == 0
+        lit += int((frame.sun[world].max(-1) > 0.3).sum())
+        shaded += int((frame.sun[world].max(-1) == 0).sum())
+        lamplit += int((frame.lamps[world].max(-1) > 0.3).sum())
+    assert min(lit, shaded, lamplit) > 1000
+
+
+def test_a_tile_has_one_colour_without_its_texture(walk: Walk) -> None:
+    ground = [frame.material == Material.GROUND for _, _, _, frame in walk.pairs]
+    flat, albedo = (
+        np.concatenate([getattr(pair[3], name)[seen] for pair, seen in zip(walk.pairs, ground, strict=True)])
+        for name in ("flat", "albedo")
+    )
+    assert len(flat) > 10_000
+    colours, count = np.unique((flat * 255).round(), axis=0, return_counts=True)
+    # Where two tiles meet, distant texels are of both.
+    assert np.sort(count)[-12:].sum() > 0.95 * len(flat)
+    assert len(np.unique((albedo * 255).round(), axis=0)) > 20 * len(colours)
+    assert abs(flat.mean() - albedo.mean()) < 0.03
 
 
 def test_mask_material_and_normals_agree(walk: Walk) -> None:

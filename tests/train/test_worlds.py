@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from mirage_plugin.styles import load_style, preset_names
-from mirage_plugin.styles.parameters import parameter_slice
+from mirage_plugin.styles.parameters import Style, parameter_slice
 from mirage_plugin.train.batch import clip_noise, draw_batch, offered, render_pair
 from mirage_plugin.train.endurance import loop_clip
 from mirage_plugin.train.metrics import warp_back
@@ -21,10 +21,10 @@ from mirage_plugin.train.worlds import (
     Material,
     draw_source,
     held_out,
+    of_looks,
     random_look,
     random_style,
     restyle,
-    textured_as,
 )
 from mirage_plugin.train.worlds.program import as_shown, coarse_as
 from mirage_plugin.train.worlds.raycast import FLAT_UP, LEVEL_SUN, draw_hud
@@ -209,7 +209,7 @@ def test_a_coarse_game_keeps_its_pixels_in_every_style() -> None:
 def test_a_game_of_faint_textures_has_flat_colours_that_are_flat() -> None:
     rng = torch.Generator().manual_seed(2)
     look = replace(random_look(rng), texture=0.3, outline=0.0, contrast=1.0, exposure=0.0, saturation=1.0)
-    g = textured_as([look], draw_clip(11, 1, 96, 160, "interior"))
+    g = of_looks([look], draw_clip(11, 1, 96, 160, "interior"))
     _, clean = draw_source(g, [look], torch.zeros(1, 1, 96, 160))
     shown = as_shown(g, clean)
     inside = (g.ident[..., 1:] == g.ident[..., :-1]) & (g.material[..., 1:] == 3)
@@ -221,6 +221,26 @@ def test_a_game_of_faint_textures_has_flat_colours_that_are_flat() -> None:
 
     assert int(inside.sum()) > 500
     assert roughness(shown.flat.float()) < 0.35 * roughness(shown.albedo.float())
+
+
+def test_a_night_is_lit_by_no_lamp_that_the_game_does_not_show() -> None:
+    """Two games of one room: where one is lit by its lamps and the other is not, so are their nights."""
+    rng = torch.Generator().manual_seed(2)
+    plain = replace(random_look(rng), texture=1.0, outline=0.0, contrast=1.0, exposure=0.0, saturation=1.0)
+    room = draw_clip(11, 1, 96, 160, "interior")
+    natural, _ = style_tensor([Style.make("night", {"sun": 0.0, "ambient": 0.2, "lamps": 1.8})])
+    near = (room.lamp.float().mean(1) + 0.05).log()[(room.material == 3)[:, 0]]
+    gains = []
+    for lamps in (0.0, 0.3, 1.0):
+        look = replace(plain, ambient=0.6, lamps=lamps)
+        g = of_looks([look], room)
+        source, clean = draw_source(g, [look], torch.zeros(1, 1, 96, 160))
+        truth = restyle(as_shown(g, clean), natural, torch.zeros(1, 1, 48, 80), source)
+        change = ((truth.mean(1) + 0.02) / (clean.mean(1) + 0.02)).log()[(g.material == 3)[:, 0]]
+        # How much more the walls near a lamp have of it than those far away.
+        gains.append(float(torch.cov(torch.stack([near, change]))[0, 1] / near.var()))
+    assert abs(gains[0]) < 0.15 * gains[2]
+    assert 0.3 * gains[2] < gains[1] < 0.7 * gains[2]
 
 
 def test_an_engine_offers_a_plane_always_never_or_now_and_then() -> None:

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from mirage_plugin.train.worlds.gbuffer import SKY_DEPTH, GBuffer, Material
-from mirage_plugin.train.worlds.program import Look, draw_source, random_look, restyle, textured_as
+from mirage_plugin.train.worlds.program import Look, draw_source, of_looks, random_look, restyle
 from mirage_plugin.train.worlds.raycast import Window, cast_clip
 from mirage_plugin.train.worlds.scenes import FAMILIES, Camera, Scene, draw_scene
 from mirage_plugin.train.worlds.styles import held_out, random_style
@@ -21,10 +21,10 @@ __all__ = [
     "draw_scene",
     "draw_source",
     "held_out",
+    "of_looks",
     "random_look",
     "random_style",
     "restyle",
-    "textured_as",
     "write",
 ]
 

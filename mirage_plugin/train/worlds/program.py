@@ -26,10 +26,10 @@ __all__ = [
     "coarse_as",
     "draw_source",
     "edges",
+    "of_looks",
     "plain_light",
     "random_look",
     "restyle",
-    "textured_as",
 ]
 
 _LUMA = (0.2126, 0.7152, 0.0722)
@@ -303,13 +303,19 @@ def as_shown(g: GBuffer, source: Tensor) -> GBuffer:
     return replace(g, **{name: value.clamp(0, 1.5).to(g.albedo.dtype) for name, value in shown.items()})
 
 
-def textured_as(looks: list[Look], g: GBuffer) -> GBuffer:
-    """Frames whose materials have as much of their texture as games of these looks show, one look per frame.
+def of_looks(looks: list[Look], g: GBuffer) -> GBuffer:
+    """Frames that have as much of their texture, and of their lamps, as games of these looks show, one look per frame.
 
-    To be done before anything is drawn of them: the truth is as flat, and as textured, as the game.
+    To be done before anything is drawn of them: the truth is as flat, and as textured, as the game, and a lamp that
+    the game's own light all but hides is none that a night could be lit by.
     """
-    amount = _columns(looks, g.depth.device)("texture")
-    return replace(g, albedo=torch.lerp(g.flat.float(), g.albedo.float(), amount).to(g.albedo.dtype))
+    column = _columns(looks, g.depth.device)
+    shown = column("lamps") / column("ambient") * (_PLAIN["ambient"] / _PLAIN["lamps"])
+    return replace(
+        g,
+        albedo=torch.lerp(g.flat.float(), g.albedo.float(), column("texture")).to(g.albedo.dtype),
+        lamp=(g.lamp.float() * shown).clamp(0, 2).to(g.lamp.dtype),
+    )
 
 
 def coarse_as(looks: list[Look], rgb: Tensor) -> Tensor:
@@ -335,15 +341,16 @@ def coarse_as(looks: list[Look], rgb: Tensor) -> Tensor:
 def draw_source(g: GBuffer, looks: list[Look], grain: Tensor) -> tuple[Tensor, Tensor]:
     """Draw frames as their games would: the picture, and the same without the defects of its screen.
 
-    `g` as `textured_as` has it; `looks` has one entry per frame; `grain` float32 [N, 1, H, W], unit normal, is the
+    `g` as `of_looks` has it; `looks` has one entry per frame; `grain` float32 [N, 1, H, W], unit normal, is the
     game's own noise. Returns two of float32 [N, 3, H, W] in [0, 1]: the picture on the 8-bit grid, and what it was
     before pixels, blur, noise, few levels and the HUD.
     """
     device = g.depth.device
     column = _columns(looks, device)
     albedo = g.albedo.float()
-    light = g.direct.float() * column("sun") * column("sun_colour") + g.lamp.float() * column("lamps")
-    light = light + g.ambient.float() * column("ambient") * column("ambient_colour")
+    lamp = g.lamp.float() * (_PLAIN["lamps"] / _PLAIN["ambient"])
+    around = (g.ambient.float() * column("ambient_colour") + lamp) * column("ambient")
+    light = g.direct.float() * column("sun") * column("sun_colour") + around
     rgb = albedo * torch.where(g.material == Material.EMISSIVE, torch.ones_like(light), light)
     sky = g.material == Material.SKY
     rgb = torch.where(sky, _sky(g, column("sky_top"), column("sky_horizon"), column("clouds")), rgb)

@@ -193,15 +193,20 @@ def _corridor(b: _Builder) -> None:
     """Grid-aligned walls on a map of cells, as first-person shooters have them."""
     cell, height = b.u(1.6, 3.5), b.u(1.2, 2.6)
     walls = [b.texture("bricks", "stone", "panels", "planks", "tiles", "plaster", "windows") for _ in range(3)]
-    open_sky = choice(b.rng, 3) == 0
-    if not open_sky:
-        ceiling = b.texture("plaster", "panels", "planks", "stone")
+    above = ("sky", "ceiling", "roofs")[choice(b.rng, 3)]
+    ceiling = b.texture("plaster", "panels", "planks", "stone")
+    if above == "ceiling":
         b.box([0, 2 * height + 0.1, 0], [40, 0.1, 40], ceiling, Material.WALL, scale=b.u(0.2, 0.5))
+    elif above == "roofs":
+        # Yards, arcades and rooms without a roof: walls all around, and yet the sun.
+        for _ in range(3 + choice(b.rng, 5)):
+            where, half = [b.u(-7, 7), 2 * height + 0.1, b.u(-3, 20)], [b.u(1.5, 5), 0.1, b.u(1.5, 6)]
+            b.box(where, half, ceiling, Material.WALL, scale=b.u(0.2, 0.5))
     for i in range(-4, 5):
         for j in range(-1, 7):
             if abs(i) <= (j % 3 == 0) * 2 or choice(b.rng, 3) == 0 or len(b.boxes) > 30:
                 continue
-            tall = height * (1 if not open_sky else b.u(0.7, 1.6))
+            tall = height * (b.u(0.7, 1.6) if above == "sky" else 1)
             centre = [i * 2 * cell * 0.5 + (cell if i > 0 else -cell) * 0.3, tall, j * cell]
             b.box(
                 centre,
