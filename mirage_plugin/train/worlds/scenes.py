@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -431,7 +431,7 @@ def draw_scene(seed: int, frames: int, family: str) -> Scene:
     lamps = b.lamps[:6] or [([0.0, -60.0, 0.0], [0.0, 0.0, 0.0])]
     boxes, spheres = list(zip(*b.boxes, strict=True)), list(zip(*b.spheres, strict=True))
     ground_kind = Material.GROUND
-    return Scene(
+    scene = Scene(
         family=family,
         atlas=Atlas(torch.stack(b.textures)),
         smooth=bool(choice(rng, 4)),
@@ -453,3 +453,11 @@ def draw_scene(seed: int, frames: int, family: str) -> Scene:
         cloud_map=tileable_noise(rng, 256, 1.6), cloud_cover=b.u(-1.5, 1.0),
         cameras=cameras, cut=cut, times=times,
     )  # fmt: skip
+    # Neon and coloured torches: a third of the games have them.
+    return replace(scene, lamp_colour=_tinted(rng, scene.lamp_colour)) if choice(rng, 3) == 0 else scene
+
+
+def _tinted(rng: torch.Generator, colours: Tensor) -> Tensor:
+    """Lamps [n, 3] in any colours, as bright as they were."""
+    hue = torch.rand(colours.shape, generator=rng)
+    return hue / hue.amax(1, keepdim=True).clamp_min(0.05) * colours.amax(1, keepdim=True)
