@@ -59,6 +59,12 @@ def _print_version(wanted: bool) -> None:
         raise typer.Exit
 
 
+WeightsOption = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", dir_okay=False, help="Weights of your own.", show_default="the tier's"),
+]
+
+
 @app.callback()
 def _mirage(
     version: Annotated[
@@ -96,6 +102,7 @@ def demo(
     tier: TierOption = "auto",
     device: DeviceOption = "auto",
     style: StyleOption = None,
+    weights: WeightsOption = None,
     json: JsonOption = None,
 ) -> None:
     """Play the sample game while a sidecar of its own redraws it.
@@ -118,6 +125,7 @@ def demo(
         tier=tier,
         device=device,
         style=style,
+        weights=weights,
         json=json,
     )
 
@@ -134,8 +142,10 @@ def serve(
     tier: TierOption = "auto",
     device: DeviceOption = "auto",
     style: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Style of a game that asks for none.")
+        str | None,
+        typer.Option(metavar="NAME|FILE", help='The style of games that ask for "", and one more that games may name.'),
     ] = None,
+    weights: WeightsOption = None,
     bind: Annotated[
         str | None,
         typer.Option(
@@ -145,12 +155,13 @@ def serve(
         ),
     ] = None,
     steps: Annotated[
-        int, typer.Option(metavar="N", help="Denoising steps a frame: 1, 2 or 4; more is better and slower.")
+        int, typer.Option(metavar="N", help="Denoising steps a frame: 1, 2 or 4; more is slower, and little better.")
     ] = 1,
     threads: Annotated[
         int | None,
         typer.Option(
-            metavar="N", min=1, help="Threads that share a frame's work on a CPU.", show_default="half of the cores"
+            metavar="N", min=1, help="Threads that share a frame's work on a CPU.",
+            show_default="half of the cores, 2 to 4",
         ),
     ] = None,
     compile: Annotated[
@@ -174,6 +185,7 @@ def serve(
         steps=steps,
         threads=threads,
         compile=compile,
+        weights=weights,
         json=json,
     )
     from mirage_plugin.sidecar import serve as run
@@ -236,14 +248,16 @@ def restyle(
     tier: TierOption = "auto",
     device: DeviceOption = "auto",
     seed: SeedOption = 0,
+    weights: WeightsOption = None,
     json: JsonOption = None,
 ) -> None:
     """Redraw recorded frames or a video, as if it were being played."""
     from mirage_plugin.restyle import restyle as run
 
     run(
-        frames=frames, style=style, out=out, strength=strength, tier=tier, device=device, seed=seed, json=json
-    )
+        frames=frames, style=style, out=out, strength=strength, tier=tier, device=device, seed=seed, json=json,
+        weights=weights,
+    )  # fmt: skip
 
 
 @app.command(
@@ -343,10 +357,7 @@ def evaluate(
         Path, typer.Option(metavar="DIR", file_okay=False, help="Where plots and contact sheets are written.")
     ] = Path("out/eval"),
     json: JsonOption = None,
-    weights: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", dir_okay=False, help="Weights to judge.", show_default="the tier's own"),
-    ] = None,
+    weights: WeightsOption = None,
     time: Annotated[bool, typer.Option("--time", help="Over time: flicker, memory, drift.")] = False,
 ) -> None:
     """Measure the model on unseen scenes and styles, beside the baselines it must beat."""
@@ -359,7 +370,7 @@ def evaluate(
     rich_help_panel=LOOK,
     epilog=_examples(
         "mirage profile --seconds 30 --html out/profile.html",
-        "mirage profile --attach ipc:///run/user/1000/mirage",
+        "mirage profile --attach ipc:///run/user/1000/mirage/bridge",
         "mirage profile --compare before.json after.json",
     ),
 )
@@ -436,9 +447,9 @@ KeyDirectory = Annotated[
 ]
 
 
-@keys.command("make", epilog=_examples("mirage keys make host", "mirage keys make living-room"))
+@keys.command("make", epilog=_examples("mirage keys make host", "mirage keys make game"))
 def keys_make(name: str, directory: KeyDirectory = None) -> None:
-    """Make a key pair and print its public half. The sidecar's own is called host."""
+    """Make a key pair and print its public half. The sidecar's own is called host, a game's game."""
     from mirage_bridge import keys as store
 
     with _as_config_error():

@@ -123,7 +123,9 @@ class ServeConfig:
     tier: TierChoice = "auto"
     device: Device = "auto"
     style: str | None = None
-    """Style of a game that names none; None: the first preset."""
+    """Style of a game that names none (`""`), and one that games may ask for by its name; None: snow."""
+    weights: Path | None = None
+    """Weights of your own, as `mirage train` leaves them; None: those that ship with the package."""
     bind: str | None = None
     """Endpoint to listen at, `ipc://…` or `tcp://host:port`; None: the bridge's default for this user."""
     steps: int = 1

@@ -199,7 +199,7 @@ class CudaEngine:
         self._bounds = None
         if net is None:
             net = self._load(config)
-            self._bounds = self._load_bounds(net.tier.name)
+            self._bounds = self._load_bounds(net.tier.name, config)
         self.tier = net.tier.name
         # Styles are few and small; their encoder stays on the processor, between frames.
         self._net = net.float().cpu().eval().requires_grad_(False)
@@ -217,8 +217,10 @@ class CudaEngine:
 
     @staticmethod
     def _load(config: ServeConfig) -> MirageNet:
-        from mirage_plugin.model.checkpoint import load_network  # safetensors, which a benchmark does without
+        from mirage_plugin.model.checkpoint import load_network, tier_of  # safetensors, which a benchmark does without
 
+        if config.weights is not None:
+            return load_network(tier_of(config.weights) if config.tier == "auto" else config.tier, config.weights)
         available = {p.stem for p in weights_directory().glob("*.safetensors")}
         if config.tier != "auto":
             return load_network(config.tier)
@@ -229,10 +231,10 @@ class CudaEngine:
             choose_tier(available, multiprocessors=gpu.multi_processor_count, memory_bytes=gpu.total_memory)
         )
 
-    def _load_bounds(self, tier: str) -> Bounds | None:
+    def _load_bounds(self, tier: str, config: ServeConfig) -> Bounds | None:
         from mirage_plugin.model.checkpoint import load_bounds
 
-        bounds = load_bounds(tier)
+        bounds = load_bounds(tier, config.weights)
         if bounds is None:
             self._tell(f"the weights of {tier} know no bounds of a healthy frame: only what is not finite is corrected")
         return bounds

@@ -44,6 +44,7 @@ def demo(
     tier: str,
     device: str,
     style: str | None,
+    weights: Path | None,
     json: Path | None,
 ) -> None:
     """Start a sidecar and the sample game, play or film it, and print the frame budget.
@@ -65,7 +66,7 @@ def demo(
     with tempfile.TemporaryDirectory(prefix="mirage-demo-") as scratch:
         endpoint = f"ipc://{scratch}/sidecar-{secrets.token_hex(4)}"
         figures, pairs = Path(scratch) / "game.json", Path(scratch) / "pairs"
-        with _sidecar(endpoint, tier, device, served, console):
+        with _sidecar(endpoint, tier, device, served, weights, console):
             status = mirage_bridge.request(endpoint, "status", {}, timeout_s=5.0)
             command = [sys.executable, str(game), "--endpoint", endpoint, "--size", f"{width}x{height}",
                        "--seed", str(seed), "--wait-s", "10", "--json", str(figures)]  # fmt: skip
@@ -117,10 +118,13 @@ def _game_file() -> Path:
 
 
 @contextlib.contextmanager
-def _sidecar(endpoint: str, tier: str, device: str, style: str, console: Console) -> Iterator[None]:
+def _sidecar(
+    endpoint: str, tier: str, device: str, style: str, weights: Path | None, console: Console
+) -> Iterator[None]:
     """Run `mirage serve` until it is ready, and stop it in the end, whatever happened."""
     command = [sys.executable, "-m", "mirage_plugin", "serve", "--bind", endpoint, "--tier", tier,
                "--device", device, "--style", style]  # fmt: skip
+    command += [] if weights is None else ["--weights", str(weights)]
     process = subprocess.Popen(
         command, start_new_session=os.name == "posix", env=os.environ | {EXIT_WITH_PARENT: str(os.getpid())}
     )

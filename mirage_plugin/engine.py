@@ -13,6 +13,7 @@ import subprocess
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -27,7 +28,7 @@ from mirage_kernels.shade import WORDS
 from mirage_plugin.config import ServeConfig, choose_tier, weights_directory
 from mirage_plugin.errors import DataError, DeviceError
 from mirage_plugin.frames import STYLES_KEPT, FrameEngine, FrameKind, FramePlanes
-from mirage_plugin.model.checkpoint import load_bounds, load_network
+from mirage_plugin.model.checkpoint import load_bounds, load_network, tier_of
 from mirage_plugin.model.core import Core, CoreInput, CoreOutput, best_dtype
 from mirage_plugin.model.cpu_lines import colour_lines, depth_lines
 from mirage_plugin.model.cpu_pixels import carry_motion, cells_from_pixels, move_noise, plane_cells, warp_edit
@@ -285,19 +286,18 @@ class Engine:
         Raises `WeightsError`, `DeviceError` or `ConfigError`.
         """
         self.device = _device(config.device)
-        available = {p.stem for p in weights_directory().glob("*.safetensors")}
-        self.tier = config.tier if config.tier != "auto" else _auto_tier(available, self.device)
+        self.tier = config.tier if config.tier != "auto" else _auto_tier(config.weights, self.device)
         self.steps = config.steps
         self.threads = min(config.threads or usual_threads(), MAX_THREADS)
         if self.device.type == "cpu":
             # PyTorch's threads wait for one another, also for one that has no core: more only where they are asked for.
             torch.set_num_threads(config.threads or 1)
-        net = load_network(self.tier)
+        net = load_network(self.tier, config.weights)
         self.dtype = best_dtype(self.device)
         self.state_channels = net.tier.state
-        self._style_encoder = load_network(self.tier).style_encoder
+        self._style_encoder = load_network(self.tier, config.weights).style_encoder
         self._of_style = functools.lru_cache(STYLES_KEPT)(self._read_style)
-        self._bounds = load_bounds(self.tier)
+        self._bounds = load_bounds(self.tier, config.weights)
         if self._bounds is None:
             tell(f"the weights of {self.tier} know no bounds of a healthy frame: only what is not finite is corrected")
         self._core = Core(net, self.dtype).to(self.device)
@@ -308,13 +308,13 @@ class Engine:
         self._costs_ns = {depth: [0] * len(GRIDS) for depth in (False, True)}
         self.reuse_ns = self.compose_ns = 0
         if config.compile and self.device.type == "cpu":
-            self._compile()
+            self._compile(config.weights)
         self._measure()
 
-    def _compile(self) -> None:
+    def _compile(self, weights: Path | None) -> None:
         """The core in C, or said once why not."""
         try:
-            core = NativeCore(Core(load_network(self.tier), torch.float32), threads=self.threads)
+            core = NativeCore(Core(load_network(self.tier, weights), torch.float32), threads=self.threads)
         except (OSError, subprocess.SubprocessError) as error:
             # First what mends it: a compiler that fails is named with its whole command.
             self._tell(f"serving several times slower; pip install ziglang, or a C compiler, mends it ({error})"[:240])
@@ -791,7 +791,10 @@ def _device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def _auto_tier(available: set[str], device: torch.device) -> str:
+def _auto_tier(weights: Path | None, device: torch.device) -> str:
+    if weights is not None:
+        return tier_of(weights)
+    available = {p.stem for p in weights_directory().glob("*.safetensors")}
     if device.type != "cuda":
         return choose_tier(available)
     properties = torch.cuda.get_device_properties(device)

@@ -34,20 +34,20 @@ __all__ = ["Served", "Stream", "rungs_for"]
 _ORDERS = {"RGBA8": (0, 1, 2), "BGRA8": (2, 1, 0), "RGB8": (0, 1, 2)}
 HELD_FRAMES = 2
 """So many frames in a row the last answer is shown again."""
-_TO_SRGB = np.array(
-    [
-        round(255 * (12.92 * c if c <= 0.0031308 else 1.055 * c ** (1 / 2.4) - 0.055))
-        for c in np.arange(256) / 255
-    ],
-    np.uint8,
+
+
+def _srgb_of(levels: int) -> NDArray[np.uint8]:
+    """The sRGB byte of each of so many evenly spaced values of linear light."""
+    c = np.linspace(0, 1, levels)
+    return np.asarray((np.where(c <= 0.0031308, 12.92 * c, 1.055 * c ** (1 / 2.4) - 0.055) * 255).round(), np.uint8)
+
+
+# Linear light has few of its levels where it is dark: what comes with more than eight bits is not cut to eight before.
+_SRGB_OF_8, _SRGB_OF_10, _SRGB_OF_12 = _srgb_of(1 << 8), _srgb_of(1 << 10), _srgb_of(1 << 12)
+_LINEAR = np.array(
+    [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in np.arange(256) / 255], np.float32
 )
-_TO_LINEAR = np.array(
-    [
-        round(255 * (c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4))
-        for c in np.arange(256) / 255
-    ],
-    np.uint8,
-)
+_LINEAR_8, _LINEAR_10 = (_LINEAR * 255).round().astype(np.uint8), (_LINEAR * 1023).round().astype(np.uint32)
 
 
 @dataclass(frozen=True)
@@ -423,15 +423,18 @@ def _kind(offer: Offer) -> FrameKind:
 def _pixels(job: FrameJob, offer: Offer) -> NDArray[np.uint8]:
     """The frame as uint8 [H, W, C], top row first, sRGB."""
     pixels: NDArray[Any] = np.asarray(job.pixels)
+    linear = offer.color_space == "linear"
     if offer.pixel_format == "RGB10A2":
         packed = pixels.reshape(pixels.shape[:2])
-        pixels = np.stack([(packed >> shift & 0x3FF) >> 2 for shift in (0, 10, 20)], -1).astype(np.uint8)
+        pixels = np.stack([packed >> shift & 0x3FF for shift in (0, 10, 20)], -1)
+        pixels = _SRGB_OF_10[pixels] if linear else (pixels >> 2).astype(np.uint8)
     elif offer.pixel_format == "RGBA16F":
         # NaN and infinities become black and white: nothing an engine writes may be undefined here.
         bounded = np.nan_to_num(pixels.astype(np.float32), nan=0.0, posinf=1.0, neginf=0.0).clip(0, 1)
-        pixels = (bounded * 255 + 0.5).astype(np.uint8)
-    if offer.color_space == "linear":
-        pixels = cv2.LUT(np.ascontiguousarray(pixels), _TO_SRGB).reshape(pixels.shape).astype(np.uint8)
+        steps = (bounded * (4095 if linear else 255) + 0.5).astype(np.uint16)
+        pixels = _SRGB_OF_12[steps] if linear else steps.astype(np.uint8)
+    elif linear:
+        pixels = cv2.LUT(np.ascontiguousarray(pixels), _SRGB_OF_8).reshape(pixels.shape).astype(np.uint8)
     return pixels[::-1] if offer.orientation == "bottom_up" else pixels
 
 
@@ -439,14 +442,15 @@ def _write_back(drawn: NDArray[np.uint8], out: NDArray[Any], offer: Offer) -> No
     """Bring an answer from uint8 sRGB, top row first, to the game's format."""
     if offer.orientation == "bottom_up":
         drawn = drawn[::-1]
-    if offer.color_space == "linear":
-        drawn = cv2.LUT(np.ascontiguousarray(drawn), _TO_LINEAR).reshape(drawn.shape).astype(np.uint8)
+    linear = offer.color_space == "linear"
     if offer.pixel_format == "RGB10A2":
-        wide = (drawn.astype(np.uint32) * 1023 + 127) // 255
+        wide = _LINEAR_10[drawn] if linear else (drawn.astype(np.uint32) * 1023 + 127) // 255
         packed = wide[..., 0] | wide[..., 1] << 10 | wide[..., 2] << 20 | np.uint32(3 << 30)
         out.reshape(out.shape[:2])[...] = packed
     elif offer.pixel_format == "RGBA16F":
-        out[..., : drawn.shape[2]] = drawn * np.float32(1 / 255)
+        out[..., : drawn.shape[2]] = _LINEAR[drawn] if linear else drawn * np.float32(1 / 255)
+    elif linear:
+        out[...] = cv2.LUT(np.ascontiguousarray(drawn), _LINEAR_8).reshape(drawn.shape)
     else:
         out[...] = drawn
 

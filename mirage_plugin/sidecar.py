@@ -51,7 +51,7 @@ class Sidecar:
         self._service_ns: list[int] = []
         default = read_style(config.style or "snow")
         # A style file or a picture of this machine's user has a name by which games may ask for it as well.
-        self._own = {} if default.name in preset_names() else {default.name: default}
+        self._own = {default.name: default}
         self._resolve = functools.partial(resolve_styles, own=self._own)
         self._default_style = default.name
         # The address first: who starts a second sidecar by mistake hears of it at once, not after the warm-up.
@@ -188,7 +188,8 @@ class Sidecar:
         verdict = pacing.admit(paces, rungs, offer.budget_ns, offer.delivery, time.monotonic_ns())
         info = {
             "tier": self._engine.tier, "device": self._engine.device.type, "version": __version__,
-            "styles": [*self._own, *preset_names()], "working_size": list(verdict.size), "note": verdict.sentence,
+            "styles": [*dict.fromkeys((*self._own, *preset_names()))], "working_size": list(verdict.size),
+            "note": verdict.sentence,
         }  # fmt: skip
         if not verdict.ok and paces:
             return verdict.sentence

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from mirage_plugin.errors import MirageError
-from mirage_plugin.style_input import resolve_style, resolve_styles
+from mirage_plugin.style_input import read_style, resolve_style, resolve_styles
+from mirage_plugin.styles import write_style
+from mirage_plugin.styles.parameters import Style, load_style
 
 
 def test_a_style_alone_is_the_whole_frames() -> None:
@@ -41,3 +45,19 @@ def test_regions_have_styles_of_their_own() -> None:
 def test_what_is_wrong_with_regions_is_said(spec: Any, says: str) -> None:
     with pytest.raises(MirageError, match=says):
         resolve_styles(spec)
+
+
+def test_a_preset_written_as_a_file_is_a_style_of_its_own_name(tmp_path: Path) -> None:
+    path = tmp_path / "my look.toml"
+    write_style("ink", path)
+    mine = read_style(str(path))
+    assert mine.name == "my look"
+    # A colour is written in bytes, a number with three digits.
+    assert abs(mine.values - load_style("ink").values).max() < 0.005
+    assert resolve_style("my look", {mine.name: mine}) is mine
+
+
+def test_a_file_that_kept_a_presets_name_is_what_its_owner_changed_it_to() -> None:
+    mine = replace(Style.make("mine", {"exposure": 0.5}), name="ink")
+    assert resolve_style("ink", {"ink": mine}) is mine
+    assert resolve_style("ink").value("exposure") != 0.5

@@ -64,6 +64,8 @@ SPIN_NS: Final = 100_000
 _HANDSHAKE_NS: Final = 5_000_000_000
 #: Without a pidfd (other PID namespaces, other machines) a silent game is given up after this.
 _SILENCE_NS: Final = 10_000_000_000
+#: And one that said it would pause after this: it may come back, but its place is not kept for ever.
+_PAUSE_NS: Final = 3600_000_000_000
 _UPKEEP_NS: Final = 500_000_000
 _DRAIN: Final = 256
 
@@ -606,7 +608,7 @@ class Host:
             if not session._attached:
                 if silent_ns > _HANDSHAKE_NS:
                     self._forget(session, "the game did not finish its handshake")
-            elif session._pidfd < 0 and silent_ns > _SILENCE_NS and not session.paused:
+            elif session._pidfd < 0 and silent_ns > (_PAUSE_NS if session.paused else _SILENCE_NS):
                 self._forget(session, "the game fell silent")
 
     # -- messages ----------------------------------------------------------------------------------------

@@ -36,6 +36,22 @@ def weights_path(tier: str) -> Path:
     return weights_directory() / f"{tier}.safetensors"
 
 
+def tier_of(path: Path) -> str:
+    """The tier that a weights file is of; raises `WeightsError` where it is no such file or names none of `TIERS`."""
+    from safetensors import SafetensorError, safe_open
+
+    if not path.is_file():
+        raise WeightsError.unreadable(path, "there is no such file")
+    try:
+        with safe_open(path, framework="pt") as file:
+            tier = str((file.metadata() or {}).get("tier", ""))
+    except (SafetensorError, OSError, ValueError) as error:
+        raise WeightsError.unreadable(path, f"not a whole safetensors file: {error}") from error
+    if tier not in TIERS:
+        raise WeightsError.unreadable(path, f"it names the tier {tier!r}")
+    return tier
+
+
 def _digest(tensors: dict[str, Tensor]) -> str:
     total = hashlib.sha256()
     for name in sorted(tensors):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json as json_format
 import tomllib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -255,10 +255,12 @@ def write_style(source: str, out: Path | None) -> None:
     """
     from mirage_plugin.style_input import read_style
 
-    text = read_style(source).text()
+    style = read_style(source)
     if out is None:
-        print(text, end="")
+        print(style.text(), end="")
         return
+    # It is another style from now on: games ask for it by the name of its file.
+    text = replace(style, name=out.stem).text()
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         out.write_text(text, encoding="utf-8")

@@ -19,12 +19,12 @@ import numpy as np
 import torch
 from rich.console import Console
 from rich.progress import Progress
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from torch import Tensor
 
 from mirage_plugin.config import TIERS, choose_tier
 from mirage_plugin.errors import ConfigError, DataError, OutputError, WeightsError
-from mirage_plugin.model.checkpoint import load_bounds, load_network, weights_path
+from mirage_plugin.model.checkpoint import load_bounds, load_network, tier_of, weights_path
 from mirage_plugin.model.drift import mean_squares
 from mirage_plugin.model.memory import SOUNDED, MemoryState, dequantise, quantise, warp_state
 from mirage_plugin.model.network import CELL, MirageNet, Overview, Planes
@@ -236,13 +236,7 @@ def load_judged(tier: str, weights: Path | None) -> MirageNet:
     """
     if tier == "auto":
         if weights is not None:
-            try:
-                with safe_open(weights, framework="pt") as file:
-                    tier = (file.metadata() or {}).get("tier", "")
-            except (SafetensorError, OSError, ValueError) as error:
-                raise WeightsError.unreadable(weights, f"not a whole safetensors file: {error}") from error
-            if tier not in TIERS:
-                raise WeightsError.unreadable(weights, f"it names the tier {tier!r}")
+            tier = tier_of(weights)
         else:
             cuda = torch.cuda.get_device_properties(0) if torch.cuda.is_available() else None
             tier = choose_tier(

@@ -23,10 +23,10 @@ CALLS: list[tuple[list[str], str, str, dict[str, Any]]] = [
         {"config": ServeConfig(tier="nano", device="cpu", style="ink", bind="tcp://127.0.0.1:7788")},
     ),
     (
-        ["serve", "--steps", "2", "--threads", "2", "--json", "stats.json"],
+        ["serve", "--steps", "2", "--threads", "2", "--weights", "w.safetensors", "--json", "stats.json"],
         "mirage_plugin.sidecar",
         "serve",
-        {"config": ServeConfig(steps=2, threads=2, json=Path("stats.json"))},
+        {"config": ServeConfig(steps=2, threads=2, weights=Path("w.safetensors"), json=Path("stats.json"))},
     ),
     (
         ["demo", "--headless", "--size", "641x359", "--seed", "7", "--json", "demo.json"],
@@ -41,6 +41,7 @@ CALLS: list[tuple[list[str], str, str, dict[str, Any]]] = [
             "tier": "auto",
             "device": "auto",
             "style": None,
+            "weights": None,
             "json": Path("demo.json"),
         },
     ),
@@ -57,6 +58,7 @@ CALLS: list[tuple[list[str], str, str, dict[str, Any]]] = [
             "tier": "small",
             "device": "cuda",
             "style": "ink",
+            "weights": None,
             "json": None,
         },
     ),
@@ -111,6 +113,7 @@ CALLS: list[tuple[list[str], str, str, dict[str, Any]]] = [
             "device": "auto",
             "seed": 0,
             "json": None,
+            "weights": None,
         },
     ),
     (

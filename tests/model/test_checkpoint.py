@@ -8,9 +8,11 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from mirage_plugin.config import ServeConfig
+from mirage_plugin.engine import Engine
 from mirage_plugin.errors import WeightsError
-from mirage_plugin.model.checkpoint import load_network, save_network
-from mirage_plugin.model.network import MirageNet
+from mirage_plugin.model.checkpoint import load_network, save_network, weights_path
+from mirage_plugin.model.network import TIERS, MirageNet
 
 
 @pytest.fixture
@@ -60,3 +62,18 @@ def test_another_format(tmp_path: Path, header: dict[str, str] | None) -> None:
     save_file({"a": torch.zeros(2)}, path, metadata=header)
     with pytest.raises(WeightsError, match="format"):
         load_network("nano", path)
+
+
+def test_weights_of_ones_own_are_played(tmp_path: Path) -> None:
+    net, path = MirageNet(TIERS["nano"]), tmp_path / "mine.safetensors"
+    save_network(net, path)
+    said: list[str] = []
+    mine = Engine(ServeConfig(device="cpu", weights=path, compile=False), said.append)
+    assert mine.tier == "nano"
+    stem = next(iter(load_network("nano", path).parameters()))
+    assert torch.equal(next(iter(mine._core.net.parameters())).float(), stem.to(mine.dtype).float())
+    assert any("know no bounds" in sentence for sentence in said)
+    with pytest.raises(WeightsError, match="no such file"):
+        Engine(ServeConfig(device="cpu", weights=tmp_path / "none.safetensors"))
+    with pytest.raises(WeightsError, match="names the tier 'reference'"):
+        Engine(ServeConfig(device="cpu", weights=weights_path("reference")))

@@ -47,8 +47,8 @@ def network() -> MirageNet:
 @pytest.fixture(scope="module", params=[1, 2], ids=["one step", "two steps"])
 def engine(request: pytest.FixtureRequest) -> Iterator[Engine]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(processor, "load_network", lambda tier: network())
-        patch.setattr(processor, "load_bounds", lambda tier: None)
+        patch.setattr(processor, "load_network", lambda *_: network())
+        patch.setattr(processor, "load_bounds", lambda *_: None)
         patch.setattr(processor, "best_dtype", lambda device: torch.float32)
         patch.setattr(Engine, "_measure", lambda self: None)
         yield Engine(ServeConfig(device="cpu", tier="nano", compile=False, steps=request.param))

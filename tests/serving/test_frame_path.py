@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -149,3 +150,22 @@ def test_a_style_that_was_asked_for_is_worked_out_before_its_frame(
     monkeypatch.setattr(engine, "_style_encoder", asked.append)
     assert game.play(frame(1)).kind == "styled"
     assert not asked
+
+
+@pytest.mark.parametrize("pixel_format", ["RGBA16F", "RGB10A2"])
+def test_dark_linear_light_keeps_more_steps_than_eight_bits_have(pixel_format: str) -> None:
+    """A ramp in the darkest fiftieth: of eight bits of linear light it would have six."""
+    ramp = np.linspace(0, 0.02, 256)[None].repeat(2, 0)
+    if pixel_format == "RGBA16F":
+        sent = np.stack([ramp, ramp, ramp, np.ones_like(ramp)], -1).astype(np.float16)
+    else:
+        ten = (ramp * 1023).round().astype(np.uint32)
+        sent = (ten | ten << 10 | ten << 20 | np.uint32(3 << 30))[..., None]
+    offer = SimpleNamespace(pixel_format=pixel_format, color_space="linear", orientation="top_down")
+    seen = frame_path._pixels(cast("Any", SimpleNamespace(pixels=sent)), cast("Any", offer))
+    assert len(np.unique(seen[..., 0])) >= 20
+    back = np.zeros_like(sent)
+    frame_path._write_back(seen, back, cast("Any", offer))
+    red = back[..., 0].astype(np.float64) if pixel_format == "RGBA16F" else (back[..., 0] & 0x3FF) / 1023
+    # To within what a byte of sRGB is apart there.
+    assert np.abs(red - ramp).max() < 0.0012

@@ -5,7 +5,8 @@
  * - Every struct begins with `size`: set it with the matching mirage_*_init, so that a later library knows
  *   which fields the caller has.
  * - Functions return MIRAGE_OK (0), a positive "nothing yet", or a negative error; mirage_error_string explains.
- * - No function blocks but mirage_wait_ready and mirage_wait_answer, and those no longer than they are told.
+ * - No function blocks but mirage_wait_ready and mirage_wait_answer, and those no longer than they are told
+ *   (mirage_disconnect may take 200 ms to say goodbye).
  * - An absent, dead, hung or lying sidecar is no error: frames are then private memory, answers the game's own frame.
  * - No global state. One thread at a time may use a session; different sessions are independent.
  * - This library allocates when it connects, resizes, or sends and reads control messages, and never for a frame.
@@ -83,10 +84,10 @@ typedef struct mirage_options {
     uint32_t motion_direction;
     float motion_not_written;   /* NaN by default; 0 for Unreal */
     float strength;             /* 0 to 1 */
-    uint64_t seed;
+    uint64_t seed;              /* up to INT64_MAX */
     uint64_t budget_ns;         /* how long after mirage_end_frame an answer is still wanted */
     const char *endpoint;       /* NULL: $MIRAGE_ENDPOINT, else the user's default */
-    const char *style;          /* a style's name */
+    const char *style;          /* a style's name; "" for the sidecar's own */
 } mirage_options;
 
 /* A frame to draw into, from mirage_begin_frame until mirage_end_frame. Planes not asked for are NULL. */
@@ -99,13 +100,14 @@ typedef struct mirage_frame {
     void *pixels;
     float *depth;
     uint16_t *motion;           /* halves: x, y */
-    uint8_t *mask;              /* 0: HUD, keep; 1 to 255: style region */
+    uint8_t *mask;              /* 0: HUD, keep; 1: world; 2: moving objects; 3: sky; 4 to 255: world, regions of one's own */
     uint64_t input_ns;          /* when the input was read; 0: unknown */
     uint64_t captured_ns;       /* when the frame was drawn; 0: when it is ended */
     uint64_t serial;            /* the library's own */
 } mirage_frame;
 
-/* Something to show, always. Valid until mirage_release; where `answered` is 0, until the next mirage_end_frame. */
+/* Something to show, always. Valid until mirage_release; where `answered` is 0 or `kind` MIRAGE_SOURCE, until the next
+ * mirage_end_frame. */
 typedef struct mirage_answer {
     uint32_t size;              /* sizeof(mirage_answer) */
     uint32_t answered;          /* 0: no answer came in time, pixels are the game's own last frame */
@@ -169,7 +171,7 @@ MIRAGE_API int mirage_release(mirage_session *session, mirage_answer *answer);
 
 /* Change the style from the next frame on; *epoch (may be NULL) is what answers in it carry. */
 MIRAGE_API int mirage_set_style(mirage_session *session, const char *name, uint32_t *epoch);
-/* The same with any msgpack value (a map of parameters, a mix, a reference image). */
+/* The same with any msgpack value (a map of parameters, a mix, styles of regions: docs/STYLES.md). */
 MIRAGE_API int mirage_set_style_msgpack(mirage_session *session, const void *data, size_t size_bytes,
                                         uint32_t *epoch);
 MIRAGE_API int mirage_set_strength(mirage_session *session, float strength);

@@ -1008,7 +1008,7 @@ const char *mirage_error_string(int result) {
         case MIRAGE_E_MEMORY: return "the process has no memory left; ask for a smaller size";
         case MIRAGE_E_FRAME: return "this frame was ended or given up; begin another";
         case MIRAGE_E_HELD: return "two answers are held; release one first";
-        case MIRAGE_E_TOO_LARGE: return "the style is over 61440 bytes; use a smaller reference image";
+        case MIRAGE_E_TOO_LARGE: return "the style is over 61440 bytes";
         case MIRAGE_E_SOCKET: return "ZeroMQ could not make a socket; see errno, and the limit of open files";
         case MIRAGE_E_CLOCK: return "the system's random source failed; see errno";
         default: return "not a result of this library";
