@@ -742,7 +742,8 @@ def load_engine(config: ServeConfig, tell: Callable[[str], None] = lambda _: Non
 def _half_motion(canvas: Canvas, motion: NDArray[Any]) -> Floats:
     """`Canvas.half` of a motion plane, as float32 of its own memory."""
     if motion.dtype != np.float16 or motion.strides[2] != 2:
-        return canvas.half(motion).astype(np.float32)
+        # In the order that the warm-up compiled for, whatever the order of what is taken from the plane.
+        return canvas.half(motion).astype(np.float32, order="C")
     # A pair of half floats moves as one word, and torch converts them in vectors: 45 us for 340.
     pairs = np.ascontiguousarray(canvas.half(motion.view(np.uint32)[..., 0]))
     halves = torch.from_numpy(pairs.view(np.float16)).float()

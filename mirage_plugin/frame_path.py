@@ -301,6 +301,11 @@ class Stream:
         if self._epoch == job.style_epoch and self.canvas.film is not None:
             return
         styles = self._resolve(job.style or self._default_style)
+        seed = job.seed & 0x7FFFFFFF
+        for canvas in (self.canvas, *self._regions.values()):
+            if canvas.seed != seed:
+                canvas.seed = seed
+                canvas.reset()
         self.engine.set_style(self.canvas, styles.pop(0))
         had, self._regions = self._regions, {}
         for number, style in styles.items():
@@ -327,7 +332,7 @@ class Stream:
         strength = float(np.clip(job.strength, 0.0, 1.0)) * decision.mix
         until_ns = decision.compose_by_ns + self.pace.compose_ns
         try:
-            took_ns = self._draw(pixels, planes, out, strength, until_ns)
+            took_ns = self._draw(job, pixels, planes, out, strength, until_ns)
         except DeviceError:
             # The device may still write into the slot: it is given back when that is over.
             self._unfinished = draft
@@ -339,8 +344,9 @@ class Stream:
         return took_ns
 
     def _draw(
-        self, pixels: NDArray[Any], planes: FramePlanes, out: NDArray[Any], strength: float, until_ns: int
-    ) -> int:
+        self, job: FrameJob, pixels: NDArray[Any], planes: FramePlanes, out: NDArray[Any], strength: float,
+        until_ns: int,
+    ) -> int:  # fmt: skip
         if self.engine.raw:
             return self._paint(pixels, planes, out, strength, until_ns)
         if self.offer.pixel_format in _ORDERS and self.offer.color_space == "srgb":
@@ -349,6 +355,7 @@ class Stream:
         drawn = np.empty_like(pixels)
         took_ns = self._paint(pixels, planes, drawn, strength, until_ns)
         _write_back(drawn, out, self.offer)
+        _keep(np.asarray(job.pixels), out, self.offer, planes.mask if strength else np.zeros((1, 1), np.uint8))
         return took_ns
 
     def _paint(
@@ -453,6 +460,17 @@ def _write_back(drawn: NDArray[np.uint8], out: NDArray[Any], offer: Offer) -> No
         out[...] = cv2.LUT(np.ascontiguousarray(drawn), _LINEAR_8).reshape(drawn.shape)
     else:
         out[...] = drawn
+
+
+def _keep(source: NDArray[Any], out: NDArray[Any], offer: Offer, mask: NDArray[np.uint8] | None) -> None:
+    """What is the game's own as the game wrote it, to the bit: alpha, and what `mask`, top row first, has as 0."""
+    if offer.pixel_format == "RGB10A2":
+        out[...] = out & np.uint32(0x3FFFFFFF) | source & np.uint32(3 << 30)
+    elif out.shape[2] == 4:
+        out[..., 3] = source[..., 3]
+    if mask is not None:
+        kept = mask[::-1] == 0 if offer.orientation == "bottom_up" else mask == 0
+        np.copyto(out, source, where=kept.reshape(kept.shape + (1,) * (out.ndim - 2)))
 
 
 def _planes(job: FrameJob, offer: Offer) -> FramePlanes:

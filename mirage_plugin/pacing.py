@@ -509,8 +509,11 @@ def observe(
         costs = list(learned.get("costs_ns", pace.costs_ns))
         # Reading and composing are what a reused frame takes. The mean, not what the slowest take: where it was more,
         # one frame is the last answer again, and where it is not done edits age. Far more is believed at once.
-        spent_ns = behind_ns + pace.reuse_ns
+        spent_ns, before = behind_ns + pace.reuse_ns, costs[rung]
         costs[rung] = spent_ns if 2 * spent_ns > 3 * costs[rung] else (3 * costs[rung] + spent_ns) // 4
+        if before:
+            # The others with it: a busy moment raises all of them, and this rung alone would come down again.
+            costs = [c if i == rung else max(min(c, 1), c * costs[rung] // before) for i, c in enumerate(costs)]
         learned["costs_ns"] = tuple(costs)
     elif decision.action != "net" and decision.level >= len(pace.ladder):
         # What never runs is never measured: its estimate comes down by itself, but not below what warm-up saw.

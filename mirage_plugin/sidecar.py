@@ -137,8 +137,9 @@ class Sidecar:
             others = [other.pace for key, other in self._streams.items() if key != identity]
             try:
                 served = stream.serve(job, others)
-            except (MirageError, mirage_bridge.BridgeError) as error:
-                # This frame is lost; the game shows its own. The next one begins with an empty memory.
+            except Exception as error:
+                # This frame is lost; the game shows its own. The next one begins with an empty memory. What one game
+                # sent is no reason for the others to stop.
                 self._console.print(f"note: a frame of game {identity} was not answered: {error}")
                 stream.reset()
                 job.release()
@@ -182,9 +183,10 @@ class Sidecar:
         except MirageError as error:
             raise StyleError(str(error)) from error
 
-    def _admit(self, offer: Offer) -> Admission | str:
+    def _admit(self, offer: Offer, asking: HostSession | None) -> Admission | str:
         rungs = rungs_for(self._engine, offer.size, depth="depth" in offer.planes)
-        paces = [stream.pace for stream in self._streams.values()]
+        others = [stream for stream in self._streams.values() if stream.session is not asking]
+        paces = [stream.pace for stream in others if not stream.session.paused]
         verdict = pacing.admit(paces, rungs, offer.budget_ns, offer.delivery, time.monotonic_ns())
         info = {
             "tier": self._engine.tier, "device": self._engine.device.type, "version": __version__,

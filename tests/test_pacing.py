@@ -664,3 +664,30 @@ def test_any_steady_load_settles(seed: int, load: float, jitter: float, fps: flo
     # With the net behind that is no change of the picture, whose edits are a frame older then.
     assert changes(late) <= (32 if behind else 20)
     assert answered(late) >= 0.97
+
+
+def test_what_the_net_takes_behind_tells_of_every_rung() -> None:
+    """Quiet moments that lower the smallest rung alone, and busy tries that raise all, drove the others up for ever."""
+    budget_ns, at_ns = BUDGET_NS, 1000 * S
+    ladder = rungs((9.0, 6.5, 5.2, 4.4))
+    pace = pacing.start(ladder, budget_ns, "wait", int(2.6 * MS), int(1.6 * MS), at_ns, behind=True)
+    pace = dataclasses.replace(
+        pace, level=4, period_ns=budget_ns, published_ns=at_ns - budget_ns, edit_age_frames=0, edit_rung=3, mix=1.0
+    )
+    for _ in range(6):
+        for _ in range(8):
+            frame = FrameTimes(at_ns, at_ns + budget_ns)
+            quiet = Decision("reuse", -1, (0, 0), 0, 1.0, 1, "", at_ns + 15 * MS, 4, 15 * MS, behind=True)
+            pace = pacing.observe(
+                pace, quiet, frame, at_ns, at_ns + int(2.6 * MS), compose_ns=int(1.6 * MS), behind_ns=int(1.8 * MS)
+            )
+            at_ns += budget_ns
+        frame = FrameTimes(at_ns, at_ns + budget_ns)
+        busy = Decision("net", 3, SIZES[3], 1, 1.0, 0, "", at_ns + 14 * MS, 3, 15 * MS)
+        pace = pacing.observe(pace, busy, frame, at_ns, at_ns + 13 * MS, compose_ns=int(1.6 * MS))
+        at_ns += budget_ns
+        pace = dataclasses.replace(pace, level=4)
+    costs_ms = [cost / MS for cost in pace.costs_ns]
+    # In the proportions that the warm-up saw, whatever they are now.
+    assert costs_ms[0] / costs_ms[3] == pytest.approx(9.0 / 4.4, rel=0.3)
+    assert costs_ms[0] < 30

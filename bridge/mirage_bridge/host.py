@@ -64,8 +64,6 @@ SPIN_NS: Final = 100_000
 _HANDSHAKE_NS: Final = 5_000_000_000
 #: Without a pidfd (other PID namespaces, other machines) a silent game is given up after this.
 _SILENCE_NS: Final = 10_000_000_000
-#: And one that said it would pause after this: it may come back, but its place is not kept for ever.
-_PAUSE_NS: Final = 3600_000_000_000
 _UPKEEP_NS: Final = 500_000_000
 _DRAIN: Final = 256
 
@@ -407,7 +405,8 @@ class Host:
 
     ``bind`` is the address (None: ``$MIRAGE_ENDPOINT`` or this user's default).  ``capabilities`` refuses by
     itself what cannot be served; ``admit`` may refuse more, by returning a sentence, and tells the game about
-    the host in `Admission.info`.  ``check_style`` raises `StyleError` for a style it does not know.  Both are
+    the host in `Admission.info`; it gets the session that wants to change its offer, None for a new one.
+    ``check_style`` raises `StyleError` for a style it does not know.  Both are
     called from `poll` and should be quick.  Raises `EndpointInUseError` and `EndpointError`.
 
     Whatever else they raise is logged and refused.  Every method but `wake` belongs to one thread.
@@ -417,13 +416,13 @@ class Host:
         self,
         bind: str | None = None,
         capabilities: Capabilities | None = None,
-        admit: Callable[[Offer], Admission | str] | None = None,
+        admit: Callable[[Offer, HostSession | None], Admission | str] | None = None,
         check_style: Callable[[Style], None] | None = None,
         key_name: str = "host",
         key_directory: Path | None = None,
     ) -> None:
         self.capabilities = capabilities or Capabilities()
-        self._admit = admit or (lambda _offer: Admission())
+        self._admit = admit or (lambda _offer, _session: Admission())
         self._check_style = check_style or (lambda _style: None)
         self._handlers: dict[str, Callable[[Mapping[str, Any]], Mapping[str, Any]]] = {}
         self._by_identity: dict[bytes, HostSession] = {}
@@ -608,8 +607,18 @@ class Host:
             if not session._attached:
                 if silent_ns > _HANDSHAKE_NS:
                     self._forget(session, "the game did not finish its handshake")
-            elif session._pidfd < 0 and silent_ns > (_PAUSE_NS if session.paused else _SILENCE_NS):
+            elif session._pidfd < 0 and silent_ns > _SILENCE_NS and not (session.paused and self._reaches(session)):
                 self._forget(session, "the game fell silent")
+
+    def _reaches(self, session: HostSession) -> bool:
+        """Whether there is still a connection to a game that has no reason to speak."""
+        try:
+            self._router.send_multipart(
+                [session._identity, TAG_CONTROL, pack_control({"type": "alive"})], zmq.NOBLOCK
+            )
+        except zmq.ZMQError as error:
+            return error.errno == zmq.EAGAIN  # its queue is full: it does not read, and it is there
+        return True
 
     # -- messages ----------------------------------------------------------------------------------------
 
@@ -711,13 +720,13 @@ class Host:
         self._watch(session)
         return session
 
-    def _judge(self, offer: Offer) -> dict[str, Any]:
+    def _judge(self, offer: Offer, session: HostSession | None = None) -> dict[str, Any]:
         sentence = self.capabilities.problem(offer)
         if sentence is None and offer.compression not in compressions():
             sentence = f"compression {offer.compression} is not installed here"
         if sentence is None:
             try:
-                verdict = self._admit(offer)
+                verdict = self._admit(offer, session)
             except Exception:
                 # What one game asked for must not end the others' sidecar.
                 _log.exception("admit failed on %r", offer)
@@ -788,7 +797,7 @@ class Host:
             self._restyle(session, fields)
         elif kind == "change":
             offer = Offer.from_wire(take(fields, "offer", dict))
-            self._judge(offer)
+            self._judge(offer, session)
             before, ring = session.offer, session._ring
             session.offer = offer
             try:
@@ -823,9 +832,10 @@ class Host:
         epoch = take(fields, "style_epoch", int)
         try:
             style, strength, seed, epoch = self._style_of(fields)
-        except _RefusedError:
+        except (_RefusedError, ProtocolError):
             # Frames of the refused epoch are served in the style before, and their answers say so.
-            session._settled_epoch = max(session._settled_epoch, epoch)
+            if 0 < epoch < 1 << 32:
+                session._settled_epoch = max(session._settled_epoch, epoch)
             session._held_sequence = 0
             raise
         if epoch <= session.style_epoch:

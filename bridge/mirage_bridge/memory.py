@@ -68,6 +68,9 @@ class Segment:
                 fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0), 0o600)
                 _lock(fd)
             os.ftruncate(fd, layout.total_bytes)
+            if kind == "file" and hasattr(os, "posix_fallocate"):
+                # Else whoever first draws where there is no room dies of SIGBUS.
+                os.posix_fallocate(fd, 0, layout.total_bytes)
             if kind == "memfd":
                 fcntl.fcntl(fd, fcntl.F_ADD_SEALS, _SEALS | fcntl.F_SEAL_SEAL)
             mapping = mmap.mmap(fd, layout.total_bytes)

@@ -48,6 +48,7 @@ PROTOCOL_VERSION: Final = (1, 0)
 MAX_CONTROL_BYTES: Final = 64 * 1024
 # A style travels inside a control message, so it must leave room for the rest of one.
 MAX_STYLE_BYTES: Final = 60 * 1024
+_NO_TIME: Final = 1 << 63
 MAX_SIDE_PIXELS: Final = 16384
 MAX_PARTS: Final = 8
 IDENTITY_BYTES: Final = 16
@@ -513,6 +514,10 @@ class FrameRecord:
             raise ProtocolError(f"strength {strength} is not within 0 to 1")
         if not 0 < budget_ns <= 60_000_000_000 or flags & ~FLAG_CAMERA_CUT:
             raise ProtocolError("a frame record has a budget or flag out of range")
+        if max(frame_id, published_ns) >= _NO_TIME:
+            raise ProtocolError("a frame record has a frame id or time out of range")
+        # What a game cannot tell is 0; an engine's -1, or a difference that went below 0, is no reason to lose a frame.
+        input_ns, captured_ns = (0 if each >= _NO_TIME else each for each in (input_ns, captured_ns))
         return FrameRecord(
             slot, generation, sequence, frame_id, input_ns, captured_ns, published_ns, budget_ns,
             seed, style_epoch, strength, bool(flags & FLAG_CAMERA_CUT),
@@ -669,6 +674,11 @@ def check_style(style: object) -> None:
     """Raise `ProtocolError` unless ``style`` is a name or mapping that fits the wire (60 KB)."""
     if not isinstance(style, (str, Mapping)):
         raise ProtocolError("a style is a name or a mapping")
-    size = len(pack_control({"type": "style", "style": style}))
-    if size > MAX_STYLE_BYTES:
-        raise MessageTooLargeError(f"a style has {size} bytes; at most {MAX_STYLE_BYTES} are allowed")
+    packed = pack_control({"type": "style", "style": style})
+    if len(packed) > MAX_STYLE_BYTES:
+        raise MessageTooLargeError(f"a style has {len(packed)} bytes; at most {MAX_STYLE_BYTES} are allowed")
+    try:
+        unpack_control(packed)  # what the other side would drop without a word is refused here
+    except ProtocolError as error:
+        why = f"a style that the other side would drop (keys are text, as in {{'2': 'ink'}}): {error}"
+        raise ProtocolError(why) from None

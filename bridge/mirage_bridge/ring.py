@@ -190,7 +190,8 @@ class LaneReader:
             if self._words.peer_newest() != word:
                 continue
             if self._states[slot][0] != sequence << 8 | STATE_READY:
-                self.faults += 1  # only a peer that breaks the protocol gets here
+                self.faults += 1  # only a peer that breaks the protocol gets here, and is not looked at again for this
+                self._last = sequence
                 break
             self._free_pins.pop()
             record = bytes(self._headers[slot][SLOT_RECORD_OFFSET : SLOT_RECORD_OFFSET + RECORD_BYTES])

@@ -461,7 +461,7 @@ class Session:
         reason = self._why_no_wait(now_ns)
         while True:
             self._take_newest()
-            held = self._latest
+            held = self._fitting()
             if held is not None and held.taken.record.frame_id >= wanted:
                 return self._answer(held)
             if reason is not None:
@@ -489,7 +489,7 @@ class Session:
         self._pump()
         self._take_newest()
         now_ns = time.monotonic_ns()
-        held = self._latest
+        held = self._fitting()
         if held is None:
             return self._own_frame(self._why_no_wait(now_ns) or "no answer yet")
         if now_ns - held.taken.record.frame_published_ns > STALE_NS:
@@ -529,6 +529,8 @@ class Session:
         Raises `ValueError` for what no host could accept.
         """
         self._check_open()
+        for name in changes.keys() & {"size", "planes"}:
+            changes[name] = tuple(changes[name])
         offer = replace(self._offer, **changes)
         _checked(offer)
         if offer == self._offer:
@@ -671,12 +673,18 @@ class Session:
         held.answers.append(answer)
         return answer
 
+    def _fitting(self) -> _Held | None:
+        """The newest answer, if its picture is such as the game draws now."""
+        old, new = self._ring_offer, self._offer
+        if old is new or old is None:
+            return self._latest
+        names = ("size", "pixel_format", "row_pitch_bytes", "orientation", "color_space")
+        return self._latest if all(getattr(old, name) == getattr(new, name) for name in names) else None
+
     def _last_again(self, wanted: int) -> Answer | None:
         """The last answer, not as one to this frame; None where it may not be shown again."""
-        held = self._latest
+        held = self._fitting()
         if held is None or held.taken.pixels is None or self._source is None:
-            return None
-        if held.taken.pixels.shape != self._source.shape:
             return None
         record = held.taken.record
         recent = wanted - record.frame_id <= self._hold_frames and record.frame_id >= self._cut_id
@@ -732,7 +740,8 @@ class Session:
         self._hello_epoch = 0
         self._next_hello_ns = 0
         self._outbox: deque[tuple[str, int]] = deque()
-        self._outbox_sent_ns = 0
+        self._outbox_sent: tuple[int, bytes] = (0, b"")
+        self._outbox_sent_ns = self._change_again_ns = 0
         self._outbox_offer = self._offer
         self._outbox_epoch = 0
         self._number = 0
@@ -794,6 +803,9 @@ class Session:
         return True
 
     def _say_hello_soon(self) -> None:
+        if self._hello_sent and self._refusal is None:
+            # The host may have answered what was offered before: begin anew, so that it answers this.
+            self._lost()
         self._next_hello_ns = 0
 
     def _queue(self, what: str) -> None:
@@ -810,6 +822,11 @@ class Session:
         if not self._outbox:
             return
         what, number = self._outbox[0]
+        if self._outbox_sent[0] == number:
+            # Asked again, the same words: the host does a number once, and answers it as it was.
+            if self._send([TAG_CONTROL, self._outbox_sent[1]]):
+                self._outbox_sent_ns = now_ns
+            return
         fields: dict[str, Any] = {"type": what, "number": number}
         if what == "style":
             self._outbox_epoch = self._style_epoch
@@ -819,8 +836,9 @@ class Session:
             fields["offer"] = self._offer.to_wire()
         elif what == "attach_failed":
             fields["sentence"] = self._attach_problem
-        if self._send([TAG_CONTROL, pack_control(fields)]):
-            self._outbox_sent_ns = now_ns
+        message = pack_control(fields)
+        if self._send([TAG_CONTROL, message]):
+            self._outbox_sent, self._outbox_sent_ns = (number, message), now_ns
 
     def _style_fields(self) -> dict[str, Any]:
         return {
@@ -867,6 +885,10 @@ class Session:
             return
         if self._outbox and now_ns - self._outbox_sent_ns > _RESEND_NS:
             self._send_head(now_ns)
+        if 0 < self._change_again_ns <= now_ns:
+            self._change_again_ns = 0
+            if self._offer != self._ring_offer:
+                self._queue("change")
         if self._ring is not None and self._socket is not None:
             self._ring.flush(self._socket)
         if self._pinged_ns and self._pidfd < 0 and now_ns - self._pinged_ns > _SILENCE_NS:
@@ -983,8 +1005,10 @@ class Session:
         elif what == "change":
             if sentence is not None:
                 if self._outbox_offer == self._offer:
-                    self._refusal = sentence
+                    # As a new game would: other games may have left by then.
+                    self._refusal, self._change_again_ns = sentence, now_ns + _REFUSED_AGAIN_NS
             else:
+                self._refusal = None
                 self._attach(take(fields, "segment", dict), self._outbox_offer)
         elif what == "attach_failed":
             if sentence is not None:

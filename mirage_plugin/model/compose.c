@@ -8,7 +8,7 @@
 #include "readings.h"
 #include <stdlib.h>
 
-typedef uint32_t u8 __attribute__((vector_size(32), aligned(4)));
+typedef uint32_t u8 __attribute__((vector_size(32), aligned(1)));
 typedef uint8_t b8 __attribute__((vector_size(8), aligned(1)));
 
 enum { PAD = 32, DETAIL = 192, PENS = 8 };

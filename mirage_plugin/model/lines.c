@@ -243,7 +243,10 @@ int mirage_colour_lines(struct phase *phases, int me, int threads, const uint8_t
     struct rows r;
     struct search s;
     float *memory = begin_rows(&r, width, 36 * row_floats(width));
-    if (!memory) return give_up(&crew, bands_of(height)) & give_up(&crew, h);
+    if (!memory) {
+        give_up(&crew, bands_of(height));
+        return give_up(&crew, h);
+    }
     float *free_rows = memory + 17 * row_floats(width);
     for (int c = 0; c < 3; c++) s.row[c] = free_rows + (size_t)c * row_floats(width);
     s.packed = (uint8_t *)(free_rows + 3 * row_floats(width));

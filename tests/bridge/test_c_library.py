@@ -19,6 +19,7 @@ import msgpack
 import numpy as np
 import pytest
 
+import mirage_bridge as mb
 from mirage_bridge import protocol
 from mirage_bridge.protocol import Layout, Offer
 from tests.bridge.conftest import LONG, PROGRAMS, Spawn
@@ -254,8 +255,8 @@ def test_what_a_host_says_is_checked_before_it_is_unpacked(tmp_path: Path) -> No
     assert [verdict[0] for verdict in verdicts[-3:]] == ["0", "0", "0"]
     for data, verdict in zip(inputs, verdicts, strict=True):
         if verdict[0] == "1":
-            # Well-formed in the eyes of Python too, whose own maps would not take a list as a key.
-            msgpack.unpackb(data, raw=True, strict_map_key=False, object_pairs_hook=list)
+            # And it is what the other side's Python takes: keys are text, text is UTF-8.
+            msgpack.unpackb(data, strict_map_key=True)
 
 
 # -- the API, called as an engine's plugin calls it --------------------------------------------------
@@ -485,9 +486,35 @@ def test_c_errors_are_codes_with_sentences(library: Any, game: Callable[..., Gam
     assert session.call("begin_frame", ctypes.byref(frame)) == -1  # not initialised
     library.mirage_frame_init(ctypes.byref(frame))
     assert session.call("end_frame", ctypes.byref(frame), None) == -4  # not begun
-    assert session.call("set_style_msgpack", b"\x91", ctypes.c_size_t(1), None) == -1
+    # Cut short, a number as a key, and text that is none: the host would drop it without a word.
+    for packed in (b"\x91", msgpack.packb({"regions": {2: "ink"}}), b"\xa2\xc3\x28"):
+        assert session.call("set_style_msgpack", packed, ctypes.c_size_t(len(packed)), None) == -1
+    assert session.call("set_style", b"caf\xe9", None) == -1
     assert session.call("set_strength", ctypes.c_float(2.0)) == -1
     assert session.call("resize", 0, 5) == -1
+
+
+@needs_libraries
+@pytest.mark.parametrize("change", ["style", "size"])
+def test_c_what_changes_before_the_welcome_is_what_is_served(
+    game: Callable[..., Game], endpoint: str, change: str
+) -> None:
+    with mb.Host(endpoint, mb.Capabilities(min_size=(1, 1))) as host:
+        session = game(planes=0, style=b"snow")
+        # The host warms up: its socket has the hello, and nobody reads.
+        assert session.call("wait_ready", ctypes.c_uint64(300_000_000)) == 1
+        if change == "style":
+            assert session.call("set_style", b"ink", None) == 0
+        else:
+            assert session.call("resize", 96, 64) == 0
+        end = time.monotonic() + 30
+        while not host.sessions:
+            assert time.monotonic() < end
+            host.poll(0.01)
+            session.call("wait_ready", ctypes.c_uint64(10_000_000))
+        (served,) = host.sessions.values()
+        assert served.style == ("ink" if change == "style" else "snow")
+        assert served.offer.size == ((64, 36) if change == "style" else (96, 64))
 
 
 @needs_libraries

@@ -421,7 +421,7 @@ def test_what_is_not_served_is_refused_by_name(endpoint: str, offer: dict[str, A
         color_spaces=("srgb",), planes=("depth", "mask"), deliveries=("wait", "newest")
     )
 
-    def admit(asked: mb.Offer) -> mb.Admission | str:
+    def admit(asked: mb.Offer, _: mb.HostSession | None) -> mb.Admission | str:
         return "the floor is no ceiling" if asked.orientation == "bottom_up" else mb.Admission()
 
     arguments = {"planes": ()} | offer

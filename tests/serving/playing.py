@@ -18,12 +18,16 @@ class Game:
     """A game and the sidecar's side of it, over a real host in this process."""
 
     def __init__(
-        self, engine: FrameEngine, where: str, style: Any = "", planes: tuple[str, ...] = (), budget_ms: float = 400.0
-    ) -> None:
-        self.host = mirage_bridge.Host(bind=where, capabilities=mirage_bridge.Capabilities(min_size=(1, 1)))
+        self, engine: FrameEngine, where: str, style: Any = "", planes: tuple[str, ...] = (), budget_ms: float = 400.0,
+        **offer: Any,
+    ) -> None:  # fmt: skip
+        formats = ("RGBA8", "BGRA8", "RGB8", "RGB10A2", "RGBA16F")
+        capabilities = mirage_bridge.Capabilities(pixel_formats=formats, min_size=(1, 1))
+        self.host = mirage_bridge.Host(bind=where, capabilities=capabilities)
         self.session = mirage_bridge.Session(
             where, size=(96, 64), planes=planes, budget_ms=budget_ms, delivery="wait", style=style, seed=7,
-        )
+            **offer,
+        )  # fmt: skip
         self.stream: frame_path.Stream | None = None
         self.engine, self.recorder, self.frame_id = engine, Recorder(), 0
         until = time.monotonic() + 30

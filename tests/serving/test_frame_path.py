@@ -169,3 +169,39 @@ def test_dark_linear_light_keeps_more_steps_than_eight_bits_have(pixel_format: s
     red = back[..., 0].astype(np.float64) if pixel_format == "RGBA16F" else (back[..., 0] & 0x3FF) / 1023
     # To within what a byte of sRGB is apart there.
     assert np.abs(red - ramp).max() < 0.0012
+
+
+@pytest.mark.parametrize(
+    ("pixel_format", "color_space"),
+    [("RGB10A2", "srgb"), ("RGBA16F", "linear"), ("RGBA8", "linear"), ("RGB8", "linear")],
+)
+@pytest.mark.parametrize("orientation", ["top_down", "bottom_up"])
+def test_overlay_and_alpha_stay_to_the_bit_in_every_format(
+    engine: Engine, tmp_path: Path, pixel_format: str, color_space: str, orientation: str
+) -> None:
+    game = Game(
+        engine, f"ipc://{tmp_path}/m", style="ink", budget_ms=2000.0, pixel_format=pixel_format,
+        color_space=color_space, orientation=orientation, planes=("mask",),
+    )  # fmt: skip
+    rng = np.random.default_rng(0)
+    mask = np.ones((64, 96), np.uint8)
+    mask[:20, 30:] = 0
+    try:
+        raw = game.session.begin_frame().pixels
+        if pixel_format == "RGB10A2":
+            raw = rng.integers(0, 2**32, raw.shape, np.uint32)
+        elif pixel_format == "RGBA16F":
+            raw = (rng.random(raw.shape) * 4).astype(np.float16)
+        else:
+            raw = rng.integers(0, 256, raw.shape, np.uint8)
+        game.play(raw, mask)
+        kind, _, shown = seen(game)
+    finally:
+        game.close()
+    assert kind == "styled"
+    assert (shown[:20, 30:] == raw[:20, 30:]).all()
+    assert (shown[20:] != raw[20:]).any()
+    if pixel_format == "RGB10A2":
+        assert (shown >> 30 == raw >> 30).all()
+    elif pixel_format != "RGB8":
+        assert (shown[..., 3] == raw[..., 3]).all()

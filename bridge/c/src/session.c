@@ -80,7 +80,7 @@ struct mirage_session {
         uint64_t number;
     } line[2 * M_KINDS];
     int line_length;
-    uint64_t number, line_sent_ns;
+    uint64_t number, line_sent_ns, head_number, change_again_ns;
     mirage_offer line_offer;
     uint32_t line_epoch;
     /* frames */
@@ -97,7 +97,7 @@ struct mirage_session {
     uint64_t seen_progress, unmoved_since_ns;
     int moved; /* since the newest frame was put before the host */
     mirage_stats stats;
-    mirage_wire out;
+    mirage_wire out, head;
     uint8_t in[MIRAGE_MAX_CONTROL_BYTES];
 };
 
@@ -232,7 +232,7 @@ static void drop_link(mirage_session *s, int linger_ms) {
     s->in_session = s->hello_sent = 0;
     s->next_hello_ns = s->next_alive_ns = s->pinged_ns = 0;
     s->line_length = 0;
-    s->number = 0;
+    s->number = s->head_number = s->change_again_ns = 0;
     s->seen_progress = s->unmoved_since_ns = s->deadline_ns = 0;
     s->moved = 1;
 }
@@ -296,6 +296,11 @@ static void say_hello(mirage_session *s, uint64_t now) {
 static void send_head(mirage_session *s, uint64_t now) {
     static const char *const types[] = {"attach", "attach_failed", "style", "change", NULL};
     if (s->line_length == 0) return;
+    if (s->head_number == s->line[0].number) {
+        /* Asked again, the same words: the host does a number once, and answers it as it was. */
+        if (send_parts(s, "C", s->head.data, s->head.bytes)) s->line_sent_ns = now;
+        return;
+    }
     int kind = s->line[0].kind;
     uint32_t fields = kind == M_STYLE ? 6 : kind == M_CHANGE || kind == M_ATTACH_FAILED ? 3 : 2;
     const char *type = kind == M_PAUSING ? (s->paused ? "pause" : "resume") : types[kind];
@@ -313,7 +318,11 @@ static void send_head(mirage_session *s, uint64_t now) {
         mirage_wire_text(&packer, "sentence");
         mirage_wire_text(&packer, s->problem);
     }
-    if (send_wire(s)) s->line_sent_ns = now;
+    if (!send_wire(s)) return;
+    s->line_sent_ns = now;
+    s->head_number = s->line[0].number;
+    s->head.bytes = s->out.bytes;
+    memcpy(s->head.data, s->out.data, s->out.bytes);
 }
 
 static void queue(mirage_session *s, int kind) {
@@ -399,9 +408,12 @@ static void acknowledged(mirage_session *s, const msgpack_object *message, int a
         mirage_wire_copy(message, "sentence", s->style_refusal, sizeof s->style_refusal);
     } else if (kind == M_CHANGE || kind == M_ATTACH_FAILED) {
         if (agreed) {
+            s->refused = 0;
             attach(s, message, &s->line_offer);
         } else if (kind == M_ATTACH_FAILED || mirage_offer_equal(&s->line_offer, &s->offer)) {
             s->refused = mirage_wire_copy(message, "sentence", s->refusal, sizeof s->refusal);
+            /* A change is asked for again, as a new game would: other games may have left by then. */
+            if (kind == M_CHANGE) s->change_again_ns = now + REFUSED_AGAIN_NS;
         }
     }
     send_head(s, now);
@@ -474,6 +486,10 @@ static void pump(mirage_session *s) {
         return;
     }
     if (s->line_length > 0 && now - s->line_sent_ns > RESEND_NS) send_head(s, now);
+    if (s->change_again_ns != 0 && now >= s->change_again_ns) {
+        s->change_again_ns = 0;
+        if (s->refused) queue(s, M_CHANGE);
+    }
     if (s->pinged_ns != 0 && s->pidfd < 0 && now - s->pinged_ns > SILENCE_NS) {
         lost(s);
     } else if (now >= s->next_alive_ns) {
@@ -545,6 +561,7 @@ static int set_style_name(mirage_session *s, const char *name) {
     s->out.bytes = 0;
     msgpack_packer_init(&packer, &s->out, mirage_wire_write);
     mirage_wire_text(&packer, name);
+    if (!mirage_wire_sane((const uint8_t *)s->out.data, s->out.bytes)) return MIRAGE_E_ARGUMENT;
     return set_style(s, s->out.data, s->out.bytes);
 }
 
@@ -917,6 +934,12 @@ int mirage_release(mirage_session *session, mirage_answer *answer) {
 
 /* -- changes ----------------------------------------------------------------------------------------- */
 
+/* The host may have answered what was offered before: begin anew, so that it answers this. */
+static void say_hello_soon(mirage_session *s) {
+    if (s->hello_sent && !s->refused) lost(s);
+    s->next_hello_ns = 0;
+}
+
 static void restyled(mirage_session *s, uint32_t *epoch) {
     s->style_epoch++;
     s->style_refusal[0] = '\0';
@@ -924,7 +947,7 @@ static void restyled(mirage_session *s, uint32_t *epoch) {
     if (s->in_session) {
         queue(s, M_STYLE);
     } else {
-        s->next_hello_ns = 0;
+        say_hello_soon(s);
     }
 }
 
@@ -970,7 +993,7 @@ int mirage_resize(mirage_session *session, uint32_t width, uint32_t height) {
         s->refused = 0;
         queue(s, M_CHANGE);
     } else {
-        s->next_hello_ns = 0;
+        say_hello_soon(s);
     }
     return MIRAGE_OK;
 }

@@ -66,6 +66,29 @@ void mirage_wire_offer(msgpack_packer *packer, const mirage_offer *offer) {
     mirage_wire_text(packer, "none");
 }
 
+enum { MAX_ARRAY = 8192, MAX_MAP = 1024 };
+
+static int is_text(uint8_t head) {
+    return (head >= 0xa0 && head <= 0xbf) || (head >= 0xd9 && head <= 0xdb);
+}
+
+/* Whether bytes are UTF-8 as RFC 3629 has it: no longer than need be, no surrogates, nothing beyond U+10FFFF. */
+static int is_utf8(const uint8_t *text, size_t bytes) {
+    for (size_t at = 0; at < bytes;) {
+        uint8_t head = text[at++];
+        if (head < 0x80) continue;
+        size_t more = head >= 0xc2 && head <= 0xdf ? 1 : head >= 0xe0 && head <= 0xef ? 2 : head >= 0xf0 && head <= 0xf4 ? 3 : 0;
+        if (more == 0 || bytes - at < more) return 0;
+        uint8_t low = head == 0xe0 ? 0xa0 : head == 0xf0 ? 0x90 : 0x80, high = head == 0xed ? 0x9f : head == 0xf4 ? 0x8f : 0xbf;
+        if (text[at] < low || text[at] > high) return 0;
+        for (size_t index = 1; index < more; index++) {
+            if ((text[at + index] & 0xc0) != 0x80) return 0;
+        }
+        at += more;
+    }
+    return 1;
+}
+
 /* Walks one value without allocating; returns the position after it, or 0 if it is not sane. msgpack-c itself
  * allocates what a header claims, so a claim is checked against the bytes that are there first. */
 static size_t walk(const uint8_t *data, size_t bytes, size_t at, int depth) {
@@ -106,10 +129,15 @@ static size_t walk(const uint8_t *data, size_t bytes, size_t at, int depth) {
     }
     if (bytes - at < width) return 0;
     for (size_t index = 0; index < width; index++) count = count << 8 | data[at++];
-    if (items == 0) return count > bytes - at ? 0 : at + (size_t)count;
+    if (items == 0) {
+        if (count > bytes - at) return 0;
+        return is_text(head) && !is_utf8(data + at, (size_t)count) ? 0 : at + (size_t)count;
+    }
+    if (count > (items == 1 ? MAX_ARRAY : MAX_MAP)) return 0;
     count *= (uint64_t)items;
     if (count > bytes - at) return 0; /* every value has a byte at least */
     for (; count > 0; count--) {
+        if (items == 2 && count % 2 == 0 && (at == bytes || !is_text(data[at]))) return 0; /* a key */
         at = walk(data, bytes, at, depth + 1);
         if (at == 0) return 0;
     }

@@ -34,7 +34,7 @@ def main() -> None:
             while not continued:
                 time.sleep(0.002)
 
-    def admit(offer: mb.Offer) -> mb.Admission:
+    def admit(offer: mb.Offer, _: mb.HostSession | None) -> mb.Admission:
         stand_still("handshake" if not host.sessions else "resizing")
         return mb.Admission({"tier": "echo"})
 
