@@ -5,12 +5,17 @@ Exit codes: 0 done, 1 failed or cannot run here, 2 wrong use or an error that sa
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
+import signal
 import sys
 import tempfile
+import threading
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from mirage_plugin.errors import MirageError, MissingDependencyError
 
@@ -36,6 +41,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _unexpected(error)
         _say('the command line is not installed: pip install "mirage-plugin[sidecar]"')
         return 1
+    for stream in (sys.stdout, sys.stderr):
+        # A mark that the terminal's encoding lacks is no reason to stop.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
+    with _ended_in_order():
+        return _run(app, arguments)
+
+
+@contextlib.contextmanager
+def _ended_in_order() -> Iterator[None]:
+    """SIGTERM ends a command as Ctrl-C does: its children are stopped, and what is half written is removed."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _run(app: Callable[..., Any], arguments: Sequence[str] | None) -> int:
     try:
         app(args=None if arguments is None else list(arguments), prog_name="mirage")
     except SystemExit as exit_:
@@ -75,7 +102,8 @@ def _unexpected(error: BaseException) -> int:
     text = "".join(traceback.format_exception(error))
     try:
         with tempfile.NamedTemporaryFile(
-            "w", prefix="mirage-", suffix=".traceback.txt", delete=False, encoding="utf-8"
+            "w", prefix="mirage-", suffix=".traceback.txt", delete=False, encoding="utf-8",
+            errors="backslashreplace",
         ) as file:
             file.write(f"mirage {' '.join(sys.argv[1:])}\nPython {sys.version}\n\n{text}")
         where = f"the traceback is in {Path(file.name)}; please report it"

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -41,7 +41,9 @@ StyleOption = Annotated[
 ]
 SeedOption = Annotated[
     int,
-    typer.Option(metavar="N", min=0, help="Fixes everything random; the same seed gives the same result."),
+    typer.Option(
+        metavar="N", min=0, max=2**63 - 1, help="Fixes everything random; the same seed gives the same result."
+    ),
 ]
 JsonOption = Annotated[
     Path | None, typer.Option("--json", metavar="FILE", dir_okay=False, help="Also write the figures here.")
@@ -219,6 +221,10 @@ def styles(
     json: JsonOption = None,
 ) -> None:
     """List the styles by family, draw them all on one sheet, or write one as a file to edit."""
+    if source is None and out is not None:
+        raise typer.BadParameter("it is the style file of --from: name a style or a picture there", param_hint="--out")
+    if source is not None and (sheet is not None or json is not None):
+        raise typer.BadParameter("it writes a style file alone: leave --sheet and --json out", param_hint="--from")
     if source is None:
         from mirage_plugin.styles import show
 
@@ -468,7 +474,11 @@ def keys_list(directory: KeyDirectory = None) -> None:
             typer.echo(f"allowed  {name}  {public}")
 
 
-@keys.command("allow", epilog=_examples("mirage keys allow living-room 'PUBLIC KEY'"))
+# A key may begin with a dash.
+_KEYS: dict[str, Any] = {"context_settings": {"ignore_unknown_options": True}}
+
+
+@keys.command("allow", **_KEYS, epilog=_examples("mirage keys allow living-room 'PUBLIC KEY'"))
 def keys_allow(name: str, public: str, directory: KeyDirectory = None) -> None:
     """Let the game with this public key in."""
     from mirage_bridge import keys as store
@@ -488,7 +498,7 @@ def keys_revoke(name: str, directory: KeyDirectory = None) -> None:
             raise ConfigError(f"nobody is let in as {name!r}: `mirage keys list` shows who is")
 
 
-@keys.command("trust", epilog=_examples("mirage keys trust tcp://192.0.2.7:7788 'PUBLIC KEY'"))
+@keys.command("trust", **_KEYS, epilog=_examples("mirage keys trust tcp://192.0.2.7:7788 'PUBLIC KEY'"))
 def keys_trust(endpoint: str, public: str, directory: KeyDirectory = None) -> None:
     """Remember the public key of a sidecar on another machine."""
     from mirage_bridge import keys as store
@@ -504,7 +514,11 @@ def _as_config_error() -> Iterator[None]:
 
     try:
         yield
-    except (ValueError, FileExistsError) as error:
+    except FileExistsError as error:
+        raise ConfigError(f"there is a key at {error.filename}: remove it first if no machine trusts it") from error
+    except OSError as error:
+        raise ConfigError(f"{error.filename} cannot be used ({error.strerror}): choose another --directory") from error
+    except ValueError as error:
         raise ConfigError(str(error)) from error
 
 

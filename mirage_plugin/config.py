@@ -15,6 +15,7 @@ from mirage_plugin.errors import ConfigError, closest
 __all__ = [
     "ABLATIONS",
     "DEVICES",
+    "EXIT_WITH_PARENT",
     "MAX_SIDE_PX",
     "STEPS",
     "TIERS",
@@ -97,6 +98,10 @@ def cache_directory() -> Path:
     """Where what was compiled for this machine is kept from start to start."""
     base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
     return Path(base) / "mirage"
+
+
+EXIT_WITH_PARENT = "MIRAGE_EXIT_WITH_PARENT"
+"""Environment variable: the process id of who started this sidecar, which stops when that process is gone."""
 
 
 def weights_directory() -> Path:

@@ -20,9 +20,9 @@ from rich.console import Console
 from rich.table import Table
 
 import mirage_bridge
-from mirage_plugin.config import parse_size
+from mirage_plugin.config import EXIT_WITH_PARENT, parse_size
 from mirage_plugin.errors import MirageError, MissingDependencyError, OutputError
-from mirage_plugin.sidecar import EXIT_WITH_PARENT
+from mirage_plugin.files import write_json
 from mirage_plugin.style_input import read_style
 
 __all__ = ["demo"]
@@ -97,11 +97,7 @@ def demo(
     if headless:
         console.print(f"pictures: {out / 'before_after.png'}")
     if json:
-        try:
-            json.parent.mkdir(parents=True, exist_ok=True)
-            json.write_text(json_format.dumps(report, indent=1), encoding="utf-8")
-        except OSError as error:
-            raise OutputError.at(json, error) from error
+        write_json(json, report)
 
 
 def _game_file() -> Path:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
-import json as json_module
 import os
 import platform
 import shutil
@@ -23,7 +22,7 @@ from typing import Any, Literal
 
 from mirage_plugin import __version__
 from mirage_plugin.config import TIERS, Tier, choose_tier, weights_directory
-from mirage_plugin.errors import OutputError
+from mirage_plugin.files import write_json
 
 __all__ = ["Check", "Diagnosis", "State", "display_name", "doctor", "examine"]
 
@@ -152,11 +151,7 @@ def doctor(*, json: Path | None = None) -> Diagnosis:
     else:
         console.print(Text("\nNo sidecar can run here yet: mend what is marked ✗.", style="bold red"))
     if json is not None:
-        try:
-            json.parent.mkdir(parents=True, exist_ok=True)
-            json.write_text(json_module.dumps(diagnosis.as_json(), indent=2) + "\n", encoding="utf-8")
-        except OSError as error:
-            raise OutputError.at(json, error) from error
+        write_json(json, diagnosis.as_json())
     return diagnosis
 
 

@@ -36,7 +36,7 @@ from mirage_plugin.model.crew import MAX_THREADS, usual_threads
 from mirage_plugin.model.drift import SAVED as WATCH_NUMBERS
 from mirage_plugin.model.drift import Bounds, Watch, statistics_of
 from mirage_plugin.model.memory import SOUNDED, dequantise, quantise, warp_state
-from mirage_plugin.model.native import compose_pixels, pixelate, why_not_native
+from mirage_plugin.model.native import compilers, compose_pixels, pixelate, why_not_native
 from mirage_plugin.model.native_core import NativeCore
 from mirage_plugin.model.network import CELL, PLANE_CHANNELS, Edit, style_number
 from mirage_plugin.model.sampling import levels
@@ -317,7 +317,8 @@ class Engine:
             core = NativeCore(Core(load_network(self.tier, weights), torch.float32), threads=self.threads)
         except (OSError, subprocess.SubprocessError) as error:
             # First what mends it: a compiler that fails is named with its whole command.
-            self._tell(f"serving several times slower; pip install ziglang, or a C compiler, mends it ({error})"[:240])
+            mends = "" if compilers() else "; pip install ziglang, or a C compiler, mends it"
+            self._tell(f"serving several times slower{mends} ({error})"[:240])
             return
         if reason := why_not_native():
             self._tell(f"composing with numba, slower: {reason[:160]}")

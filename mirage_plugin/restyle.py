@@ -6,9 +6,10 @@ has no motion vectors, so they are estimated; where that fails, nothing is remem
 
 from __future__ import annotations
 
-import json as json_format
 import math
+import re
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -22,6 +23,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import Progress
 from torch import Tensor
 from torch.nn import functional
@@ -30,6 +32,7 @@ from mirage_kernels.lines import line_points, spread_lines
 from mirage_kernels.pixelate import block_side
 from mirage_plugin.config import MAX_SIDE_PX
 from mirage_plugin.errors import ConfigError, DataError, DeviceError, MissingDependencyError, OutputError
+from mirage_plugin.files import whole_file, write_json
 from mirage_plugin.model.memory import MemoryState
 from mirage_plugin.model.network import (
     CELL,
@@ -43,6 +46,7 @@ from mirage_plugin.model.network import (
     style_number,
 )
 from mirage_plugin.model.noise import advect_noise, fresh_noise
+from mirage_plugin.model.reference import rgb_of
 from mirage_plugin.model.sampling import look_over, remembering, sample, steady_answer
 from mirage_plugin.model.steady import SETTLED
 from mirage_plugin.style_input import PICTURES, read_style
@@ -193,14 +197,7 @@ def read_picture(path: Path) -> Pixels:
     try:
         with Image.open(path) as picture:
             _check_size(path, *picture.size)
-            if picture.mode.startswith(("I", "F")):
-                deep = np.asarray(picture, np.float64)
-                grey = (deep / max(255.0, 65535.0 if deep.max(initial=0) > 255 else 255.0) * 255).astype(
-                    np.uint8
-                )
-                return np.repeat(grey[..., None], 3, 2)
-            upright = ImageOps.exif_transpose(picture)
-            return np.array(upright.convert("RGB"))
+            return rgb_of(ImageOps.exif_transpose(picture))
     except Image.DecompressionBombError as error:
         raise DataError(f"{path} is too large to be read: {error}") from error
     except (UnidentifiedImageError, OSError, ValueError, SyntaxError) as error:
@@ -231,15 +228,18 @@ class Recording:
 def open_recording(path: Path) -> Recording:
     """Open a folder of pictures, a picture, or a video. Raises `DataError` for what is none of these."""
     if path.is_dir():
-        files = sorted(p for p in path.iterdir() if p.suffix.lower() in PICTURES)
+        files = sorted((p for p in path.iterdir() if p.suffix.lower() in PICTURES), key=_by_number)
         if not files:
             raise DataError(f"{path} holds no pictures ({', '.join(sorted(PICTURES))})")
+        twice = [name for name, count in Counter(p.stem for p in files).items() if count > 1]
+        if twice:
+            raise DataError(f"{path} has {twice[0]!r} with more than one suffix: one answer would replace another")
         return Recording(((p.stem, read_picture(p)) for p in files), len(files), Fraction(30))
     if path.suffix.lower() in PICTURES:
         return Recording(iter([(path.stem, read_picture(path))]), 1, Fraction(30))
     av = _av()
     try:
-        container: Any = av.open(str(path))
+        container: Any = av.open(str(path.absolute()))  # a colon in a relative name would be a protocol
     except (av.FFmpegError, OSError, ValueError) as error:
         raise DataError(f"{path} cannot be opened as a video ({error})") from error
     if not container.streams.video:
@@ -252,11 +252,18 @@ def open_recording(path: Path) -> Recording:
         with container:
             try:
                 for i, frame in enumerate(container.decode(stream)):
-                    yield f"{i:05d}", frame.to_ndarray(format="rgb24")
+                    turns = round(getattr(frame, "rotation", 0) / 90)
+                    yield f"{i:05d}", np.rot90(frame.to_ndarray(format="rgb24"), turns)
             except (av.FFmpegError, ValueError) as error:
                 raise DataError(f"{path} cannot be decoded to its end ({error})") from error
 
     return Recording(decoded(), stream.frames or None, Fraction(stream.average_rate or 30))
+
+
+def _by_number(path: Path) -> list[tuple[int, str]]:
+    """As people count: frame2 comes before frame10."""
+    parts = re.split(r"(\d+)", path.name)
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts]
 
 
 def _av() -> Any:
@@ -269,24 +276,27 @@ def _av() -> Any:
 
 @contextmanager
 def frame_writer(out: Path, rate: Fraction) -> Iterator[Callable[[str, Pixels], None]]:
-    """What takes (name, frame) and writes it: PNGs into a folder, or a video, whole or not at all."""
+    """What takes (name, frame) and writes it: one picture, PNGs into a folder, or a video; each file whole or not."""
     if out.suffix.lower() not in VIDEOS:
-        out.mkdir(parents=True, exist_ok=True)
+        single = out.suffix.lower() in PICTURES
+        if not single:
+            out.mkdir(parents=True, exist_ok=True)
 
         def write_picture(name: str, pixels: Pixels) -> None:
-            Image.fromarray(pixels).save(out / f"{name}.png")
+            with whole_file(out if single else out / f"{name}.png") as part:
+                Image.fromarray(np.ascontiguousarray(pixels)).save(part)
 
         yield write_picture
         return
     av = _av()
     out.parent.mkdir(parents=True, exist_ok=True)
     part = out.with_name(f".{out.stem}.part{out.suffix}")
-    container: Any = av.open(str(part), "w")
+    container: Any = av.open(str(part.absolute()), "w")
     codec = "libvpx-vp9" if out.suffix.lower() == ".webm" else "libx264"
     stream: Any = None
     size = (0, 0)
 
-    def write_frame(_: str, pixels: Pixels) -> None:
+    def write_frame(name: str, pixels: Pixels) -> None:
         nonlocal stream, size
         if stream is None:
             # Chroma is stored at half the size: a video's sides are even.
@@ -295,8 +305,11 @@ def frame_writer(out: Path, rate: Fraction) -> Iterator[Callable[[str, Pixels], 
             stream.width, stream.height, stream.pix_fmt = *size, "yuv420p"
             stream.options = {"crf": "16"}
         if pixels.shape[1::-1] != size:
-            pad = (max(0, size[1] - pixels.shape[0]), max(0, size[0] - pixels.shape[1]))
-            pixels = np.pad(pixels, ((0, pad[0]), (0, pad[1]), (0, 0)), mode="edge")[: size[1], : size[0]]
+            pad = (size[1] - pixels.shape[0], size[0] - pixels.shape[1])
+            if not all(0 <= side <= 1 for side in pad):
+                differs = f"{pixels.shape[1]}x{pixels.shape[0]} pixels, the first of the video {size[0]}x{size[1]}"
+                raise DataError(f"frame {name} has {differs}: write a folder")
+            pixels = np.pad(pixels, ((0, pad[0]), (0, pad[1]), (0, 0)), mode="edge")
         frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24")
         for packet in stream.encode(frame):
             container.mux(packet)
@@ -306,8 +319,8 @@ def frame_writer(out: Path, rate: Fraction) -> Iterator[Callable[[str, Pixels], 
         if stream is not None:
             for packet in stream.encode():
                 container.mux(packet)
-        container.close()
-        part.replace(out)
+            container.close()
+            part.replace(out)
     finally:
         container.close()
         part.unlink(missing_ok=True)
@@ -342,24 +355,32 @@ def restyle(
     if not (math.isfinite(strength) and 0 <= strength <= 1):
         raise ConfigError(f"strength must be from 0, untouched, to 1, not {strength}")
     chosen = read_style(style)
-    if out.resolve() == frames.resolve():
-        raise ConfigError(f"--out is the source itself ({out}): choose another place")
+    to_folder = out.suffix.lower() not in {*VIDEOS, *PICTURES}
+    beside = out / f"{frames.stem}.png" if frames.is_file() and to_folder else out
+    if frames.resolve() in (out.resolve(), beside.resolve()):
+        raise ConfigError(f"--out would replace the source itself ({frames}): choose another place")
     recording = open_recording(frames)
+    if out.suffix.lower() in PICTURES and (recording.count != 1 or frames.is_dir()):
+        raise ConfigError(f"--out {out} is one picture: several frames need a folder or a video ({', '.join(VIDEOS)})")
+    if out.suffix.lower() == ".gif":
+        raise ConfigError(f"--out {out}: GIF is not written; give a folder or a video ({', '.join(VIDEOS)})")
     where = _choose_device(device)
     if where.type == "cpu":
         torch.set_num_threads(1)
     redraw = Redrawer(load_judged(tier, weights).to(where), chosen, strength, seed)
-    console = Console()
+    console = Console(markup=False, emoji=False, soft_wrap=True)
     begun, count, size = time.monotonic(), 0, (0, 0)
     try:
         with Progress() as progress, frame_writer(out, recording.rate) as write:
-            task = progress.add_task(f"redrawing in {chosen.name}", total=recording.count)
+            task = progress.add_task(f"redrawing in {escape(chosen.name)}", total=recording.count)
             for name, pixels in recording.frames:
                 write(name, redraw(pixels))
                 count, size = count + 1, (pixels.shape[1], pixels.shape[0])
                 progress.advance(task)
     except OSError as error:
         raise OutputError.at(out, error) from error
+    if recording.count is not None and count < recording.count:
+        console.print(f"note: {frames} says that it has {recording.count} frames, and {count} could be read")
     seconds = time.monotonic() - begun
     if count == 0:
         raise DataError(f"{frames} has no frames")
@@ -378,8 +399,4 @@ def restyle(
             "device": where.type,
             "style": chosen.name,
         }
-        try:
-            json.parent.mkdir(parents=True, exist_ok=True)
-            json.write_text(json_format.dumps(report, indent=1) + "\n", encoding="utf-8")
-        except OSError as error:
-            raise OutputError.at(json, error) from error
+        write_json(json, report)

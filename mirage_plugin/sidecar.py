@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 import os
 import signal
 import time
@@ -16,24 +15,23 @@ from rich.console import Console
 import mirage_bridge
 from mirage_bridge import Admission, Capabilities, Host, HostSession, Offer, StyleError
 from mirage_plugin import __version__, pacing
-from mirage_plugin.config import ServeConfig
+from mirage_plugin.config import EXIT_WITH_PARENT, ServeConfig
 from mirage_plugin.engine import load_engine
-from mirage_plugin.errors import MirageError, OutputError
+from mirage_plugin.errors import MirageError
+from mirage_plugin.files import check_writable, write_json
 from mirage_plugin.frame_path import Stream, rungs_for
 from mirage_plugin.profiler import Recorder, activate
 from mirage_plugin.style_input import read_style, resolve_styles
 from mirage_plugin.styles.parameters import preset_names
 
-__all__ = ["EXIT_WITH_PARENT", "Sidecar", "serve"]
+__all__ = ["Sidecar", "serve"]
 
-EXIT_WITH_PARENT = "MIRAGE_EXIT_WITH_PARENT"
-"""Environment variable: the process id of who started this sidecar, which stops when that process is gone."""
 _MAX_SESSIONS = 8
 
 
 def serve(config: ServeConfig) -> None:
     """Serve games until SIGINT or SIGTERM; the last line before the first frame says "ready"."""
-    console = Console(stderr=True)
+    console = Console(stderr=True, markup=False, emoji=False, soft_wrap=True)
     with Sidecar(config, console) as sidecar:
         sidecar.run()
 
@@ -43,6 +41,7 @@ class Sidecar:
 
     def __init__(self, config: ServeConfig, console: Console) -> None:
         """Take the address, then load and warm up; raises whatever makes serving impossible."""
+        check_writable(config.json)
         self._config = config
         self._console = console
         self._stopping = False
@@ -222,8 +221,5 @@ class Sidecar:
         styled = ", ".join(f"{count} {kind}" for kind, count in self._answered.items())
         self._console.print(f"stopped: {styled}; service p50 {at(0.5):.1f} ms, p99 {at(0.99):.1f} ms")
         if self._config.json:
-            try:
-                self._config.json.write_text(json.dumps(report, indent=1), encoding="utf-8")
-            except OSError as error:
-                raise OutputError.at(self._config.json, error) from error
+            write_json(self._config.json, report)
 

@@ -156,8 +156,16 @@ def bind(sock: zmq.Socket[bytes], endpoint: str) -> str:
         _zmq_bind(sock, endpoint)
         return str(sock.get_string(zmq.LAST_ENDPOINT))
     path = _ipc_path(endpoint)
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise EndpointError(
+            f"{path.parent} cannot be made ({error.strerror}): choose another address, or set XDG_RUNTIME_DIR to a "
+            "directory of this user"
+        ) from error
     _check_private(path.parent)
+    if path.exists() and not stat.S_ISSOCK(path.lstat().st_mode):
+        raise EndpointError(f"{path} is there and not a socket; choose another address")  # libzmq would delete a file
     with contextlib.suppress(
         zmq.ZMQError
     ):  # libzmq built without peer credentials: the directory still guards

@@ -78,12 +78,18 @@ def make(name: str, directory: Path | None = None) -> Key:
     """Make the key pair ``name``.  Raises `FileExistsError` rather than replace one, `ValueError` for a bad
     name.
     """
-    path = _path(name, directory)
-    public, secret = (half.decode("ascii") for half in zmq.curve_keypair())
+    path = _path(name, _place(directory))
+    public = "-"
+    while public.startswith("-"):  # one that a command line would take for an option
+        public, secret = (half.decode("ascii") for half in zmq.curve_keypair())
     text = json.dumps({"name": name, "public": public, "secret": secret})
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(fd, "w", encoding="utf-8") as file:
-        file.write(text + "\n")
+    try:
+        with os.fdopen(fd, "w", encoding="utf-8") as file:
+            file.write(text + "\n")
+    except OSError:
+        os.unlink(path)
+        raise
     return Key(name, public, secret)
 
 
@@ -155,7 +161,7 @@ def credentials(endpoint: str, name: str = "game", directory: Path | None = None
 
 
 def _path(name: str, directory: Path | None) -> Path:
-    return _place(directory) / f"{_checked(name)}.key"
+    return (directory or key_directory()) / f"{_checked(name)}.key"
 
 
 def _checked(name: str) -> str:
@@ -167,7 +173,10 @@ def _checked(name: str) -> str:
 def _public(text: object) -> str:
     if not isinstance(text, str) or len(text) != _PUBLIC_CHARS:
         raise ValueError(f"a key has {_PUBLIC_CHARS} characters")
-    zmq.utils.z85.decode(text)
+    try:
+        zmq.utils.z85.decode(text)
+    except (KeyError, ValueError) as error:
+        raise ValueError(f"{text!r} is not a key: it has a character that no key has") from error
     return text
 
 
@@ -179,7 +188,7 @@ def _place(directory: Path | None) -> Path:
 
 def _read(name: str, directory: Path | None) -> dict[str, str]:
     try:
-        fields = json.loads((_place(directory) / name).read_text(encoding="utf-8"))
+        fields = json.loads(((directory or key_directory()) / name).read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
     except ValueError as error:

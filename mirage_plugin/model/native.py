@@ -6,6 +6,7 @@ or where there is none the one that the package `ziglang` brings. Without either
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import functools
 import hashlib
@@ -85,11 +86,29 @@ def library(name: str, *more: str) -> ctypes.CDLL:
         made = cache_directory() / "native" / f"{name}-{key.hexdigest()[:20]}.so"
         try:
             if not made.is_file():
+                if not _writable(made.parent):
+                    made = _scratch() / made.name
                 _compile([*compiler, *flags], name, sources, made)
             return ctypes.CDLL(str(made))
         except (OSError, subprocess.SubprocessError) as error:
             failed = error
     raise failed
+
+
+def _writable(folder: Path) -> bool:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return False
+    return os.access(folder, os.W_OK | os.X_OK)
+
+
+@functools.cache
+def _scratch() -> Path:
+    """A folder of this process alone, where nothing can be kept: it compiles anew at every start."""
+    folder = tempfile.mkdtemp(prefix="mirage-native-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return Path(folder)
 
 
 def _compile(command: list[str], name: str, sources: dict[str, bytes], to: Path) -> None:

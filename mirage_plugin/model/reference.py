@@ -114,13 +114,24 @@ def load_reference(path: Path | None = None) -> ReferenceEncoder:
     return encoder.eval().requires_grad_(False)
 
 
+def rgb_of(picture: Image.Image) -> NDArray[np.uint8]:
+    """A picture of any kind as uint8 [H, W, 3]; grey of 16 bits, which PIL itself would cut off at 255, in full."""
+    if picture.mode.startswith(("I", "F")):
+        deep = np.asarray(picture, np.float64)
+        # Whole numbers of 32 bits are what PIL makes of some files of 16; fractions go to 1, or to 255.
+        top = 65535.0 if picture.mode.startswith("I") else 1.0 if deep.max(initial=0.0) <= 1 else 255.0
+        grey = (np.nan_to_num(deep / top).clip(0, 1) * 255).astype(np.uint8)
+        return np.repeat(grey[..., None], 3, 2)
+    return np.array(picture.convert("RGB"))
+
+
 def read_picture(path: Path) -> NDArray[np.uint8]:
     """Read a PNG or JPEG as uint8 RGB [H, W, 3]; raises `DataError` where it is none, or enormous."""
     with warnings.catch_warnings():
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         try:
             with Image.open(path) as picture:
-                return np.asarray(picture.convert("RGB"), np.uint8)
+                return rgb_of(picture)
         except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
             raise DataError(f"{path} has too many pixels to be read whole: make it smaller first") from error
         except (OSError, SyntaxError, ValueError) as error:

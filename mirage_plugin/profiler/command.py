@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json as json_format
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
@@ -14,7 +13,8 @@ from rich.live import Live
 from rich.table import Table
 
 from mirage_plugin.config import parse_size
-from mirage_plugin.errors import ConfigError, OutputError
+from mirage_plugin.errors import ConfigError
+from mirage_plugin.files import check_writable, whole_file, write_json
 from mirage_plugin.profiler import attach as attaching
 from mirage_plugin.profiler.compare import Comparison, compare
 from mirage_plugin.profiler.overhead import Overhead, measure
@@ -60,11 +60,11 @@ def profile(
         return _compare(out, compare, json)
     if overhead:
         return _overhead(out, json)
-    for path in (html, trace, csv, json):
-        _check_writable(path)
     if read is not None:
         recording = Recording.read(read)
-    else:
+    for path in (html, trace, csv, json):
+        check_writable(path)
+    if read is None:
         watch = _Watcher(out, prometheus)
         with watch:
             if attach is not None:
@@ -177,36 +177,12 @@ def _write(
     for path, make, what in wanted:
         if path is not None:
             made = make()
-            try:
-                path.write_bytes(made)
-            except OSError as error:
-                raise OutputError.at(path, error) from error
+            with whole_file(path) as part:
+                part.write_bytes(made)
             out.print(f"wrote {what} to {path}", soft_wrap=True)
     if json is not None:
         recording.write(json, figures)
         out.print(f"wrote figures and recording to {json}", soft_wrap=True)
-
-
-def _check_writable(path: Path | None) -> None:
-    """Before half an hour of measuring, not after it."""
-    if path is None:
-        return
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("ab"):
-            pass
-    except OSError as error:
-        raise OutputError.at(path, error) from error
-
-
-def _write_json(path: Path | None, what: Mapping[str, Any]) -> None:
-    if path is None:
-        return
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json_format.dumps(what, indent=1) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise OutputError.at(path, error) from error
 
 
 def _compare(out: Console, paths: tuple[Path, Path], json: Path | None) -> int:
@@ -229,7 +205,8 @@ def _compare(out: Console, paths: tuple[Path, Path], json: Path | None) -> int:
     for remark in found.remarks:
         out.print(f"• {remark}", style="yellow")
     out.print("B is worse" if found.worse else "B is not worse", style="bold red" if found.worse else "bold green")
-    _write_json(json, found.to_json())
+    if json is not None:
+        write_json(json, found.to_json())
     return int(found.worse)
 
 
@@ -243,5 +220,6 @@ def _overhead(out: Console, json: Path | None) -> int:
     out.print("GPU stages are timed by events that are read when they are past: nothing waits for the GPU")
     if not found.within:
         out.print("this is more than 1 % of the budget: is the machine busy?", style="red")
-    _write_json(json, {"overhead": found.to_json()})
+    if json is not None:
+        write_json(json, {"overhead": found.to_json()})
     return int(not found.within)

@@ -18,7 +18,8 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from mirage_plugin.errors import DataError, OutputError
+from mirage_plugin.errors import DataError
+from mirage_plugin.files import write_text
 from mirage_plugin.profiler.record import FIELDS, FLAGS, FORMAT, KINDS
 
 __all__ = ["GAME_FIELDS", "GAME_KINDS", "Columns", "Pages", "Recording"]
@@ -149,13 +150,7 @@ class Recording:
 
     def write(self, path: Path, summary: Mapping[str, Any]) -> None:
         """Write `to_json` to ``path``, whole or not at all. Raises `OutputError`."""
-        partial = path.with_name(path.name + ".partial")
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            partial.write_text(self.to_json(summary), encoding="utf-8")
-            partial.replace(path)
-        except OSError as error:
-            raise OutputError.at(path, error) from error
+        write_text(path, self.to_json(summary))
 
     @staticmethod
     def read(path: Path) -> Recording:

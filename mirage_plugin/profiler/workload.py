@@ -16,6 +16,7 @@ from typing import Final
 
 import numpy as np
 
+from mirage_plugin.config import EXIT_WITH_PARENT
 from mirage_plugin.errors import DeviceError, MirageError, NoSidecarError
 from mirage_plugin.profiler import attach, client
 from mirage_plugin.profiler.recording import Columns, Pages, Recording
@@ -55,7 +56,8 @@ def sidecar(tier: str, device: str, note: Callable[[str], None]) -> Iterator[str
         words = Path(scratch) / "sidecar.log"
         command = [sys.executable, "-m", "mirage_plugin", "serve", "--tier", tier, "--device", device]
         with words.open("wb") as log:
-            process = subprocess.Popen([*command, "--bind", endpoint], stdout=log, stderr=log)
+            alone = os.environ | {EXIT_WITH_PARENT: str(os.getpid())}
+            process = subprocess.Popen([*command, "--bind", endpoint], stdout=log, stderr=log, env=alone)
         try:
             note("starting a sidecar; the first time it compiles, for some seconds")
             _wait_ready(process, endpoint, words)

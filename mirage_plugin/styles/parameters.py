@@ -7,7 +7,7 @@ A style is a point in a space of continuous parameters. Colours are display-refe
 from __future__ import annotations
 
 import json
-import math
+import os
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -178,7 +178,9 @@ class Style:
 
     def text(self) -> str:
         """Write the style as a style file, for `load_style` and for people: what is not the default, by section."""
-        lines = [f"name = {json.dumps(self.name)}", f"about = {json.dumps(self.caption())}"]
+        # TOML has JSON's strings, but no halves of a character.
+        name, about = (json.dumps(text, ensure_ascii=False) for text in (self.name, self.caption()))
+        lines = [f"name = {name}", f"about = {about}"]
         for section in dict.fromkeys(p.section for p in PARAMETERS):
             changed = []
             for p in (p for p in PARAMETERS if p.section == section):
@@ -214,7 +216,7 @@ def _parse(style: str, p: Parameter, raw: Any) -> list[float]:
         expected = "a number" if p.size == 1 else "'#rrggbb' or [r, g, b]"
         raise DataError(f"{where} must be {expected}, not {raw!r}")
     for n in numbers:
-        if not math.isfinite(n) or not p.low <= n <= p.high:
+        if not p.low <= n <= p.high:  # NaN is not
             raise DataError(f"{where} is {n}; it must lie between {p.low} and {p.high}")
     return [float(n) for n in numbers]
 
@@ -250,12 +252,19 @@ def _load_preset(name: str) -> Style:
 
 
 def _load_file(path: Path) -> Style:
-    if not path.suffix == ".toml" or not path.is_file():
+    if not os.path.isfile(path):  # of a name that is too long as well
+        if path.suffix:
+            kinds = "a name of `mirage styles`, a style file (.toml) or a picture"
+            raise DataError(f"there is no file {path}: a style is {kinds}")
         raise UnknownStyleError(str(path), tuple(_preset_files()))
+    if path.suffix.lower() != ".toml":
+        raise DataError(f"{path} is no style file (.toml), nor a picture that is read (.png, .jpg, .webp, .bmp)")
     try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        data = tomllib.loads(path.read_text(encoding="utf-8-sig"))  # Notepad begins a file with a mark
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{path} is not valid TOML: {error}") from error
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}") from error
     settings: dict[str, Any] = {}
     sections = {p.section for p in PARAMETERS}
     for key, value in data.items():

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json as json_format
 import tomllib
 from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mirage_plugin.errors import MissingDependencyError, OutputError
+from mirage_plugin.errors import MissingDependencyError
+from mirage_plugin.files import whole_file, write_json, write_text
 from mirage_plugin.styles.parameters import PARAMETERS, Style, load_style, preset_names
 
 if TYPE_CHECKING:
@@ -195,11 +195,8 @@ def draw_sheet(path: Path) -> None:
         sheet.paste(picture, (x, y))
         pen.text((x + 4, y + height + 4), name, fill="#f2f2f2", font=font)
         pen.text((x + width - 4, y + height + 4), family, fill="#8d93a0", font=font, anchor="ra")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        sheet.save(path, format="PNG")
-    except OSError as error:
-        raise OutputError.at(path, error) from error
+    with whole_file(path) as part:
+        sheet.save(part, format="PNG")
 
 
 def _picture(rgb: torch.Tensor) -> Image.Image:
@@ -241,11 +238,7 @@ def show(*, sheet: Path | None = None, json: Path | None = None) -> None:
             }
             for p in found
         ]  # fmt: skip
-        try:
-            json.parent.mkdir(parents=True, exist_ok=True)
-            json.write_text(json_format.dumps({"styles": rows}, indent=1), encoding="utf-8")
-        except OSError as error:
-            raise OutputError.at(json, error) from error
+        write_json(json, {"styles": rows})
 
 
 def write_style(source: str, out: Path | None) -> None:
@@ -261,8 +254,4 @@ def write_style(source: str, out: Path | None) -> None:
         return
     # It is another style from now on: games ask for it by the name of its file.
     text = replace(style, name=out.stem).text()
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise OutputError.at(out, error) from error
+    write_text(out, text)

@@ -24,6 +24,7 @@ from torch import Tensor
 
 from mirage_plugin.config import TIERS, choose_tier
 from mirage_plugin.errors import ConfigError, DataError, OutputError, WeightsError
+from mirage_plugin.files import check_writable
 from mirage_plugin.model.checkpoint import load_bounds, load_network, tier_of, weights_path
 from mirage_plugin.model.drift import mean_squares
 from mirage_plugin.model.memory import SOUNDED, MemoryState, dequantise, quantise, warp_state
@@ -606,7 +607,8 @@ def evaluate(
     "baselines": {"identity", "oracle_lut", "per_frame"}, "bar", "met"}]}`. The same arguments give the same
     figures. Raises `WeightsError`, `ConfigError` or `OutputError`."""
     begun = clock.monotonic()
-    console = Console()
+    check_writable(json)
+    console = Console(markup=False, emoji=False)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if device.type == "cpu":
         torch.set_num_threads(1)

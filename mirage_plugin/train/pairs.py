@@ -23,6 +23,7 @@ from torch import Tensor
 from mirage_plugin.config import MAX_SIDE_PX, parse_size
 from mirage_plugin.errors import DataError, OutputError, UnknownStyleError
 from mirage_plugin.model.noise import advect_noise, fresh_noise
+from mirage_plugin.model.reference import rgb_of
 from mirage_plugin.styles.parameters import PARAMETERS, Style, load_style, preset_names
 from mirage_plugin.train.batch import Batch, clip_noise, engine_planes, offered, render_pair
 from mirage_plugin.train.pool import draw_clip
@@ -173,7 +174,7 @@ def _picture(path: Path) -> Tensor:
     """A PNG as float32 [3, H, W] in [0, 1]."""
     try:
         with Image.open(path) as picture:
-            pixels = np.asarray(picture.convert("RGB"), dtype=np.float32)
+            pixels = rgb_of(picture).astype(np.float32)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise DataError(f"{path} is not a readable PNG ({error})") from error
     return torch.from_numpy(pixels).permute(2, 0, 1) / 255

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json as json_format
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -16,6 +15,7 @@ from rich.table import Table
 from torch import Tensor
 
 from mirage_plugin.errors import OutputError
+from mirage_plugin.files import write_json
 
 __all__ = ["Bar", "Row", "contact_sheet", "plotted", "print_rows", "write_rows"]
 
@@ -106,12 +106,7 @@ def print_rows(console: Console, title: str, rows: Sequence[Row]) -> None:
 
 def write_rows(path: Path, rows: Sequence[Row], about: dict[str, Any]) -> None:
     """Write rows as `{"rows": [...], **about}`; raises `OutputError` where that fails."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        data = {"rows": [r.plain() for r in rows], **about}
-        path.write_text(json_format.dumps(data, indent=1) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise OutputError.at(path, error) from error
+    write_json(path, {"rows": [r.plain() for r in rows], **about})
 
 
 @contextmanager

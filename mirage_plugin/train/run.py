@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from copy import deepcopy
@@ -16,6 +15,7 @@ from rich.console import Console
 from torch import Tensor, nn
 
 from mirage_plugin.errors import DataError, OutputError
+from mirage_plugin.files import write_json
 from mirage_plugin.train.report import plotted
 
 __all__ = ["Clock", "Log", "Run", "learning_rate"]
@@ -126,7 +126,7 @@ class Run:
                 axes.set(xlabel="step", ylabel="loss", title=f"{self.kind}: training loss")
         if to:
             report = {"tier": self.kind, "step": self.step, "seconds": self.seconds, "losses": self.losses}
-            to.write_text(json.dumps(report, indent=1), encoding="utf-8")
+            write_json(to, report)
 
 
 @dataclass

@@ -22,6 +22,7 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from mirage_kernels.shade import shade_reference
 from mirage_plugin.config import TrainConfig
 from mirage_plugin.errors import DataError, DeviceError, OutputError
+from mirage_plugin.files import check_writable
 from mirage_plugin.model.checkpoint import load_network, note_weights, save_network, save_tensors
 from mirage_plugin.model.core import best_dtype
 from mirage_plugin.model.network import TIERS, MirageNet
@@ -163,7 +164,8 @@ def train(config: TrainConfig) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"the run folder {folder} cannot be made: {error}") from error
-    console = Console()
+    check_writable(config.json)
+    console = Console(markup=False, emoji=False, soft_wrap=True)
     run = _begun(config, device)
     checkpoint = folder / "state.pt"
     if config.resume and checkpoint.is_file():

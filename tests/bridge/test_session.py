@@ -604,3 +604,13 @@ def test_a_callback_that_fails_costs_its_game_alone(endpoint: str, caplog: pytes
         with mb.Session(endpoint, style={"name": "snow"}) as session:
             meet(host, session)
             assert session.state == "ready"
+
+
+def test_a_host_deletes_no_file_that_stands_at_its_address(tmp_path: Path) -> None:
+    tmp_path.chmod(0o700)
+    (tmp_path / "s").write_text("precious")
+    with pytest.raises(mb.EndpointError, match="not a socket"):
+        mb.Host(f"ipc://{tmp_path}/s")
+    assert (tmp_path / "s").read_text() == "precious"
+    with pytest.raises(mb.EndpointError, match="cannot be made"):
+        mb.Host("ipc:///proc/nowhere/s")

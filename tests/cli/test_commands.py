@@ -177,6 +177,12 @@ def test_keys_are_made_allowed_and_revoked(tmp_path: Path, capsys: pytest.Captur
     assert main(["keys", "revoke", "desk", *place]) == 2
     assert main(["keys", "make", "attic", *place]) == 2
     assert main(["keys", "allow", "desk", "short", *place]) == 2
+    # A key of another program may begin with a dash; none has an underscore.
+    assert main(["keys", "allow", "desk", "-" + public[1:], *place]) == 0
+    assert main(["keys", "allow", "desk", "_" + public[1:], *place]) == 2
+    assert main(["keys", "list", "--directory", str(tmp_path / "typo")]) == 0
+    assert not (tmp_path / "typo").exists()
+    assert main(["keys", "make", "desk", "--directory", "/proc/nowhere"]) == 2
 
 
 @pytest.mark.parametrize(

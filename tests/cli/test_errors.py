@@ -162,3 +162,32 @@ def test_without_the_extra_it_says_how_to_install_it(absent: str, tmp_path: Path
     )
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == 'mirage: the command line is not installed: pip install "mirage-plugin[sidecar]"\n'
+
+
+def test_sigterm_ends_a_command_as_ctrl_c_does(tmp_path: Path) -> None:
+    """`timeout` and service managers say SIGTERM: what a command began is cleaned up."""
+    program = (
+        "import signal, sys, os\n"
+        "from mirage_plugin import styles\n"
+        "from mirage_plugin.files import whole_file\n"
+        "from pathlib import Path\n"
+        "def show(**_):\n"
+        f"    with whole_file(Path({str(tmp_path / 'x.txt')!r})) as part:\n"
+        "        part.write_text('half')\n"
+        "        os.kill(os.getpid(), signal.SIGTERM)\n"
+        "styles.show = show\n"
+        "from mirage_plugin.__main__ import main\n"
+        "sys.exit(main(['styles']))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (143, "")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_mark_that_the_terminal_lacks_stops_nothing(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "mirage_plugin", "doctor"], capture_output=True, timeout=120,
+        env=os.environ | {"PYTHONIOENCODING": "cp1252"},
+    )  # fmt: skip
+    assert b"unexpected" not in done.stderr
+    assert b"Python" in done.stdout

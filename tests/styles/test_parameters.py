@@ -93,11 +93,38 @@ def test_a_file_that_is_not_text(tmp_path: Path) -> None:
         load_style(path)
 
 
-@pytest.mark.parametrize("name", ["inc", "", "no/such.toml", "ink.json"])
+@pytest.mark.parametrize("name", ["inc", "no/such"])
 def test_an_unknown_style_names_its_neighbours(name: str) -> None:
     with pytest.raises(UnknownStyleError) as error:
         load_style(name)
     assert "ink" in str(error.value) or "mirage styles" in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["no/such.toml", "ink.json", "n" * 300 + ".toml"])
+def test_a_file_that_is_not_there_is_called_one(name: str) -> None:
+    with pytest.raises(DataError, match="there is no file"):
+        load_style(name)
+
+
+def test_a_file_of_another_kind_is_told_which_are_read(tmp_path: Path) -> None:
+    (tmp_path / "look.gif").write_bytes(b"GIF89a")
+    with pytest.raises(DataError, match=r"\.toml.*\.png"):
+        load_style(tmp_path / "look.gif")
+
+
+@pytest.mark.parametrize("name", ["caf\u00e9", "\U0001f600", 'a "quoted" name', "[b]"])
+def test_any_name_is_written_and_read(tmp_path: Path, name: str) -> None:
+    style = Style.make(name, {"fog": 0.3})
+    path = tmp_path / "mine.toml"
+    path.write_text("\ufeff" + style.text(), encoding="utf-8")  # with the mark that some editors begin a file with
+    assert load_style(path).name == name
+
+
+def test_numbers_beyond_all_measure_are_refused(tmp_path: Path) -> None:
+    for digits in (400, 5000):
+        (tmp_path / "big.toml").write_text(f"[light]\nsun = 1{'0' * digits}\n")
+        with pytest.raises(DataError):
+            load_style(tmp_path / "big.toml")
 
 
 def test_captions_say_what_is_there() -> None:

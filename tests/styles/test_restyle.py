@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import struct
 from pathlib import Path
 
 import av
@@ -14,7 +15,9 @@ from PIL import Image
 from mirage_plugin.errors import ConfigError, DataError, UnknownStyleError, WeightsError
 from mirage_plugin.model.checkpoint import save_network
 from mirage_plugin.model.network import MirageNet
-from mirage_plugin.restyle import Redrawer, estimate_motion, restyle
+from mirage_plugin.model.reference import read_picture as read_reference
+from mirage_plugin.restyle import Redrawer, estimate_motion, open_recording, restyle
+from mirage_plugin.restyle import read_picture as read_frame
 from mirage_plugin.styles import load_style
 
 Pixels = NDArray[np.uint8]
@@ -185,3 +188,69 @@ def test_pictures_of_other_kinds(weights: Path, tmp_path: Path, mode: str) -> No
     assert found.shape == (20, 30, 3)
     if mode == "I;16":
         assert abs(int(found[0, 0, 0]) - 155) <= 1
+
+
+def test_nothing_is_written_over_its_source(shots: Path, weights: Path) -> None:
+    one = min(shots.glob("*.png"))
+    before = one.read_bytes()
+    for out in (shots, one):
+        with pytest.raises(ConfigError, match="replace the source"):
+            restyle(frames=one, style="ink", out=out, weights=weights)
+    assert one.read_bytes() == before
+
+
+def test_frames_are_in_the_order_of_their_numbers_and_no_two_have_one_name(weights: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "shots"
+    folder.mkdir()
+    for name in ("frame10.png", "frame2.png", "frame1.png"):
+        Image.new("RGB", (32, 24)).save(folder / name)
+    assert [name for name, _ in open_recording(folder).frames] == ["frame1", "frame2", "frame10"]
+    Image.new("RGB", (32, 24)).save(folder / "frame2.jpg")
+    with pytest.raises(DataError, match="'frame2' with more than one suffix"):
+        restyle(frames=folder, style="ink", out=tmp_path / "o", weights=weights)
+
+
+def test_one_picture_becomes_one_picture(shots: Path, weights: Path, tmp_path: Path) -> None:
+    one = min(shots.glob("*.png"))
+    restyle(frames=one, style="ink", out=tmp_path / "new" / "inked.png", weights=weights)
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["inked.png"]
+    with pytest.raises(ConfigError, match="one picture"):
+        restyle(frames=shots, style="ink", out=tmp_path / "many.png", weights=weights)
+
+
+def test_a_video_has_one_size(shots: Path, weights: Path, tmp_path: Path) -> None:
+    Image.new("RGB", (200, 100)).save(shots / "zz.png")
+    with pytest.raises(DataError, match="frame zz has 200x100"):
+        restyle(frames=shots, style="ink", out=tmp_path / "o.mp4", weights=weights)
+    assert not list(tmp_path.glob("*.mp4"))
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_deep_grey_is_read_in_full(tmp_path: Path) -> None:
+    ramp = np.linspace(0, 65535, 64).astype(np.uint16)[None].repeat(8, 0)
+    Image.fromarray(ramp).save(tmp_path / "deep.png")
+    Image.fromarray((ramp // 257 // 2).astype(np.uint16)).save(tmp_path / "dark.png")
+    for read in (read_frame, read_reference):
+        assert abs(read(tmp_path / "deep.png")[0, :, 0].astype(int) - ramp[0] // 257).max() <= 1
+        assert read(tmp_path / "dark.png").max() <= 1
+
+
+def test_a_turned_video_is_upright(weights: Path, tmp_path: Path) -> None:
+    """Phones write how they were held beside the frames."""
+    with av.open(str(tmp_path / "v.mp4"), "w") as made:
+        stream = made.add_stream("libx264", rate=5)
+        stream.width, stream.height, stream.pix_fmt = 64, 32, "yuv420p"
+        picture = np.zeros((32, 64, 3), np.uint8)
+        picture[:, :16] = 255  # the left
+        for packet in [*stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")), *stream.encode()]:
+            made.mux(packet)
+    data = bytearray((tmp_path / "v.mp4").read_bytes())
+    # The matrix of the track's header: a quarter turn clockwise when shown.
+    at = data.index(b"tkhd") + 4 + 40
+    turn = (0, 1 << 16, 0, -(1 << 16) & 0xFFFFFFFF, 0, 0, 32 << 16, 0, 1 << 30)
+    data[at : at + 36] = struct.pack(">9I", *turn)
+    (tmp_path / "turned.mp4").write_bytes(data)
+    ((_, upright),) = open_recording(tmp_path / "turned.mp4").frames
+    assert upright.shape == (64, 32, 3)
+    assert upright[:12].mean() > 200  # what was on the left is on top
+    assert upright[20:].mean() < 50
