@@ -22,7 +22,7 @@ from mirage_plugin.errors import MirageError, MissingDependencyError
 __all__ = ["main"]
 
 # Packages of the `sidecar` extra whose absence means that the extra was not installed.
-_SIDECAR_PACKAGES = frozenset({"torch", "safetensors", "numba", "cv2", "PIL", "matplotlib", "av"})
+_SIDECAR_PACKAGES = frozenset({"torch", "safetensors", "numba", "cv2", "PIL", "matplotlib", "av", "hdrh"})
 _GAME_PACKAGES = frozenset({"pygame"})
 
 

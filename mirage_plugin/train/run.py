@@ -77,17 +77,22 @@ class Run:
         try:
             saved: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
         except Exception as error:
-            raise DataError(f"{path} is not a whole checkpoint ({error}): use --fresh to start anew") from error
-        if saved.get("tier") != self.kind:
-            raise DataError(f"{path} holds {saved.get('tier')!r}, not {self.kind!r}: choose another --out")
+            # PyTorch's own text is a page of advice about its options.
+            raise DataError(f"{path} is not a whole checkpoint: use --fresh to start anew") from error
+        if not isinstance(saved, dict) or saved.get("tier") != self.kind:
+            found = repr(saved.get("tier")) if isinstance(saved, dict) else "something else"
+            raise DataError(f"{path} holds {found}, not {self.kind!r}: choose another --out")
         if "drawn" not in saved:
             raise DataError(f"{path} is of an earlier version: --fresh --from the weights beside it goes on from them")
-        self.net.load_state_dict(saved["net"])
-        self.average.load_state_dict(saved["average"])
-        for name, optimizer in self.optimizers.items():
-            optimizer.load_state_dict(saved["optimizers"][name])
-        self.step, self.drawn = saved["step"], saved["drawn"]
-        self.seconds, self.losses = saved["seconds"], saved["losses"]
+        try:
+            self.net.load_state_dict(saved["net"])
+            self.average.load_state_dict(saved["average"])
+            for name, optimizer in self.optimizers.items():
+                optimizer.load_state_dict(saved["optimizers"][name])
+            self.step, self.drawn = int(saved["step"]), int(saved["drawn"])
+            self.seconds, self.losses = float(saved["seconds"]), list(saved["losses"])
+        except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
+            raise DataError(f"{path} is of another network or version: use --fresh to start anew") from error
 
     def begin(self, weights: dict[str, Tensor]) -> None:
         """Take weights in place of those that it has; those that `weights` leaves out are kept."""
