@@ -419,8 +419,15 @@ def profile(
 
     Runs a workload of its own, or looks at a running sidecar or a recording.
     """
-    if sum((attach is not None, read is not None, compare is not None)) > 1:
-        raise typer.BadParameter("choose one of --attach, --read and --compare")
+    if sum((attach is not None, read is not None, compare is not None, overhead)) > 1:
+        raise typer.BadParameter("choose one of --attach, --read, --compare and --overhead")
+    unused: dict[str, object] = (
+        {"--html": html, "--trace": trace, "--csv": csv} if compare is not None or overhead else {}
+    )
+    if compare is not None or overhead or read is not None:
+        unused["--prometheus"] = prometheus
+    for option in (name for name, value in unused.items() if value is not None):
+        raise typer.BadParameter("there is nothing for it to show here", param_hint=option)
     from mirage_plugin.profiler import profile as run
 
     raise typer.Exit(

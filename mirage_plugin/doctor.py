@@ -343,11 +343,16 @@ def _can_seal_memfd() -> bool:
 def _check_endpoint() -> Check:
     """Whether this user's default endpoint has a place to be."""
     try:
-        from mirage_bridge import default_endpoint
+        from mirage_bridge import EndpointError, default_endpoint
+        from mirage_bridge import endpoint as endpoints
     except ImportError:
         return Check("endpoint", "absent", "unknown without the base packages")
     endpoint = default_endpoint()
     facts = {"endpoint": endpoint}
+    try:
+        endpoints.check(endpoint)
+    except EndpointError as error:
+        return Check("endpoint", "absent", str(error), "set MIRAGE_ENDPOINT to ipc:///PATH or tcp://HOST:PORT", facts)
     if not endpoint.startswith("ipc://"):
         return Check("endpoint", "ok", endpoint, facts=facts)
     # The sidecar makes the last directories; what it needs is that the first existing one can be written.

@@ -191,6 +191,8 @@ class PairFolder:
         """
         folders = sorted(p.parent for p in path.glob("*/clip.json"))
         if not folders:
+            if (path / "clip.json").is_file():
+                raise DataError(f"{path} is one clip: give the folder that it lies in")
             raise DataError(
                 f"{path} holds no clip: `mirage worlds --out DIR` writes an example of such a folder"
             )

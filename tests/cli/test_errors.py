@@ -108,6 +108,11 @@ def test_debugging_shows_the_traceback(
         (["restyle", "--frames", "/no/such/place", "--style", "ink", "--out", "x"], "does not exist"),
         (["worlds"], "Missing option"),
         (["profile", "--attach", "ipc://x", "--compare", "a", "b"], "choose one of"),
+        (["profile", "--compare", "a", "b", "--html", "x.html"], "--html"),
+        (["profile", "--read", __file__, "--overhead"], "choose one of"),
+        (["styles", "--out", "mine.toml"], "--out"),
+        (["styles", "--from", "ink", "--json", "x.json"], "--from"),
+        (["restyle", "--seed", str(2**63), "--frames", ".", "--style", "ink", "--out", "x"], "--seed"),
     ],
     ids=lambda value: " ".join(value[:3]) if isinstance(value, list) else "",
 )
