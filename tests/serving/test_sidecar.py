@@ -131,6 +131,53 @@ while True:
 """
 
 
+def test_a_game_whose_times_cannot_be_ends_nobody_elses_sidecar(endpoint: str) -> None:
+    """An engine that takes away more than there is from an unsigned time, or says -1 for "unknown"."""
+    with open_session(endpoint) as good, open_session(endpoint) as odd:
+        play(good)
+        frame = odd.begin_frame()
+        frame.pixels[:] = picture(odd.size)
+        odd.end_frame(frame, input_ns=2**64 - 1, captured_ns=2**63)
+        play(odd)
+        play(good)
+
+
+def test_a_lone_game_may_resize_whatever_its_budget(endpoint: str) -> None:
+    """It is not counted against itself: a tenth of what the smallest net takes is a budget as well."""
+    with open_session(endpoint, budget_ms=1.0, size=(640, 360)) as session:
+        for size in ((640, 360), (648, 360)):
+            session.resize(size)
+            until = time.monotonic() + 30
+            while session.state != "ready":
+                assert time.monotonic() < until
+                assert session.refusal is None
+                frame = session.begin_frame()
+                frame.pixels[:] = 90
+                session.wait_answer(session.end_frame(frame)).release()
+
+
+def test_a_seed_may_change(endpoint: str) -> None:
+    """Its marks are others then; with the seed of before they stay where they are."""
+    with open_session(endpoint, style="hatching", seed=1) as session:
+
+        def still(epoch: int) -> np.ndarray:
+            until, seen = time.monotonic() + 60, 0
+            while True:
+                frame = session.begin_frame()
+                frame.pixels[:] = picture(session.size)
+                with session.wait_answer(session.end_frame(frame)) as answer:
+                    seen += answer.answered and (answer.kind, answer.style_epoch) == ("styled", epoch)
+                    if seen > 6:  # what begins is faded in
+                        return np.array(answer.pixels).astype(int)
+                assert time.monotonic() < until
+
+        first = still(1)
+        same = still(session.set_style("hatching", seed=1))
+        other = still(session.set_style("hatching", seed=2))
+    assert np.abs(same - other).mean() > 0.5
+    assert np.abs(first - same).mean() < 0.3 * np.abs(same - other).mean()
+
+
 def test_a_game_killed_while_drawing_leaves_nothing(endpoint: str) -> None:
     before = set(os.listdir("/dev/shm")) if os.path.isdir("/dev/shm") else set()
     game = subprocess.Popen([sys.executable, "-c", GAME, endpoint], stdout=subprocess.PIPE, text=True)
