@@ -735,7 +735,7 @@ class Session:
         self._latest = None
         self._held = []
         self._session_id: int | None = None
-        self._hello_sent = False
+        self._hello_sent, self._hello = False, b""
         self._hello_offer = self._offer
         self._hello_epoch = 0
         self._next_hello_ns = 0
@@ -803,9 +803,6 @@ class Session:
         return True
 
     def _say_hello_soon(self) -> None:
-        if self._hello_sent and self._refusal is None:
-            # The host may have answered what was offered before: begin anew, so that it answers this.
-            self._lost()
         self._next_hello_ns = 0
 
     def _queue(self, what: str) -> None:
@@ -899,7 +896,9 @@ class Session:
             self._send([TAG_CONTROL, pack_control({"type": "alive"})])
 
     def _say_hello(self, now_ns: int) -> None:
-        hello = pack_control(
+        # The host may have the first one, and its welcome answers that: said again, the words are the same, and what
+        # the game has changed since is asked for behind the welcome.
+        hello = self._hello or pack_control(
             {
                 "type": "hello",
                 "protocol": list(PROTOCOL_VERSION),
@@ -911,7 +910,8 @@ class Session:
         )
         self._hello_sent = self._send([TAG_CONTROL, hello])
         if self._hello_sent:
-            self._hello_offer, self._hello_epoch = self._offer, self._style_epoch
+            if not self._hello:
+                self._hello, self._hello_offer, self._hello_epoch = hello, self._offer, self._style_epoch
             self._next_hello_ns = now_ns + _HELLO_AGAIN_NS
 
     def _receive(self, parts: list[bytes | memoryview], now_ns: int) -> None:
@@ -930,7 +930,7 @@ class Session:
             self._welcomed(fields)
         elif kind == "refused":
             self._refusal = take(fields, "sentence", str)[:2000]
-            self._session_id = None
+            self._session_id, self._hello = None, b""
             self._next_hello_ns = now_ns + _REFUSED_AGAIN_NS
         elif kind in ("ok", "error"):
             self._acknowledged(kind == "ok", fields, now_ns)

@@ -507,14 +507,13 @@ def test_c_what_changes_before_the_welcome_is_what_is_served(
             assert session.call("set_style", b"ink", None) == 0
         else:
             assert session.call("resize", 96, 64) == 0
-        end = time.monotonic() + 30
-        while not host.sessions:
-            assert time.monotonic() < end
+        wanted = ("ink", (64, 36)) if change == "style" else ("snow", (96, 64))
+        end, found = time.monotonic() + 30, None
+        while found != wanted:
+            assert time.monotonic() < end, found
             host.poll(0.01)
             session.call("wait_ready", ctypes.c_uint64(10_000_000))
-        (served,) = host.sessions.values()
-        assert served.style == ("ink" if change == "style" else "snow")
-        assert served.offer.size == ((64, 36) if change == "style" else (96, 64))
+            found = next(((served.style, served.offer.size) for served in host.sessions.values()), None)
 
 
 @needs_libraries

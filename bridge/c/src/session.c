@@ -69,7 +69,7 @@ struct mirage_session {
     uint32_t style_epoch;
     int paused;
     /* the handshake */
-    int in_session, hello_sent, refused, was_ready;
+    int in_session, hello_sent, hello_kept, refused, was_ready;
     uint64_t session_id, known_session, next_hello_ns, next_alive_ns, pinged_ns;
     mirage_offer hello_offer;
     uint32_t hello_epoch;
@@ -229,7 +229,7 @@ static void drop_link(mirage_session *s, int linger_ms) {
         zmq_close(s->socket);
     }
     s->socket = NULL;
-    s->in_session = s->hello_sent = 0;
+    s->in_session = s->hello_sent = s->hello_kept = 0;
     s->next_hello_ns = s->next_alive_ns = s->pinged_ns = 0;
     s->line_length = 0;
     s->number = s->head_number = s->change_again_ns = 0;
@@ -272,7 +272,14 @@ static void pack_style(mirage_session *s, msgpack_packer *packer) {
     msgpack_pack_uint32(packer, s->style_epoch);
 }
 
+/* The host may have the first one, and its welcome answers that: said again, the words are the same, and what the game
+ * has changed since is asked for behind the welcome. Until then no message has a number, and `head` keeps the words. */
 static void say_hello(mirage_session *s, uint64_t now) {
+    if (s->hello_kept) {
+        s->hello_sent = send_parts(s, "C", s->head.data, s->head.bytes);
+        if (s->hello_sent) s->next_hello_ns = now + HELLO_AGAIN_NS;
+        return;
+    }
     msgpack_packer packer = begin_message(s, 9, "hello");
     mirage_wire_text(&packer, "protocol");
     msgpack_pack_array(&packer, 2);
@@ -287,6 +294,9 @@ static void say_hello(mirage_session *s, uint64_t now) {
     pack_style(s, &packer);
     s->hello_sent = send_wire(s);
     if (s->hello_sent) {
+        s->hello_kept = 1;
+        s->head.bytes = s->out.bytes;
+        memcpy(s->head.data, s->out.data, s->out.bytes);
         s->hello_offer = s->offer;
         s->hello_epoch = s->style_epoch;
         s->next_hello_ns = now + HELLO_AGAIN_NS;
@@ -435,6 +445,7 @@ static void receive(mirage_session *s, size_t bytes, uint64_t now) {
             welcomed(s, message);
         } else if (strcmp(type, "refused") == 0) {
             s->refused = mirage_wire_copy(message, "sentence", s->refusal, sizeof s->refusal);
+            s->hello_kept = 0;
             s->next_hello_ns = now + REFUSED_AGAIN_NS;
         } else if (strcmp(type, "ok") == 0 || strcmp(type, "error") == 0) {
             acknowledged(s, message, type[0] == 'o', now);
@@ -934,12 +945,6 @@ int mirage_release(mirage_session *session, mirage_answer *answer) {
 
 /* -- changes ----------------------------------------------------------------------------------------- */
 
-/* The host may have answered what was offered before: begin anew, so that it answers this. */
-static void say_hello_soon(mirage_session *s) {
-    if (s->hello_sent && !s->refused) lost(s);
-    s->next_hello_ns = 0;
-}
-
 static void restyled(mirage_session *s, uint32_t *epoch) {
     s->style_epoch++;
     s->style_refusal[0] = '\0';
@@ -947,7 +952,7 @@ static void restyled(mirage_session *s, uint32_t *epoch) {
     if (s->in_session) {
         queue(s, M_STYLE);
     } else {
-        say_hello_soon(s);
+        s->next_hello_ns = 0;
     }
 }
 
@@ -993,7 +998,7 @@ int mirage_resize(mirage_session *session, uint32_t width, uint32_t height) {
         s->refused = 0;
         queue(s, M_CHANGE);
     } else {
-        say_hello_soon(s);
+        s->next_hello_ns = 0;
     }
     return MIRAGE_OK;
 }
