@@ -364,3 +364,13 @@ def test_what_is_kept_goes_with_every_file_it_was_made_of() -> None:
 def test_it_is_packed_from_full_precision() -> None:
     with pytest.raises(ValueError, match="float32"):
         NativeCore(Core(MirageNet(TIERS["nano"]), torch.bfloat16))
+
+
+def test_where_nothing_can_be_kept_it_is_compiled_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cache that cannot be written cost seven times the frame, and a compiler that was there was asked for."""
+    monkeypatch.setenv("XDG_CACHE_HOME", "/proc/nowhere")
+    native_files._scratch.cache_clear()
+    compiled = library("compose")
+    assert "mirage-native-" in compiled._name
+    assert compiled.mirage_compose is not None
+    native_files._scratch.cache_clear()
