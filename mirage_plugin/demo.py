@@ -18,6 +18,7 @@ from typing import Any
 from PIL import Image, ImageDraw
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 import mirage_bridge
 from mirage_plugin.config import EXIT_WITH_PARENT, parse_size
@@ -75,11 +76,13 @@ def demo(
             command += ["--fps", str(fps), "--budget-ms", f"{1000 / fps:.2f}"]
             if headless:
                 cycle = max(1, frames // len(styles))
-                command += ["--headless", "--frames", str(frames), "--styles", ",".join(styles), "--style", styles[0],
-                            "--style-cycle", str(cycle), "--record", str(out / "demo.mp4"),
+                command += ["--headless", "--frames", str(frames), "--record", str(out / "demo.mp4"),
                             "--dump", str(pairs), "--dump-every", str(max(1, cycle // 4))]  # fmt: skip
-            else:
-                command += ["--style", styles[0]] + (["--frames", str(frames)] if frames else [])
+                # A style of one's own may have a comma in its name.
+                command += ["--styles", ",".join(styles), "--style-cycle", str(cycle)] if len(styles) > 1 else []
+            elif frames:
+                command += ["--frames", str(frames)]
+            command.append(f"--style={styles[0]}")
             finished = subprocess.run(command, check=False)
         if finished.returncode != 0 or not figures.is_file():
             raise MirageError(
@@ -95,7 +98,7 @@ def demo(
             _contact_sheet(pairs, styles, out / "before_after.png")
     _print(report, console)
     if headless:
-        console.print(f"pictures: {out / 'before_after.png'}")
+        console.print(Text(f"pictures: {out / 'before_after.png'}"), soft_wrap=True)
     if json:
         write_json(json, report)
 
