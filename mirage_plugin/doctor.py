@@ -105,6 +105,7 @@ def examine() -> Diagnosis:
         _check_python(),
         _check_base_packages(),
         _check_torch(),
+        _check_sidecar_packages(),
         _check_processor(),
         gpu,
         _check_triton(),
@@ -253,6 +254,14 @@ def _check_cuda() -> Check:
         f"{properties.total_memory / 2**30:.0f} GiB, CUDA {torch.version.cuda}"
     )
     return Check("GPU", "ok", found, facts=facts)
+
+
+def _check_sidecar_packages() -> Check:
+    """What the sidecar imports beside torch."""
+    missing = [module for module in ("safetensors", "numba", "cv2", "PIL") if importlib.util.find_spec(module) is None]
+    if missing:
+        return Check("sidecar", "broken", f"no {', '.join(missing)}; without it nothing is served", _PIP_SIDECAR)
+    return Check("sidecar", "ok", "safetensors, numba, OpenCV, Pillow")
 
 
 def _check_package(name: str, module: str, mend: str, meaning: str) -> Check:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import subprocess
@@ -126,3 +127,13 @@ def test_it_works_where_torch_is_not_installed(tmp_path: Path) -> None:
     checks = {check["name"]: check for check in json.loads(path.read_text(encoding="utf-8"))["checks"]}
     assert checks["torch"]["state"] == "broken"
     assert checks["torch"]["mend"] == 'pip install "mirage-plugin[sidecar]"'
+
+
+def test_a_package_that_serving_needs_is_missed(monkeypatch: pytest.MonkeyPatch) -> None:
+    there = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *more: None if name == "cv2" else there(name, *more))
+    found = examine()
+    (check,) = (check for check in found.checks if check.name == "sidecar")
+    assert (check.state, found.can_serve) == ("broken", False)
+    assert "cv2" in check.found
+    assert "pip install" in check.mend
