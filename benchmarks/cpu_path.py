@@ -271,7 +271,7 @@ def main(arguments: list[str] | None = None) -> int:
     net, trained = network()
     notes = [] if trained else ["nano has no weights here: the network is drawn at random and not compiled ahead"]
     compile_ = trained and not options.quick
-    with mock.patch.object(serving, "load_network", side_effect=lambda tier: copy.deepcopy(net)):
+    with mock.patch.object(serving, "load_network", side_effect=lambda *_: copy.deepcopy(net)):
         config = ServeConfig(device="cpu", tier="nano", compile=compile_)
         engine = serving.Engine(config, lambda sentence: notes.append(sentence))
     if not compile_:

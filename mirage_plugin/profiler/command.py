@@ -60,11 +60,11 @@ def profile(
         return _compare(out, compare, json)
     if overhead:
         return _overhead(out, json)
-    if read is not None:
-        recording = Recording.read(read)
     for path in (html, trace, csv, json):
         check_writable(path)
-    if read is None:
+    if read is not None:
+        recording = Recording.read(read)
+    else:
         watch = _Watcher(out, prometheus)
         with watch:
             if attach is not None:

@@ -104,8 +104,8 @@ def pair() -> Iterator[tuple[processor.Engine, CudaEngine, FrameKind]]:
     rows, columns = processor.GRIDS[-1]
     kind = FrameKind("RGBA8", rows * 8, columns * 8, depth=True, motion=True, mask=True)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(processor, "load_network", lambda tier: network())
-        patch.setattr(processor, "load_bounds", lambda tier: None)
+        patch.setattr(processor, "load_network", lambda *_: network())
+        patch.setattr(processor, "load_bounds", lambda *_: None)
         patch.setattr(processor, "best_dtype", lambda device: torch.float32)
         patch.setattr(processor.Engine, "_measure", lambda self: None)
         yield processor.Engine(CONFIG), make(kind), kind
