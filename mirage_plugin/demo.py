@@ -127,8 +127,7 @@ def _sidecar(
     process = subprocess.Popen(
         command, start_new_session=os.name == "posix", env=os.environ | {EXIT_WITH_PARENT: str(os.getpid())}
     )
-    # Whoever ends the demo ends its sidecar: a SIGTERM runs the `finally` below, and a SIGKILL is seen by the child.
-    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    # Whoever ends the demo ends its sidecar: Ctrl-C and SIGTERM run the `finally`, a SIGKILL is seen by the child.
     try:
         with console.status("the sidecar loads and warms up; the first time it compiles, for some seconds"):
             until = time.monotonic() + _READY_TIMEOUT_S
@@ -152,7 +151,6 @@ def _sidecar(
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
-        signal.signal(signal.SIGTERM, before)
 
 
 def _contact_sheet(pairs: Path, styles: list[str], path: Path) -> None:

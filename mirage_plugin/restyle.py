@@ -289,9 +289,7 @@ def frame_writer(out: Path, rate: Fraction) -> Iterator[Callable[[str, Pixels], 
         yield write_picture
         return
     av = _av()
-    out.parent.mkdir(parents=True, exist_ok=True)
-    part = out.with_name(f".{out.stem}.part{out.suffix}")
-    container: Any = av.open(str(part.absolute()), "w")
+    container: Any = None
     codec = "libvpx-vp9" if out.suffix.lower() == ".webm" else "libx264"
     stream: Any = None
     size = (0, 0)
@@ -314,16 +312,16 @@ def frame_writer(out: Path, rate: Fraction) -> Iterator[Callable[[str, Pixels], 
         for packet in stream.encode(frame):
             container.mux(packet)
 
-    try:
-        yield write_frame
-        if stream is not None:
+    with whole_file(out) as part:
+        container = av.open(str(part), "w")
+        try:
+            yield write_frame
+            if stream is None:
+                raise DataError("there is no frame to make a video of")
             for packet in stream.encode():
                 container.mux(packet)
+        finally:
             container.close()
-            part.replace(out)
-    finally:
-        container.close()
-        part.unlink(missing_ok=True)
 
 
 def _choose_device(name: str) -> torch.device:

@@ -6,6 +6,7 @@ import functools
 import os
 import signal
 import time
+import traceback
 from collections.abc import Mapping
 from types import FrameType
 from typing import Any
@@ -27,6 +28,8 @@ from mirage_plugin.styles.parameters import preset_names
 __all__ = ["Sidecar", "serve"]
 
 _MAX_SESSIONS = 8
+_MAX_NOTES = 100
+"""So many reasons why a frame was lost are told, for a run of hours may meet new ones at every frame."""
 
 
 def serve(config: ServeConfig) -> None:
@@ -46,6 +49,7 @@ class Sidecar:
         self._console = console
         self._stopping = False
         self._streams: dict[int, Stream] = {}
+        self._noted: set[str] = set()
         self._answered = {"styled": 0, "reprojected": 0, "source": 0}
         self._service_ns: list[int] = []
         default = read_style(config.style or "snow")
@@ -139,13 +143,23 @@ class Sidecar:
             except Exception as error:
                 # This frame is lost; the game shows its own. The next one begins with an empty memory. What one game
                 # sent is no reason for the others to stop.
-                self._console.print(f"note: a frame of game {identity} was not answered: {error}")
+                self._note_lost(identity, error)
                 stream.reset()
                 job.release()
                 continue
             self._answered[served.kind] += 1
             if len(self._service_ns) < 1_000_000:
                 self._service_ns.append(served.service_ns)
+
+    def _note_lost(self, identity: int, error: Exception) -> None:
+        """Say why a frame was not answered: each reason once, and of a bug where it is."""
+        reason = f"{type(error).__name__}: {error}"
+        if reason in self._noted or len(self._noted) >= _MAX_NOTES:
+            return
+        self._noted.add(reason)
+        self._console.print(f"note: a frame of game {identity} was not answered: {error or reason}")
+        if not isinstance(error, (MirageError, mirage_bridge.BridgeError)):
+            self._console.print("".join(traceback.format_exception(error)) + "please report this")
 
     def _succeed(self) -> None:
         """Where the engine lost its device and another took over, let every game go on with that."""

@@ -327,7 +327,8 @@ def _flat_maps(
         )
         bright = _upsample(small, f // n)
         cells = name.reshape(world.depth, world.width)
-        flat, kind = (np.repeat(np.repeat(of[cells], f, 0), f, 1) for of in (_means(tiles), materials))
+        kind = np.repeat(np.repeat(materials[cells], f, 0), f, 1)
+        flat = np.repeat(np.repeat(_means(tiles)[cells], f, 0), f, 1) if store.everything else albedo
         base[part] = store.add(albedo, bright, flat, kind, FLAT_MIPS)
     return base, pitch
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from arena.bake import ROOM_COLOUR, SKY_COLOUR
 from arena.renderer import FAR_M, HAZE, Planes, Renderer, View, haze_share
 from arena.textures import Material
 
@@ -13,8 +14,8 @@ __all__ = ["HAZE_COLOUR", "GBuffer", "gbuffer"]
 HAZE_COLOUR = np.array(HAZE, np.float32) / 255
 """What far things fade into, float32 [3] in 0..1."""
 
-SHADE = np.array((0.51, 0.58, 0.71), np.float32)
-"""The light on a floor under the open sky without the sun: `SKY_COLOUR` and a quarter of `ROOM_COLOUR`."""
+SHADE = SKY_COLOUR + ROOM_COLOUR / 4
+"""The light on a floor under the open sky without the sun."""
 
 
 @dataclass(frozen=True)

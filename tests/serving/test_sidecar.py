@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import io
+import itertools
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 import mirage_bridge
+from mirage_plugin.config import ServeConfig
+from mirage_plugin.frame_path import Stream
+from mirage_plugin.sidecar import Sidecar
 
 SERVE = [sys.executable, "-m", "mirage_plugin", "serve", "--tier", "nano", "--device", "cpu", "--no-compile"]
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1"}
@@ -140,6 +148,30 @@ def test_a_game_whose_times_cannot_be_ends_nobody_elses_sidecar(endpoint: str) -
         odd.end_frame(frame, input_ns=2**64 - 1, captured_ns=2**63)
         play(odd)
         play(good)
+
+
+def test_a_bug_loses_a_frame_and_is_told_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every second frame meets it: the others are answered, and the console has one traceback."""
+    frames, real, said = itertools.count(), Stream.serve, io.StringIO()
+
+    def serve(stream: Stream, *given: Any) -> Any:
+        if next(frames) % 2:
+            raise ValueError("a bug")
+        return real(stream, *given)
+
+    monkeypatch.setattr(Stream, "serve", serve)
+    config = ServeConfig(tier="nano", device="cpu", compile=False, bind=f"ipc://{tmp_path}/m")
+    with Sidecar(config, Console(file=said)) as sidecar:
+        playing = threading.Thread(target=sidecar.run)
+        monkeypatch.setattr(signal, "signal", lambda *_: None)  # which only the main thread may
+        playing.start()
+        with open_session(str(config.bind), size=(96, 64)) as session:
+            for _ in range(3):
+                play(session)
+        sidecar._on_signal(signal.SIGTERM, None)
+        playing.join(30)
+    assert next(frames) > 4
+    assert said.getvalue().count("ValueError: a bug") == 1
 
 
 def test_a_lone_game_may_resize_whatever_its_budget(endpoint: str) -> None:
