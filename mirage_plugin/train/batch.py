@@ -189,7 +189,7 @@ def draw_batch(
     clips: list[GBuffer] = []
     styles: list[Style] = []
     looks: list[Look] = []
-    noise, smooth = [], []
+    noise, smooth, told = [], [], []
     for _ in range(size):
         g = draw(rng)
         start = choice(rng, g.depth.shape[0] - frames + 1)
@@ -208,6 +208,8 @@ def draw_batch(
         styles += [first if t < at else other for t in range(frames)]
         looks += [random_look(rng)] * frames
         smooth += [choice(rng, 5) < 3] * frames
+        # Many a game's mask marks its overlay alone: then no sky in it does not say that there is none.
+        told += [choice(rng, 4) > 0] * frames
         noise.append(clip_noise(g, int(torch.randint(1 << 31, (), generator=rng))))
     every = of_looks(looks, GBuffer.cat(clips))
     grain = torch.randn(size * frames, 1, height, width, generator=rng)
@@ -215,6 +217,7 @@ def draw_batch(
         every, styles, torch.cat(noise), looks, torch.tensor(smooth), grain
     )
     depth, motion, mask = engine_planes(every)
+    mask[:, 1:] *= torch.tensor(told).float()[:, None, None, None]
     surface = surface_planes(every, style_tensor(styles)[0])
     visible = every.visible.float()
     has_depth, has_motion, has_mask = (

@@ -7,6 +7,8 @@ in bf16 on a GPU by `benchmarks/kernels.py`.
 from __future__ import annotations
 
 import importlib
+import os
+import zlib
 from typing import Any
 
 import pytest
@@ -24,8 +26,9 @@ HALVES = (torch.float16, torch.float32)
 
 
 @pytest.fixture
-def draw() -> torch.Generator:
-    seed = int(torch.empty((), dtype=torch.int64).random_())
+def draw(request: pytest.FixtureRequest) -> torch.Generator:
+    """What a test draws from: the same in every run, unless MIRAGE_TEST_SEED, a number, asks for another."""
+    seed = zlib.crc32(f"{os.environ.get('MIRAGE_TEST_SEED', 0)} {request.node.name}".encode())
     print("seed", seed)
     return torch.Generator().manual_seed(seed)
 
@@ -478,14 +481,16 @@ def test_statistics(shape: tuple[int, ...], draw: torch.Generator) -> None:
 # --------------------------------------------------------------------------------------------------
 
 
-def assert_frames(actual: Tensor, expected: Tensor, layout: kernels.FrameLayout) -> None:
-    """A value at the threshold of its dither may fall to either side; a half float has 11 bits."""
+def assert_frames(actual: Tensor, expected: Tensor, layout: kernels.FrameLayout, side: int = 1) -> None:
+    """A value at the threshold of its dither may fall to either side, and with it all of a square `side` pixels
+    wide; a half float has 11 bits."""
     ours, theirs = kernels.unpack_frame(actual, layout), kernels.unpack_frame(expected, layout)
     if layout.format == "rgba16f":
         assert error(ours, theirs) < TOLERANCE[torch.float16]
     else:
         assert (ours - theirs).abs().max() <= 1
-        assert (ours != theirs).float().mean() < 5e-3
+        one_of_each = (ours != theirs)[:, side // 2 :: side, side // 2 :: side]
+        assert one_of_each.sum() <= max(5e-3 * one_of_each.numel(), 2)
 
 
 @pytest.mark.parametrize(
@@ -540,7 +545,7 @@ def test_pixelate(name: kernels.PixelFormat, linear: bool, side: int, draw: torc
     frames, amount = random_frame(layout, 3, draw), torch.tensor([0.7, 0.0, 1.0])
     mask = torch.rand(3, 1, 9, 37, generator=draw) if name == "bgra8" else None
     actual, expected = both(lambda: kernels.pixelate(frames.clone(), layout, amount, side=side, mask=mask))
-    assert_frames(actual, expected, layout)
+    assert_frames(actual, expected, layout, side)
     assert torch.equal(actual[1], frames[1])
     assert not torch.equal(actual[0], frames[0])
 
