@@ -1,8 +1,9 @@
-"""Flat pictures: games of plain shapes, without textures, light or perspective.
+"""Flat pictures: games of plain shapes or of tiles, without light or perspective.
 
 Many a small game is one colour behind, shapes before it, and text: boards and menus, maps seen from above or aslant,
 landscapes of silhouettes, roads to a horizon, space, plain corridors. A network that has seen textures alone makes
-something of every plain area, and something else of each. Nothing tells where the sun is in such a picture: all of it
+something of every plain area, and something else of each. Many others are tiles and sprites of a few texels, from the
+side or from above, and their earth is no ground that lies. Nothing tells where the sun is in such a picture: all of it
 has as much as what lies level.
 
 Lengths are in heights of the frame, x to the right and y down.
@@ -18,10 +19,11 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from mirage_plugin.train.worlds.gbuffer import SKY_DEPTH, GBuffer, Material
 from mirage_plugin.train.worlds.raycast import FLAT_UP, LEVEL_SUN, Window, draw_hud, seen_before
-from mirage_plugin.train.worlds.textures import choice, uniform
+from mirage_plugin.train.worlds.textures import choice, draw_cards, draw_texture, uniform
 
 __all__ = ["draw_flat_clip"]
 
@@ -49,6 +51,10 @@ class _Shape:
     parallax: float = 1.0
     velocity: tuple[float, float] = (0.0, 0.0)
     pitch: float = 1.0
+    origin: tuple[float, float] = (0.0, 0.0)
+    """Where the table's first colour is, (x, y)."""
+    textured: bool = False
+    """Whether the table is a texture, which a style may take away."""
     actor: bool = False
     glow: Callable[[Tensor, Tensor], Tensor] | None = None
     """How far its colour is from `colour` towards `other`, [h, w] in [0, 1]: light that is painted on."""
@@ -57,6 +63,11 @@ class _Shape:
 
 def _dimmed(colour: Colour, by: float) -> Colour:
     return colour[0] * by, colour[1] * by, colour[2] * by
+
+
+def _lying(colour: Colour) -> float:
+    """How far up the ground behind everything faces: black is where nothing is, and nothing lies there."""
+    return FLAT_UP * min(1.0, max(colour) / 0.25)
 
 
 def _box(x0: float, y0: float, x1: float, y1: float) -> Area:
@@ -118,6 +129,12 @@ class _Picture:
 
     def add(self, shape: _Shape) -> None:
         self.shapes.append(shape)
+
+    def cover(
+        self, area: Area, tile: Tensor, side: float, material: Material, up: float, near: int, parallax: float = 1.0
+    ) -> None:
+        """Lay tiles [texels, texels, 3] of a side over an area."""
+        self.add(_Shape(area, tile, material, up, near, parallax, pitch=side / len(tile), textured=True))
 
     def figure(self, cx: float, cy: float, size: float) -> Area:
         """Something of about that size."""
@@ -209,7 +226,7 @@ def _board(p: _Picture) -> None:
     if way is _darker_below or p.odds(2):
         other = _dimmed(ground, dim)
     glow = way and way(p)
-    p.add(_Shape(_everywhere, ground, Material.GROUND, FLAT_UP, 0, 0.0, glow=glow, other=other))
+    p.add(_Shape(_everywhere, ground, Material.GROUND, _lying(ground), 0, 0.0, glow=glow, other=other))
     if p.odds(3):
         wide, high, gap = p.u(0.06, 0.2), p.u(0.08, 0.35), p.u(0.01, 0.06)
         paper, rows = p.grey(0.8, 1.0) if choice(p.rng, 3) else p.colour(), 1 + choice(p.rng, 3)
@@ -292,9 +309,8 @@ def _sky(p: _Picture) -> None:
             p.clouds.append(cloud)
 
 
-def _hills(p: _Picture) -> None:
-    """Layers of silhouettes, ground with a cap that faces up, platforms, things in the air."""
-    _sky(p)
+def _ridges(p: _Picture) -> None:
+    """Layers of silhouettes that follow the camera the less the farther they are."""
     for layer in range(choice(p.rng, 4)):
         base, high, length = p.horizon + 0.08 * layer, p.u(0.05, 0.35), p.u(0.2, 0.9)
         shift, sharp = p.u(0, 10), p.odds(2)
@@ -308,6 +324,12 @@ def _hills(p: _Picture) -> None:
         kind = Material.FOLIAGE if choice(p.rng, 3) else Material.GROUND
         colour = p.colour(0.25, 0.45) if choice(p.rng, 3) else p.colour()
         p.add(_Shape(hill, colour, kind, 0.4, 1, 0.25 + 0.2 * layer))
+
+
+def _hills(p: _Picture) -> None:
+    """Layers of silhouettes, ground with a cap that faces up, platforms, things in the air."""
+    _sky(p)
+    _ridges(p)
     level, step = p.u(0.72, 0.92), p.u(0.08, 0.4)
     steps = (torch.randint(4, (64,), generator=p.rng) * 0.04 * choice(p.rng, 2)).float()
 
@@ -390,7 +412,7 @@ def _space(p: _Picture) -> None:
     ground = (p.grey(0.0, 0.06), p.grey(0.0, 0.12), dark)[choice(p.rng, 3)]
     cloud = colorsys.hsv_to_rgb(p.u(0, 1), p.u(0.4, 1), p.u(0.1, 0.6))
     glow = _blobs(p) if choice(p.rng, 3) else None
-    p.add(_Shape(_everywhere, ground, Material.GROUND, FLAT_UP, 0, 0.05, glow=glow, other=cloud))
+    p.add(_Shape(_everywhere, ground, Material.GROUND, _lying(ground), 0, 0.05, glow=glow, other=cloud))
     for _ in range(1 + choice(p.rng, 3)):
         some = p.tiles(0.0, 0.0, 0.04, 26, int(p.aspect / 0.04) + 1, p.u(0.02, 0.4))(p.u(0.38, 0.47))
         p.add(_Shape(some, p.grey(0.3, 1.0), Material.OBJECT, FLAT_UP, 1, p.u(0.1, 1.0)))
@@ -409,7 +431,7 @@ def _space(p: _Picture) -> None:
 def _aslant(p: _Picture) -> None:
     """Blocks on a board that is seen aslant from above: what is on top of them lies, their sides stand."""
     around = (p.grey(0.0, 0.3), p.grey(0.7, 1.0), p.colour())[choice(p.rng, 3)]
-    p.add(_Shape(_everywhere, around, Material.GROUND, FLAT_UP, 0, 0.0))
+    p.add(_Shape(_everywhere, around, Material.GROUND, _lying(around), 0, 0.0))
     rows, half = 3 + choice(p.rng, 8), p.u(0.04, 0.1)
     cx, cy, flat = p.aspect * p.u(0.35, 0.65), p.u(0.1, 0.35), p.u(0.45, 0.65)
     kinds = [p.colour() for _ in range(2 + choice(p.rng, 4))]
@@ -474,6 +496,194 @@ def _halls(p: _Picture) -> None:
     p.actors(choice(p.rng, 5), 0.0, Material.CREATURE)
 
 
+def _tile(p: _Picture, *kinds: str) -> Tensor:
+    """A tile of a kind of texture, waves or a block with lit edges, 8 to 32 texels to a side: [side, side, 3]."""
+    side = 8 << choice(p.rng, 3)
+    kind = kinds[choice(p.rng, len(kinds))]
+    if kind in ("waves", "block"):
+        v, u = torch.meshgrid(*[(torch.arange(side) + 0.5) / side] * 2, indexing="ij")
+        if kind == "waves":
+            wave = v * (1 + choice(p.rng, 3)) + p.u(0.03, 0.2) * (math.tau * u * (1 + choice(p.rng, 2))).sin()
+            tone = torch.where(wave % 1.0 < p.u(0.3, 0.7), 1.0, p.u(0.5, 0.9))
+        else:
+            rim = p.u(0.06, 0.2)
+            low, high = torch.minimum(u, v) < rim, torch.maximum(u, v) > 1 - rim
+            tone = 1.0 - 0.4 * high.float() + 0.3 * (low & ~high).float()
+        made = tone * torch.tensor(p.colour()).view(3, 1, 1)
+    else:
+        coarse = 1 << choice(p.rng, 3)
+        whole = draw_texture(kind, p.rng)[:3, : side * coarse, : side * coarse]
+        made = functional.avg_pool2d(whole, coarse)
+        if p.odds(2):
+            grey = made.mean(0, keepdim=True)
+            made = grey / grey.mean() * torch.tensor(p.colour()).view(3, 1, 1)
+    if p.odds(2):
+        few = p.u(5, 14)
+        made = (made * few).round() / few
+    return made.clamp(0, 1).permute(1, 2, 0)
+
+
+def _marked(there: Tensor, pitch: float) -> Area:
+    """The tiles that a map bool [rows, columns] marks; it begins anew to the side, and ends above and below."""
+    rows, columns = there.shape
+
+    def area(x: Tensor, y: Tensor) -> Tensor:
+        row, column = (y / pitch).floor().long(), (x / pitch).floor().long()
+        return (row >= 0) & (row < rows) & there[row.clamp(0, rows - 1), column % columns]
+
+    return area
+
+
+def _rim(area: Area, wide: float) -> Area:
+    """What of an area is no further than `wide` from its border."""
+    ways = ((wide, 0), (-wide, 0), (0, wide), (0, -wide))
+    return lambda x, y: area(x, y) & ~torch.stack([area(x + i, y + j) for i, j in ways]).all(0)
+
+
+def _sprite(p: _Picture, cx: float, foot: float, high: float, material: Material, up: float, *, actor: bool) -> None:
+    """A creature or a plant of 8 to 64 texels that stands on `foot`."""
+    fine = 1 << choice(p.rng, 4)
+    card = draw_cards(p.rng, 1)[0, :, fine // 2 :: fine, fine // 2 :: fine]
+    pitch, there = high / card.shape[1], card[3] > 0.5
+    x0, y0 = cx - high / 2, foot - high
+
+    def area(x: Tensor, y: Tensor) -> Tensor:
+        row, column = ((y - y0) / pitch).floor().long(), ((x - x0) / pitch).floor().long()
+        last = len(there) - 1
+        inside = (row >= 0) & (row <= last) & (column >= 0) & (column <= last)
+        return inside & there[row.clamp(0, last), column.clamp(0, last)]
+
+    move = (p.u(-0.012, 0.012), p.u(-0.004, 0.004) * choice(p.rng, 2)) if actor and p.odds(2) else (0.0, 0.0)
+    p.add(_Shape(
+        area, card[:3].permute(1, 2, 0), material, up, 4, velocity=move, pitch=pitch, origin=(x0, y0), actor=actor
+    ))  # fmt: skip
+
+
+_EARTH = ("waves", "block", "dirt", "stone", "bricks", "planks", "tiles", "panels", "pebbles", "plaster", "checker")
+
+
+def _platforms(p: _Picture) -> None:
+    """Tiles seen from the side: earth with a cap of grass or none, islands, caves, blocks, trees, who walks there."""
+    t, wide = p.u(0.04, 0.14), 64
+    rows = int(1 / t) + 2
+    cave = p.odds(3)
+    if cave:
+        back = _tile(p, *_EARTH)
+        share = (0.0, 0.5, 1.0)[choice(p.rng, 3)]
+        p.cover(_everywhere, back * p.u(0.2, 0.7), t, Material.WALL, 0.0, 0, share)
+    else:
+        _sky(p)
+        _ridges(p)
+    solid = torch.zeros(rows, wide, dtype=torch.bool)
+    column, level = 0, rows * p.u(0.5, 0.85)
+    roof = p.u(0.0, 0.3) * rows if cave or p.odds(4) else -9.0
+    while column < wide:
+        run = 1 + choice(p.rng, 7)
+        # Now and then a pit.
+        first = rows if p.odds(9) else round(level)
+        solid[first:, column : column + run] = True
+        if roof > 0:
+            solid[: max(0, round(roof + p.u(-2, 2))), column : column + run] = True
+        column, level = column + run, min(max(level + p.u(-3.5, 3.5), 0.35 * rows), rows - 1.0)
+    for _ in range(choice(p.rng, 14)):
+        row, column = choice(p.rng, rows), choice(p.rng, wide)
+        solid[row : row + 1 + choice(p.rng, 3), column : column + 1 + choice(p.rng, 6)] = True
+    open_above = torch.cat([torch.zeros(1, wide, dtype=torch.bool), ~solid[:-1]]) & solid
+    earth, body = _marked(solid, t), _tile(p, *_EARTH)
+    p.cover(earth, body, t, Material.GROUND, 0.0, 2)
+    if choice(p.rng, 3):
+        line = t * p.u(0.04, 0.25)
+        p.cover(_rim(earth, line), body * p.u(0.3, 0.9), t, Material.GROUND, 0.0, 2)
+    top, cap, texel = _marked(open_above, t), p.u(0.08, 0.5), t / (8 << choice(p.rng, 2))
+    fringe = torch.rand(64, generator=p.rng) * p.u(0.0, 0.3)
+
+    def capped(x: Tensor, y: Tensor) -> Tensor:
+        return top(x, y) & (y / t % 1.0 < cap + fringe[(x / texel).floor().long() % 64])
+
+    def tufts(x: Tensor, y: Tensor) -> Tensor:
+        return top(x, y + t) & (1 - y / t % 1.0 < 2 * fringe[(x / texel).floor().long() % 64])
+
+    grass = _tile(p, *("grass", "grass", "leaves", "sand", "stone", "block")) if choice(p.rng, 4) else body
+    p.cover(capped, grass, t, Material.GROUND, 1.0, 2)
+    if p.odds(3):
+        p.cover(tufts, grass, t, Material.FOLIAGE, 0.4, 3)
+    floors = open_above.nonzero()
+    for _ in range(choice(p.rng, 9) if len(floors) else 0):
+        row, column = (int(n) for n in floors[choice(p.rng, len(floors))])
+        # Of the map that begins anew to the side, what the camera sees first.
+        x, foot = (column % max(1, round(p.aspect / t)) + 0.5) * t, row * t
+        if p.odds(2):
+            _sprite(p, x, foot, t * p.u(0.5, 2.5), Material.FOLIAGE, 0.4, actor=False)
+            continue
+        high, thin, r = t * p.u(1.5, 7), t * p.u(0.08, 0.3), t * p.u(0.6, 2)
+        bark, leaves = _tile(p, "bark", "planks"), _tile(p, "leaves", "grass", "plain")
+        crown = _any(*(
+            _disc(x + p.u(-0.8, 0.8) * r, foot - high + p.u(-0.5, 0.5) * r, p.u(0.5, 1) * r, p.u(0.4, 0.8) * r)
+            for _ in range(1 + choice(p.rng, 4))
+        ))  # fmt: skip
+        trunk = _box(x - thin, foot - high, x + thin, foot)
+        p.cover(trunk, bark, t, Material.WALL, 0.0, 2)
+        p.cover(crown, leaves, t, Material.FOLIAGE, 0.4, 2)
+    blocks = (torch.rand(rows, wide, generator=p.rng) < p.u(0.0, 0.08)) & ~solid
+    block = _tile(p, "block", "bricks", "panels", "planks")
+    p.cover(_marked(blocks, t), block, t, Material.OBJECT, 0.0, 3)
+    coin, r = p.colour(0.1, 0.17), t * p.u(0.15, 0.35)
+    for _ in range(choice(p.rng, 8)):
+        x, y = p.u(0, p.aspect), p.u(0.1, 0.9)
+        p.add(_Shape(_disc(x, y, r * p.u(0.3, 1), r), coin, Material.OBJECT, 0.0, 3, actor=True))
+    for _ in range(1 + choice(p.rng, 6)):
+        _sprite(p, p.u(0, p.aspect), p.u(0.2, 0.9), t * p.u(0.8, 2.5), Material.CREATURE, 0.0, actor=True)
+
+
+def _rooms(p: _Picture) -> None:
+    """Tiles seen from above: a floor, ways and waters over it, walls with a front, trees, things, who walks there."""
+    t, wide = p.u(0.035, 0.13), 64
+    rows = int(1 / t) + 2
+    inside = p.odds(2)
+    floors = ("tiles", "planks", "stone", "checker", "block") if inside else ("grass", "grass", "dirt", "sand")
+    p.cover(_everywhere, _tile(p, *floors), t, Material.GROUND, FLAT_UP, 0)
+    middles = torch.meshgrid((torch.arange(rows) + 0.5) * t, (torch.arange(wide) + 0.5) * t, indexing="ij")
+    for _ in range(choice(p.rng, 4)):
+        way, part = _brushed(p), p.u(0.5, 0.75)
+        # As fine as the picture, or in whole tiles.
+        area = _marked(way(*middles[::-1]) > part, t) if choice(p.rng, 3) else (lambda x, y, w=way, s=part: w(x, y) > s)
+        over = _tile(p, "dirt", "sand", "stone", "pebbles", "grass", "plain", "waves", "tiles")
+        p.cover(area, over, t, Material.GROUND, FLAT_UP, 1)
+        if p.odds(2):
+            p.cover(_rim(area, t * p.u(0.05, 0.2)), over * p.u(0.4, 1.2), t, Material.GROUND, FLAT_UP, 1)
+    walls = torch.zeros(rows, wide, dtype=torch.bool)
+    way_of_walls = choice(p.rng, 4)
+    if way_of_walls == 1:
+        walls[1::2, 1::2] = True
+        walls |= torch.rand(rows, wide, generator=p.rng) < p.u(0.0, 0.5)
+    elif way_of_walls == 2:
+        for _ in range(2 + choice(p.rng, 5)):
+            row, column, h, w = choice(p.rng, rows), choice(p.rng, wide), 3 + choice(p.rng, 8), 4 + choice(p.rng, 10)
+            room = walls[row : row + h, column : column + w]
+            room[[0, -1]] = True
+            room[:, [0, -1]] = True
+            room[torch.rand(room.shape, generator=p.rng) < 0.1] = False
+    elif way_of_walls == 3:
+        walls |= _brushed(p)(*middles[::-1]) > p.u(0.5, 0.7)
+    if walls.any():
+        side, top = _tile(p, *_EARTH), _tile(p, *_EARTH)
+        there, high = _marked(walls, t), t * p.u(0.1, 0.9) * choice(p.rng, 2)
+        p.cover(lambda x, y: there(x, y - high), side * p.u(0.4, 1), t, Material.WALL, FLAT_UP, 2)
+        p.cover(there, top, t, Material.WALL, FLAT_UP, 3)
+    leaves = _tile(p, "leaves", "grass", "plain")
+    for _ in range(choice(p.rng, 10) * (not inside)):
+        x, y, r = p.u(0, p.aspect), p.u(0, 1), t * p.u(0.4, 1.6)
+        crown = _any(*(_disc(x + p.u(-0.5, 0.5) * r, y + p.u(-0.5, 0.5) * r, r, r * p.u(0.7, 1)) for _ in range(2)))
+        p.cover(crown, leaves, t, Material.FOLIAGE, FLAT_UP, 4)
+    for _ in range(choice(p.rng, 12)):
+        _sprite(p, p.u(0, p.aspect), p.u(0.05, 1), t * p.u(0.5, 1.6), Material.OBJECT, FLAT_UP, actor=p.odds(2))
+    if p.odds(3):
+        x0, y0 = p.u(-0.1, 0.4) * p.aspect, p.u(-0.1, 0.4)
+        lit = _box(x0, y0, x0 + p.u(0.4, 0.9) * p.aspect, y0 + p.u(0.4, 0.9))
+        around = p.grey(0.0, 0.2)
+        p.add(_Shape(lambda x, y: ~lit(x, y), around, Material.GROUND, _lying(around), 4))
+
+
 def _paint(p: _Picture, window: Window, way: tuple[float, float], step: int) -> dict[str, Tensor]:
     """One frame, the camera `step` steps on its `way`, with what `seen_before` asks for; each [C, h, w]."""
     lines, h, w = window.frame_height, window.height, window.width
@@ -482,9 +692,9 @@ def _paint(p: _Picture, window: Window, way: tuple[float, float], step: int) -> 
     one = torch.ones(1, h, w)
     rising = (p.horizon - rows)[None]
     out = {
-        "albedo": torch.zeros(3, h, w), "material": one * 0, "ident": one * 0, "depth": one * SKY_DEPTH,
-        "up": one * 0, "motion": torch.zeros(2, h, w), "height": (rising * 150).clamp(-50, 100),
-        "cloud": one * 0,
+        "albedo": torch.zeros(3, h, w), "flat": torch.zeros(3, h, w), "material": one * 0, "ident": one * 0,
+        "depth": one * SKY_DEPTH, "up": one * 0, "motion": torch.zeros(2, h, w),
+        "height": (rising * 150).clamp(-50, 100), "cloud": one * 0,
     }  # fmt: skip
     for area in p.clouds:
         out["cloud"] = torch.maximum(out["cloud"], area(columns, rows)[None].float())
@@ -498,15 +708,17 @@ def _paint(p: _Picture, window: Window, way: tuple[float, float], step: int) -> 
         where = shape.area(x, y)[None]
         colour = shape.colour
         if isinstance(colour, Tensor):
-            row, column = ((v / shape.pitch).floor().long() % len(colour) for v in (y, x))
+            row = ((y - shape.origin[1]) / shape.pitch).floor().long() % colour.shape[0]
+            column = ((x - shape.origin[0]) / shape.pitch).floor().long() % colour.shape[1]
             painted = colour[row, column].permute(2, 0, 1)
+            plain = colour.mean((0, 1)).view(3, 1, 1).expand(3, h, w) if shape.textured else painted
         else:
-            painted = torch.tensor(colour).view(3, 1, 1).expand(3, h, w)
+            plain = painted = torch.tensor(colour).view(3, 1, 1).expand(3, h, w)
         if shape.glow is not None:
             lit = torch.tensor(shape.other).view(3, 1, 1)
-            painted = painted + shape.glow(x, y)[None] * (lit - painted)
+            plain = painted = painted + shape.glow(x, y)[None] * (lit - painted)
         values = {
-            "albedo": painted, "material": one * int(shape.material), "up": one * shape.up,
+            "albedo": painted, "flat": plain, "material": one * int(shape.material), "up": one * shape.up,
             "ident": one * (number % (_ACTORS - 1) + 1 + (_ACTORS if shape.actor else 0)),
             "depth": one * (12.0 - shape.near), "height": one * 0, "cloud": one * 0,
             "motion": torch.tensor([float(b - a) for a, b in zip(at, was, strict=True)]).view(2, 1, 1) * one,
@@ -519,7 +731,8 @@ def _paint(p: _Picture, window: Window, way: tuple[float, float], step: int) -> 
 def draw_flat_clip(seed: int, frames: int, window: Window) -> GBuffer:
     """Draw a clip of a flat picture as seen through a window; the same seed gives the same clip."""
     rng = torch.Generator().manual_seed(seed)
-    kinds = (_board, _board, _map, _hills, _road, _city, _space, _aslant, _halls)
+    tiled = (_platforms, _rooms) * 2
+    kinds = (_board, _board, _map, _hills, _road, _city, _space, _aslant, _halls, *tiled)
     cut = frames // 2 if frames > 1 and choice(rng, 10) == 0 else frames
     painted: list[dict[str, Tensor]] = []
     for first, last in ((0, cut), (cut, frames)):
@@ -540,7 +753,7 @@ def draw_flat_clip(seed: int, frames: int, window: Window) -> GBuffer:
     front = torch.cat([torch.zeros_like(up), up, -(1 - up.square()).sqrt()], 1)
     hud = draw_hud(rng, window.height, window.width, often=True)[None].expand(frames, -1, -1, -1)
     half = {
-        "albedo": stack["albedo"], "flat": stack["albedo"], "direct": LEVEL_SUN * solid,
+        "albedo": stack["albedo"], "flat": stack["flat"], "direct": LEVEL_SUN * solid,
         "ambient": (0.72 + 0.28 * up) * solid, "lamp": torch.zeros_like(stack["albedo"]), "normal": front,
         # What faces up is seen from above, or at a slant.
         "facing": torch.where(up > 0.9, 0.8, 1.0), "height": stack["height"], "cloud": stack["cloud"],
