@@ -22,8 +22,8 @@ from rich.text import Text
 
 import mirage_bridge
 from mirage_plugin.config import EXIT_WITH_PARENT, parse_size
-from mirage_plugin.errors import MirageError, MissingDependencyError, OutputError
-from mirage_plugin.files import write_json
+from mirage_plugin.errors import ConfigError, MirageError, MissingDependencyError, OutputError
+from mirage_plugin.files import check_writable, write_json
 from mirage_plugin.style_input import read_style
 
 __all__ = ["demo"]
@@ -54,6 +54,8 @@ def demo(
     beside answer) and `demo.mp4`. Raises `MirageError` for whatever keeps it from running.
     """  # fmt: skip
     width, height = parse_size(size)
+    if not (16 <= width <= 7680 and 16 <= height <= 4320):
+        raise ConfigError(f"the sample game plays at sizes from 16x16 to 7680x4320, not at {width}x{height}")
     console = Console()
     game = _game_file()
     styles = [style] if style else list(_STYLES)
@@ -64,6 +66,8 @@ def demo(
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError.at(out, error) from error
+    for path in (json, *(out / name for name in ("demo.mp4", "before_after.png") if headless)):
+        check_writable(path)
     with tempfile.TemporaryDirectory(prefix="mirage-demo-") as scratch:
         endpoint = f"ipc://{scratch}/sidecar-{secrets.token_hex(4)}"
         figures, pairs = Path(scratch) / "game.json", Path(scratch) / "pairs"

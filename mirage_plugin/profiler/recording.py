@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from mirage_plugin.errors import DataError
 from mirage_plugin.files import write_text
-from mirage_plugin.profiler.record import FIELDS, FLAGS, FORMAT, KINDS
+from mirage_plugin.profiler.record import ACTIONS, FIELDS, FLAGS, FORMAT, KINDS
 
 __all__ = ["GAME_FIELDS", "GAME_KINDS", "Columns", "Pages", "Recording"]
 
@@ -170,11 +170,19 @@ class Recording:
             mend = "update Mirage" if newer else "record it again"
             raise DataError(f"{path} has format {version!r} and this Mirage reads {FORMAT}: {mend}")
         try:
+            frames, games = _unpack(packed["frames"], FIELDS), _unpack(packed["games"], GAME_FIELDS)
+            reasons, game_reasons = _texts(packed["reasons"]), _texts(packed["game_reasons"])
+            for columns, name, count in (
+                (frames, "action", len(ACTIONS)), (frames, "kind", len(KINDS)), (frames, "reason", len(reasons)),
+                (games, "kind", len(GAME_KINDS)), (games, "reason", len(game_reasons)),
+            ):  # fmt: skip
+                if ((columns[name] < 0) | (columns[name] >= count)).any():
+                    raise ValueError(f"it tells of a {name} that is none")
             return Recording(
-                frames=_unpack(packed["frames"], FIELDS),
-                games=_unpack(packed["games"], GAME_FIELDS),
-                reasons=_texts(packed["reasons"]),
-                game_reasons=_texts(packed["game_reasons"]),
+                frames=frames,
+                games=games,
+                reasons=reasons,
+                game_reasons=game_reasons,
                 info=dict(packed["info"]),
                 sessions={int(key): dict(what) for key, what in packed["sessions"].items()},
                 lost=int(packed["lost"]),

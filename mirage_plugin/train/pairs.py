@@ -157,7 +157,9 @@ def _check_files(clip: Clip, kind: str) -> None:
 def _array(path: Path, *, mapped: bool = False) -> np.ndarray[Any, Any]:
     channels = 2 if path.parent.name == "motion" else 1
     try:
-        found: np.ndarray[Any, Any] = np.load(path, mmap_mode="r" if mapped else None, allow_pickle=False)
+        # Not np.load, which reads an archive (.npz) of any name as well.
+        found: np.ndarray[Any, Any] = np.lib.format.open_memmap(path, mode="r")
+        found = found if mapped else np.array(found)
     except (OSError, ValueError, EOFError) as error:
         raise DataError(f"{path} is not a readable NumPy file ({error})") from error
     if (

@@ -203,3 +203,17 @@ def test_demo_opens_a_window_where_there_is_a_display(
     monkeypatch.setitem(sys.modules, "mirage_plugin.demo", recorder)
     assert main(["demo"]) == 0
     assert (got[0]["headless"], got[0]["frames"]) == (headless, 300 if headless else 0)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [(["--size", "1x1"], "16x16 to 7680x4320"), (["--headless", "--out", "shots"], "demo.mp4")],
+)
+def test_demo_says_before_it_starts_anything_what_keeps_it_from_the_end(
+    options: list[str], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "shots" / "demo.mp4").mkdir(parents=True)
+    monkeypatch.setattr("mirage_plugin.demo._sidecar", lambda *_: pytest.fail("a sidecar was started"))
+    assert main(["demo", *options]) == 2
+    assert said in capsys.readouterr().err

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from mirage_plugin.errors import DataError, OutputError
+from mirage_plugin.profiler.record import KINDS
 from mirage_plugin.profiler.recording import Recording
 from mirage_plugin.profiler.statistics import summary
 from tests.profiler.planted import Planted, every
@@ -63,6 +64,14 @@ def damaged(path: Path, change: Any) -> Path:
     return path
 
 
+def altered(packed: dict[str, Any], name: str, value: int) -> dict[str, Any]:
+    """The same rows, whole, with another value in the first of a column."""
+    raw = np.frombuffer(zlib.decompress(base64.b64decode(packed["data"])), "<i8").copy()
+    raw[[field for field, _ in packed["fields"]].index(name) * packed["count"]] = value
+    data = base64.b64encode(zlib.compress(raw.tobytes())).decode()
+    return packed | {"data": data, "crc32": zlib.crc32(raw.tobytes())}
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -77,6 +86,9 @@ def damaged(path: Path, change: Any) -> Path:
         lambda it: it["frames"].update(fields=[["one", "<i8"]]),
         lambda it: it.update(sessions={"first": {}}),
         lambda it: it.update(reasons=None),
+        lambda it: it.update(frames=altered(it["frames"], "kind", len(KINDS))),
+        lambda it: it.update(frames=altered(it["frames"], "reason", -1)),
+        lambda it: it.update(frames=altered(it["frames"], "action", 2**40)),
     ],
 )
 def test_a_damaged_recording_is_refused(written: Path, change: Any) -> None:

@@ -139,6 +139,11 @@ def cut_short(path: Path) -> None:
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
 
+def archive(path: Path) -> None:
+    with path.open("wb") as file:
+        np.savez(file, np.zeros((45, 71), np.float32))
+
+
 MISTAKES: list[tuple[Callable[[Path], object], str]] = [
     (lambda c: (c / "styled" / "00001.png").unlink(), r"styled/00001\.png is missing \(the twin of 00001"),
     (lambda c: (c / "source" / "00002.png").unlink(), r"source/00002\.png is missing"),
@@ -146,6 +151,7 @@ MISTAKES: list[tuple[Callable[[Path], object], str]] = [
     (lambda c: resize(c / "styled" / "00000.png"), "is 32x16, but clip.json says 71x45"),
     (lambda c: (c / "styled" / "00000.png").write_text("x"), "is not a readable PNG"),
     (lambda c: (c / "motion" / "00000.npy").write_text("x"), "is not a readable NumPy file"),
+    (lambda c: archive(c / "depth" / "00000.npy"), "is not a readable NumPy file"),
     (lambda c: np.save(c / "depth" / "00000.npy", np.zeros((45, 71), int)), "must be float16 or float32"),
     (lambda c: np.save(c / "motion" / "00000.npy", np.zeros((45, 71), np.float32)), "height, width, 2"),
     (lambda c: (c / "clip.json").write_text("{"), "cannot be read"),
