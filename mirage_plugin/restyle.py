@@ -216,13 +216,14 @@ def _check_size(path: Path, width: int, height: int) -> None:
 
 @dataclass(frozen=True)
 class Recording:
-    """What is to be redrawn: its frames, each with a name for its file, how many (None: unknown) and their
-    rate.
+    """What is to be redrawn: its frames, each with a name for its file, how many (None: unknown), their rate, and the
+    file that has its sound.
     """
 
     frames: Iterator[tuple[str, Pixels]]
     count: int | None
     rate: Fraction
+    sound_of: Path | None = None
 
 
 def open_recording(path: Path) -> Recording:
@@ -257,7 +258,7 @@ def open_recording(path: Path) -> Recording:
             except (av.FFmpegError, ValueError) as error:
                 raise DataError(f"{path} cannot be decoded to its end ({error})") from error
 
-    return Recording(decoded(), stream.frames or None, Fraction(stream.average_rate or 30))
+    return Recording(decoded(), stream.frames or None, Fraction(stream.average_rate or 30), path)
 
 
 def _by_number(path: Path) -> list[tuple[int, str]]:
@@ -274,9 +275,72 @@ def _av() -> Any:
     return av
 
 
+class _Sound:
+    """The sound of a video, brought to another as it is, or encoded anew where that kind of file cannot hold it."""
+
+    def __init__(self, source: Path, target: Any) -> None:
+        """Open the first sound of `source`, where it has one, and give `target`, a container, a stream for it."""
+        self.lost = ""
+        """Why it is missing or ends early; empty where it does not."""
+        self._target = target
+        self._source: Any = None
+        self._stream: Any = None
+        self._packets: Iterator[Any] = iter(())
+        self._next: Any = None
+        av = _av()
+        try:
+            self._source = av.open(str(source.absolute()))
+            if not self._source.streams.audio:
+                return
+            sound = self._source.streams.audio[0]
+            try:
+                self._stream = target.add_stream_from_template(sound)
+                self._packets = self._source.demux(sound)
+            except (av.FFmpegError, ValueError):
+                codec = "libopus" if target.format.name == "webm" else "aac"
+                self._stream = target.add_stream(codec, rate=48000 if codec == "libopus" else sound.rate)
+                self._packets = self._encoded(self._source.decode(sound))
+        except (av.FFmpegError, OSError, ValueError) as error:
+            self.lost = str(error)
+
+    def _encoded(self, frames: Iterator[Any]) -> Iterator[Any]:
+        for frame in frames:
+            yield from self._stream.encode(frame)
+        yield from self._stream.encode()
+
+    def up_to(self, second: float) -> None:
+        """Write what sounds before a second."""
+        if self._stream is None or self.lost:
+            return
+        try:
+            while True:
+                packet = self._next or next(self._packets, None)
+                self._next = None
+                if packet is None:
+                    return
+                if packet.dts is None:
+                    continue  # the end of what is read, not a piece of it
+                if packet.dts * packet.time_base > second:
+                    self._next = packet
+                    return
+                packet.stream = self._stream
+                self._target.mux(packet)
+        except (_av().FFmpegError, ValueError) as error:
+            self.lost = str(error)
+
+    def close(self) -> None:
+        if self._source is not None:
+            self._source.close()
+
+
 @contextmanager
-def frame_writer(out: Path, rate: Fraction) -> Iterator[Callable[[str, Pixels], None]]:
-    """What takes (name, frame) and writes it: one picture, PNGs into a folder, or a video; each file whole or not."""
+def frame_writer(
+    out: Path, rate: Fraction, sound_of: Path | None = None, note: Callable[[str], None] = print
+) -> Iterator[Callable[[str, Pixels], None]]:
+    """What takes (name, frame) and writes it: one picture, PNGs into a folder, or a video; each file whole or not.
+
+    A video gets the sound of the video `sound_of`; `note` is told where it could not be had to its end.
+    """
     if out.suffix.lower() not in VIDEOS:
         single = out.suffix.lower() in PICTURES
         if not single:
@@ -292,16 +356,18 @@ def frame_writer(out: Path, rate: Fraction) -> Iterator[Callable[[str, Pixels], 
     container: Any = None
     codec = "libvpx-vp9" if out.suffix.lower() == ".webm" else "libx264"
     stream: Any = None
-    size = (0, 0)
+    sound: _Sound | None = None
+    size, count = (0, 0), 0
 
     def write_frame(name: str, pixels: Pixels) -> None:
-        nonlocal stream, size
+        nonlocal stream, sound, size, count
         if stream is None:
             # Chroma is stored at half the size: a video's sides are even.
             size = (pixels.shape[1] + pixels.shape[1] % 2, pixels.shape[0] + pixels.shape[0] % 2)
             stream = container.add_stream(codec, rate=rate)
             stream.width, stream.height, stream.pix_fmt = *size, "yuv420p"
             stream.options = {"crf": "16"}
+            sound = _Sound(sound_of, container) if sound_of else None
         if pixels.shape[1::-1] != size:
             pad = (size[1] - pixels.shape[0], size[0] - pixels.shape[1])
             if not all(0 <= side <= 1 for side in pad):
@@ -311,6 +377,9 @@ def frame_writer(out: Path, rate: Fraction) -> Iterator[Callable[[str, Pixels], 
         frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24")
         for packet in stream.encode(frame):
             container.mux(packet)
+        count += 1
+        if sound:
+            sound.up_to(float(count / rate))
 
     with whole_file(out) as part:
         container = av.open(str(part), "w")
@@ -320,7 +389,11 @@ def frame_writer(out: Path, rate: Fraction) -> Iterator[Callable[[str, Pixels], 
                 raise DataError("there is no frame to make a video of")
             for packet in stream.encode():
                 container.mux(packet)
+            if sound and sound.lost:
+                note(f"the sound of {sound_of} is missing or ends early ({sound.lost})")
         finally:
+            if sound:
+                sound.close()
             container.close()
 
 
@@ -346,9 +419,10 @@ def restyle(
 ) -> None:
     """Redraw a folder of pictures or a video into a folder or a video, with a progress bar.
 
-    `style` is as `read_style` reads it; `out` with a video's suffix becomes a video, else a folder of PNGs
-    with the names of the source's. `json` gets `{"frames", "size", "seconds", "fps", "cuts", "tier",
-    "device", "style"}`. Raises `ConfigError`, `DataError`, `DeviceError`, `OutputError` or `WeightsError`.
+    `style` is as `read_style` reads it; `out` with a video's suffix becomes a video, with the source's sound where it
+    has one, else a folder of PNGs with the names of the source's. `json` gets `{"frames", "size", "seconds", "fps",
+    "cuts", "tier", "device", "style"}`. Raises `ConfigError`, `DataError`, `DeviceError`, `OutputError` or
+    `WeightsError`.
     """
     if not (math.isfinite(strength) and 0 <= strength <= 1):
         raise ConfigError(f"strength must be from 0, untouched, to 1, not {strength}")
@@ -368,8 +442,12 @@ def restyle(
     redraw = Redrawer(load_judged(tier, weights).to(where), chosen, strength, seed)
     console = Console(markup=False, emoji=False, soft_wrap=True)
     begun, count, size = time.monotonic(), 0, (0, 0)
+
+    def note(words: str) -> None:
+        console.print(f"note: {words}")
+
     try:
-        with Progress() as progress, frame_writer(out, recording.rate) as write:
+        with Progress() as progress, frame_writer(out, recording.rate, recording.sound_of, note) as write:
             task = progress.add_task(f"redrawing in {escape(chosen.name)}", total=recording.count)
             for name, pixels in recording.frames:
                 write(name, redraw(pixels))
@@ -378,7 +456,7 @@ def restyle(
     except OSError as error:
         raise OutputError.at(out, error) from error
     if recording.count is not None and count < recording.count:
-        console.print(f"note: {frames} says that it has {recording.count} frames, and {count} could be read")
+        note(f"{frames} says that it has {recording.count} frames, and {count} could be read")
     seconds = time.monotonic() - begun
     if count == 0:
         raise DataError(f"{frames} has no frames")

@@ -254,3 +254,28 @@ def test_a_turned_video_is_upright(weights: Path, tmp_path: Path) -> None:
     assert upright.shape == (64, 32, 3)
     assert upright[:12].mean() > 200  # what was on the left is on top
     assert upright[20:].mean() < 50
+
+
+@pytest.mark.parametrize(("suffix", "codec"), [(".mp4", "aac"), (".mkv", "aac"), (".webm", "opus")])
+def test_a_video_keeps_its_sound(suffix: str, codec: str, weights: Path, tmp_path: Path) -> None:
+    with av.open(str(tmp_path / "v.mp4"), "w") as made:
+        picture, sound = made.add_stream("libx264", rate=25), made.add_stream("aac", rate=44100)
+        picture.width, picture.height, picture.pix_fmt = 96, 64, "yuv420p"
+        for i in range(10):
+            shade = np.full((64, 96, 3), 20 * i, np.uint8)
+            made.mux(picture.encode(av.VideoFrame.from_ndarray(shade, format="rgb24")))
+        made.mux(picture.encode())
+        tone = np.sin(np.arange(22050) / 44100 * 440 * 2 * np.pi).astype(np.float32)[None]
+        frame = av.AudioFrame.from_ndarray(tone, format="fltp", layout="mono")
+        frame.sample_rate = 44100
+        made.mux([*sound.encode(frame), *sound.encode()])
+    out = tmp_path / f"o{suffix}"
+    restyle(frames=tmp_path / "v.mp4", style="ink", out=out, weights=weights, device="cpu")
+    assert len(decode(out)) == 10
+    with av.open(str(out)) as container:
+        (stream,) = container.streams.audio
+        heard = np.concatenate([f.to_ndarray()[0] for f in container.decode(stream)])
+        assert stream.codec_context.name.removeprefix("lib") == codec
+        # No longer than the picture, 0.4 s, but for the last packet.
+        assert 0.35 < len(heard) / stream.rate < 0.5
+        assert 0.5 < np.abs(heard[len(heard) // 4 : len(heard) // 2]).max() < 1.1
