@@ -8,6 +8,7 @@ import os
 import random
 import re
 import shlex
+import signal
 import struct
 import subprocess
 import time
@@ -292,6 +293,7 @@ class COptions(ctypes.Structure):
         ("motion_unit", ctypes.c_uint32), ("motion_direction", ctypes.c_uint32),
         ("motion_not_written", ctypes.c_float), ("strength", ctypes.c_float), ("seed", ctypes.c_uint64),
         ("budget_ns", ctypes.c_uint64), ("endpoint", ctypes.c_char_p), ("style", ctypes.c_char_p),
+        ("hold_frames", ctypes.c_uint32), ("reserved", ctypes.c_uint32),
     ]  # fmt: skip
 
 
@@ -323,7 +325,7 @@ class Game:
     def call(self, name: str, *arguments: Any) -> int:
         return int(getattr(self.library, f"mirage_{name}")(self.session, *arguments))
 
-    def play(self, value: int) -> tuple[CFrame, CAnswer]:
+    def play(self, value: int, camera_cut: bool = False) -> tuple[CFrame, CAnswer]:
         """One frame filled with ``value`` and its answer, which the next call releases."""
         if self.last is not None:
             self.call("release", ctypes.byref(self.last))
@@ -333,6 +335,7 @@ class Game:
         assert self.call("begin_frame", ctypes.byref(frame)) == 0
         shape = (frame.height, frame.width, 4)
         ctypes.memset(frame.pixels, value, shape[0] * shape[1] * 4)
+        frame.camera_cut = camera_cut
         assert self.call("end_frame", ctypes.byref(frame), ctypes.byref(frame_id)) == 0
         forever = ctypes.c_uint64(2**64 - 1)
         result = self.call("wait_answer", frame_id, forever, ctypes.byref(answer))
@@ -419,6 +422,31 @@ def test_c_restyles_resizes_and_changes_style(game: Callable[..., Game], endpoin
     assert session.call("resume") == 0
     session.until_answered(2)
     assert session.stats().faults == 0
+
+
+@needs_libraries
+@pytest.mark.parametrize("why", ["late", "cut", "style", "size"])
+def test_c_shows_the_last_answer_again_as_long_as_it_was_told_to(
+    why: str, game: Callable[..., Game], endpoint: str, spawn: Spawn
+) -> None:
+    host = start_host(spawn, endpoint)
+    # Far from the 100 ms after which a sidecar that does not move is waited for no longer.
+    session = game(hold_frames=2, budget_ns=10_000_000)
+    answered = session.until_answered(1)
+    shown, frame_id = session.shown(answered), answered.frame_id
+    host.process.send_signal(signal.SIGSTOP)
+    if why == "style":
+        session.call("set_style", b"ink", None)
+    if why == "size":
+        session.call("resize", 32, 18)
+    for _ in range(2 if why == "late" else 0):
+        _, again = session.play(7)
+        assert (again.answered, again.kind, again.reason) == (0, 0, b"no answer within the budget")
+        assert (session.shown(again), again.frame_id) == (shown, frame_id)
+    _, own = session.play(7, camera_cut=why == "cut")
+    assert (own.kind, session.shown(own)) == (2, {7})
+    host.process.send_signal(signal.SIGCONT)
+    session.until_answered(3)
 
 
 @needs_libraries

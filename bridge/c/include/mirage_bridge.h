@@ -88,6 +88,8 @@ typedef struct mirage_options {
     uint64_t budget_ns;         /* how long after mirage_end_frame an answer is still wanted */
     const char *endpoint;       /* NULL: $MIRAGE_ENDPOINT, else the user's default */
     const char *style;          /* a style's name; "" for the sidecar's own */
+    uint32_t hold_frames;       /* where none comes in time, show the last answer again for so many frames */
+    uint32_t reserved;
 } mirage_options;
 
 /* A frame to draw into, from mirage_begin_frame until mirage_end_frame. Planes not asked for are NULL. */
@@ -106,11 +108,11 @@ typedef struct mirage_frame {
     uint64_t serial;            /* the library's own */
 } mirage_frame;
 
-/* Something to show, always. Valid until mirage_release; where `answered` is 0 or `kind` MIRAGE_SOURCE, until the next
+/* Something to show, always. Valid until mirage_release; where `kind` is MIRAGE_SOURCE, until the next
  * mirage_end_frame. */
 typedef struct mirage_answer {
     uint32_t size;              /* sizeof(mirage_answer) */
-    uint32_t answered;          /* 0: no answer came in time, pixels are the game's own last frame */
+    uint32_t answered;          /* 0: none came in time; pixels are the game's own last frame, or see hold_frames */
     uint32_t kind;              /* MIRAGE_STYLED ... */
     uint32_t width, height;
     uint32_t row_pitch_bytes;
@@ -163,7 +165,8 @@ MIRAGE_API int mirage_end_frame(mirage_session *session, mirage_frame *frame, ui
 
 /* The newest answer, shown again if nothing newer came; the game's own frame if that is over 250 ms old. */
 MIRAGE_API int mirage_poll_answer(mirage_session *session, mirage_answer *answer);
-/* The answer to frame_id or newer, or the game's own frame once its budget or timeout_ns has passed. */
+/* The answer to frame_id or newer; once its budget or timeout_ns has passed, the last one again (see hold_frames) or the
+ * game's own frame. */
 MIRAGE_API int mirage_wait_answer(mirage_session *session, uint64_t frame_id, uint64_t timeout_ns,
                                   mirage_answer *answer);
 /* Give an answer back; its pixels may change from now on. Safe to repeat. At most two are held at once. */

@@ -66,7 +66,7 @@ struct mirage_session {
     size_t style_bytes;
     float strength;
     uint64_t seed;
-    uint32_t style_epoch;
+    uint32_t style_epoch, hold_frames;
     int paused;
     /* the handshake */
     int in_session, hello_sent, hello_kept, refused, was_ready;
@@ -87,6 +87,7 @@ struct mirage_session {
     mirage_ring *ring;
     private_set *own;
     uint64_t frame_id, frame_serial, deadline_ns;
+    uint64_t cut_id; /* of the newest frame that had nothing to do with the one before */
     int drawing; /* 0 none, 1 in a slot, 2 private */
     int drawing_slot;
     mirage_ring *drawing_ring;
@@ -602,6 +603,7 @@ int mirage_connect(const mirage_options *options, mirage_session **session) {
     };
     s->strength = options->strength;
     s->seed = options->seed;
+    s->hold_frames = options->hold_frames;
     s->style_epoch = 1;
     mirage_stats_init(&s->stats);
     mirage_layout layout;
@@ -725,6 +727,7 @@ int mirage_end_frame(mirage_session *session, mirage_frame *frame, uint64_t *fra
     source_drop(&s->last);
     s->last = (source){frame->pixels, NULL, NULL, frame->width, frame->height, frame->row_pitch_bytes};
     s->frame_id++;
+    if (frame->camera_cut) s->cut_id = s->frame_id;
     if (frame_id != NULL) *frame_id = s->frame_id;
     s->deadline_ns = now + s->offer.budget_ns;
     s->last_sent = s->drawing == 1 && s->drawing_ring == s->ring;
@@ -865,6 +868,24 @@ static void give(mirage_session *s, mirage_answer *answer) {
     ring->references++;
 }
 
+/* Whether the newest answer's picture is such as the game draws now. */
+static int fits(const mirage_session *s) {
+    return s->latest >= 0 && mirage_offer_equal(&s->ring->offer, &s->offer);
+}
+
+/* The last answer, not as one to this frame; 0 where it may not be shown again. */
+static int give_again(mirage_session *s, uint64_t wanted, mirage_answer *answer) {
+    if (!fits(s)) return 0;
+    const mirage_answer_record *record = &s->ring->held[s->latest].record;
+    if (record->flags & 1 || wanted - record->frame_id > s->hold_frames || record->frame_id < s->cut_id ||
+        record->style_epoch != s->style_epoch)
+        return 0;
+    give(s, answer);
+    answer->answered = 0;
+    snprintf(answer->reason, sizeof answer->reason, "no answer within the budget");
+    return 1;
+}
+
 int mirage_poll_answer(mirage_session *session, mirage_answer *answer) {
     if (session == NULL || answer == NULL || answer->size != sizeof *answer) return MIRAGE_E_ARGUMENT;
     mirage_session *s = session;
@@ -873,7 +894,7 @@ int mirage_poll_answer(mirage_session *session, mirage_answer *answer) {
     if (!take_newest(s)) return MIRAGE_E_HELD;
     uint64_t now = now_ns();
     const char *reason = why_no_wait(s, now);
-    if (s->latest < 0) {
+    if (!fits(s)) {
         own_frame(s, reason != NULL ? reason : "no answer yet", answer);
     } else if (now - s->ring->held[s->latest].record.frame_published_ns > STALE_NS) {
         own_frame(s, reason != NULL ? reason : "the newest answer is stale", answer);
@@ -895,7 +916,7 @@ int mirage_wait_answer(mirage_session *session, uint64_t frame_id, uint64_t time
     const char *reason = why_no_wait(s, start);
     for (;;) {
         if (!take_newest(s)) return MIRAGE_E_HELD;
-        if (s->latest >= 0 && s->ring->held[s->latest].record.frame_id >= wanted) {
+        if (fits(s) && s->ring->held[s->latest].record.frame_id >= wanted) {
             give(s, answer);
             return MIRAGE_OK;
         }
@@ -906,7 +927,7 @@ int mirage_wait_answer(mirage_session *session, uint64_t frame_id, uint64_t time
         uint64_t now = now_ns();
         if (now >= end) {
             s->stats.late++;
-            own_frame(s, "no answer within the budget", answer);
+            if (!give_again(s, wanted, answer)) own_frame(s, "no answer within the budget", answer);
             return MIRAGE_OK;
         }
         if (now - start < SPIN_NS) continue;
