@@ -47,7 +47,7 @@ STEADY_SHARE = 0.3
 TOLD_LEVEL = 0.25
 """The noise level of a picture that a fed history is written from: the least that refined steps know."""
 RARE = (1.0, 1.0, 1.0, 1.0, 1.0, 2.0, 6.0, 4.0, 30.0)
-"""What a pixel of each material counts. Panes are 0.7 % of all: a net that calls them wall lights none by night. It
+"""What a pixel of each material counts. Panes are 0.4 % of all: a net that calls them wall lights none by night. It
 learns to answer as if there were as many more of them, and says what it would without (Menon et al. 2021)."""
 
 
