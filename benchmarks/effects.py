@@ -20,6 +20,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.budget import machine
 from mirage_plugin.errors import MirageError
 from mirage_plugin.files import check_writable, write_json
 from mirage_plugin.model.network import MirageNet
@@ -110,7 +111,7 @@ def main(argv: list[str] | None = None) -> int:
         Console().print(table)
         if given.json:
             asked = {"tier": given.tier, "scenes": given.scenes, "seed": given.seed}
-            write_json(given.json, asked | {"effects": rows})
+            write_json(given.json, asked | {"effects": rows, "machine": machine()})
     except MirageError as error:
         print(f"effects: {error}", file=sys.stderr)
         return 2

@@ -276,7 +276,7 @@ def _av() -> Any:
 
 
 class _Sound:
-    """The sound of a video, brought to another as it is, or encoded anew where that kind of file cannot hold it."""
+    """The sound of a video, brought to another as it is, or encoded anew where that kind of file might not hold it."""
 
     def __init__(self, source: Path, target: Any) -> None:
         """Open the first sound of `source`, where it has one, and give `target`, a container, a stream for it."""
@@ -293,18 +293,24 @@ class _Sound:
             if not self._source.streams.audio:
                 return
             sound = self._source.streams.audio[0]
-            try:
+            # What a kind of file can hold is refused as late as its header, and then the picture goes too.
+            kind, codec = target.format.name, sound.codec_context.name
+            if kind == "matroska" or codec in ({"opus", "libopus"} if kind == "webm" else {"aac"}):
                 self._stream = target.add_stream_from_template(sound)
                 self._packets = self._source.demux(sound)
-            except (av.FFmpegError, ValueError):
-                codec = "libopus" if target.format.name == "webm" else "aac"
-                self._stream = target.add_stream(codec, rate=48000 if codec == "libopus" else sound.rate)
+            else:
+                new, rate = ("libopus", 48000) if kind == "webm" else ("aac", sound.rate)
+                self._stream = target.add_stream(new, rate=rate)
                 self._packets = self._encoded(self._source.decode(sound))
         except (av.FFmpegError, OSError, ValueError) as error:
             self.lost = str(error)
 
     def _encoded(self, frames: Iterator[Any]) -> Iterator[Any]:
+        samples = 0
         for frame in frames:
+            # Counted anew: some files tell times that go back.
+            frame.pts, frame.time_base = samples, Fraction(1, frame.sample_rate)
+            samples += frame.samples
             yield from self._stream.encode(frame)
         yield from self._stream.encode()
 

@@ -256,25 +256,35 @@ def test_a_turned_video_is_upright(weights: Path, tmp_path: Path) -> None:
     assert upright[20:].mean() < 50
 
 
-@pytest.mark.parametrize(("suffix", "codec"), [(".mp4", "aac"), (".mkv", "aac"), (".webm", "opus")])
-def test_a_video_keeps_its_sound(suffix: str, codec: str, weights: Path, tmp_path: Path) -> None:
-    with av.open(str(tmp_path / "v.mp4"), "w") as made:
-        picture, sound = made.add_stream("libx264", rate=25), made.add_stream("aac", rate=44100)
+@pytest.mark.parametrize(
+    ("source", "of", "suffix", "codec"),
+    [
+        ("v.mp4", "aac", ".mp4", "aac"), ("v.mp4", "aac", ".webm", "opus"),
+        ("v.mov", "pcm_s16le", ".mkv", "pcm_s16le"), ("v.mov", "pcm_s16le", ".mp4", "aac"),
+        ("v.mkv", "libopus", ".mov", "aac"), ("v.avi", "libmp3lame", ".m4v", "aac"),
+    ],
+)  # fmt: skip
+def test_a_video_keeps_its_sound(
+    source: str, of: str, suffix: str, codec: str, weights: Path, tmp_path: Path
+) -> None:
+    with av.open(str(tmp_path / source), "w") as made:
+        picture, sound = made.add_stream("libx264", rate=25), made.add_stream(of, rate=48000)
         picture.width, picture.height, picture.pix_fmt = 96, 64, "yuv420p"
         for i in range(10):
             shade = np.full((64, 96, 3), 20 * i, np.uint8)
             made.mux(picture.encode(av.VideoFrame.from_ndarray(shade, format="rgb24")))
         made.mux(picture.encode())
-        tone = np.sin(np.arange(22050) / 44100 * 440 * 2 * np.pi).astype(np.float32)[None]
-        frame = av.AudioFrame.from_ndarray(tone, format="fltp", layout="mono")
-        frame.sample_rate = 44100
+        tone = np.sin(np.arange(24000) / 48000 * 440 * 2 * np.pi)[None]
+        frame = av.AudioFrame.from_ndarray((30000 * tone).astype(np.int16), format="s16", layout="mono")
+        frame.sample_rate = 48000
         made.mux([*sound.encode(frame), *sound.encode()])
     out = tmp_path / f"o{suffix}"
-    restyle(frames=tmp_path / "v.mp4", style="ink", out=out, weights=weights, device="cpu")
+    restyle(frames=tmp_path / source, style="ink", out=out, weights=weights, device="cpu")
     assert len(decode(out)) == 10
     with av.open(str(out)) as container:
         (stream,) = container.streams.audio
-        heard = np.concatenate([f.to_ndarray()[0] for f in container.decode(stream)])
+        to_floats = av.AudioResampler("fltp")
+        heard = np.concatenate([p.to_ndarray()[0] for f in container.decode(stream) for p in to_floats.resample(f)])
         assert stream.codec_context.name.removeprefix("lib") == codec
         # No longer than the picture, 0.4 s, but for the last packet.
         assert 0.35 < len(heard) / stream.rate < 0.5

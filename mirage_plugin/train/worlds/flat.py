@@ -576,7 +576,7 @@ def _platforms(p: _Picture) -> None:
         _ridges(p)
     solid = torch.zeros(rows, wide, dtype=torch.bool)
     column, level = 0, rows * p.u(0.5, 0.85)
-    roof = p.u(0.0, 0.3) * rows if cave or p.odds(4) else -9.0
+    roof = p.u(0.0, 0.3) * rows if cave or p.odds(4) else 0.0
     while column < wide:
         run = 1 + choice(p.rng, 7)
         # Now and then a pit.
@@ -603,7 +603,7 @@ def _platforms(p: _Picture) -> None:
     def tufts(x: Tensor, y: Tensor) -> Tensor:
         return top(x, y + t) & (1 - y / t % 1.0 < 2 * fringe[(x / texel).floor().long() % 64])
 
-    grass = _tile(p, *("grass", "grass", "leaves", "sand", "stone", "block")) if choice(p.rng, 4) else body
+    grass = _tile(p, "grass", "grass", "leaves", "sand", "stone", "block") if choice(p.rng, 4) else body
     p.cover(capped, grass, t, Material.GROUND, 1.0, 2)
     if p.odds(3):
         p.cover(tufts, grass, t, Material.FOLIAGE, 0.4, 3)
