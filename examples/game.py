@@ -617,8 +617,14 @@ def motion_to_photon(reports: dict[str, dict[str, Any]]) -> str:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Play, as the command line says."""
-    options = parse(arguments)
+    """Play, as the command line says; 130 where Ctrl-C ended it before it was played."""
+    try:
+        return _main(parse(arguments))
+    except KeyboardInterrupt:
+        return 130
+
+
+def _main(options: Options) -> int:
     reports: dict[str, dict[str, Any]] = {}
     for delivery in options.deliveries:
         try:

@@ -8,8 +8,12 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import fields
+from multiprocessing import resource_tracker
 from pathlib import Path
 
 import torch
@@ -21,7 +25,7 @@ from mirage_plugin.train.worlds.raycast import Window, cast_clip, random_window,
 from mirage_plugin.train.worlds.scenes import SCENES, draw_scene
 from mirage_plugin.train.worlds.textures import choice
 
-__all__ = ["ClipPool", "draw_clip"]
+__all__ = ["ClipPool", "deaf_to_ctrl_c", "draw_clip"]
 
 HEIGHT, WIDTH = 160, 224
 # Held-out scenes for evaluation start here; training never reaches that number.
@@ -43,6 +47,25 @@ def draw_clip(
         return draw_flat_clip(seed, frames, window if whole else random_window(rng, height, width))
     scene = draw_scene(seed, frames, family)
     return cast_clip(scene, window if whole else telling_window(scene, rng, height, width), seed)
+
+
+@contextmanager
+def deaf_to_ctrl_c() -> Iterator[None]:
+    """Processes that are started here leave Ctrl-C, which a terminal sends to them as well, to the trainer: it writes a
+    checkpoint and ends them. One that comes meanwhile is heard in the end."""
+    # It lets Ctrl-C through again where it starts later.
+    resource_tracker.ensure_running()
+    heard: list[int] = []
+    # Signals that are blocked here are blocked in what is started, and come to other threads all the same.
+    handler = signal.signal(signal.SIGINT, lambda number, _: heard.append(number))
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        if heard:
+            signal.raise_signal(signal.SIGINT)
 
 
 def _fill(folder: Path, seed: int, frames: int, start: int, stride: int, ahead: int, wanted: object) -> None:
@@ -92,8 +115,9 @@ class ClipPool:
             )
             for i in range(workers)
         ]
-        for worker in self._workers:
-            worker.start()
+        with deaf_to_ctrl_c():
+            for worker in self._workers:
+                worker.start()
 
     def newest(self, step: int) -> int:
         """How many clips exist for a step: fast at first, for variety, then no faster than old ones wear out."""

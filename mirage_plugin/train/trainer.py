@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import functools
 import itertools
 import os
@@ -32,7 +33,7 @@ from mirage_plugin.train.calibration import EFFORT, learn_bounds
 from mirage_plugin.train.history import Histories, History
 from mirage_plugin.train.objective import ABLATED, FULL, LOSSES, Losses, clip_loss
 from mirage_plugin.train.pairs import PairFolder
-from mirage_plugin.train.pool import ClipPool
+from mirage_plugin.train.pool import ClipPool, deaf_to_ctrl_c
 from mirage_plugin.train.run import Clock, Log, Run, learning_rate
 from mirage_plugin.train.worlds.styles import random_style, style_tensor
 
@@ -254,6 +255,7 @@ def _loop(
         loader = DataLoader(
             _Batches(pictures, config.seed, log.run.drawn, stage), batch_size=None, num_workers=recipe.drawers,
             prefetch_factor=2, multiprocessing_context="spawn", pin_memory=device.type == "cuda",
+            worker_init_fn=_end_at_once,
         )  # fmt: skip
         if config.reference:
             _train_reference(config, recipe, log, device, loader)
@@ -300,10 +302,18 @@ def _train_stage(
             sheet = clock.now
 
 
+def _end_at_once(_worker: int) -> None:
+    """Let a process that draws end without the interpreter's farewell, which kills a thread that still sends a batch in
+    the middle of C++: that aborts the process, and the trainer is told that it died."""
+    atexit.register(os._exit, 0)
+
+
 def _drawn(loader: DataLoader[dict[str, Tensor]]) -> Iterator[dict[str, Tensor]]:
     """Batches as they come; what is wrong with the data is said in one sentence, not with a worker's traceback."""
     try:
-        yield from loader
+        with deaf_to_ctrl_c():
+            batches = iter(loader)
+        yield from batches
     except DataError as error:
         raise DataError(str(error).strip().rpartition("\n")[2].partition("DataError: ")[2] or str(error)) from error
 

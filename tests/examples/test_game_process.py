@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pygame
 import pytest
+import zmq
 
 GAME = Path(__file__).parents[2] / "examples" / "game.py"
 ECHO = Path(__file__).parent / "programs" / "echo_host.py"
@@ -153,6 +154,18 @@ def test_a_sidecar_that_dies_and_comes_back_costs_no_frame(stage: Stage, tmp_pat
     assert report["answered"]["styled"] >= 36
     assert report["unanswered"] > 0
     assert sum(report["answered"].values()) + report["unanswered"] == report["frames"]
+
+
+def test_ctrl_c_before_the_first_frame_is_no_traceback(stage: Stage) -> None:
+    with zmq.Context() as context, context.socket(zmq.ROUTER) as nobody:
+        nobody.bind(stage.endpoint)
+        game = stage.game("--wait-s", "60", "--size", "96x54")
+        assert nobody.poll(50_000), "it has not asked for a session"
+        # And is not answered.
+        game.send_signal(signal.SIGINT)
+        said = "".join(game.communicate(timeout=50))
+    assert game.returncode == 130
+    assert "Traceback" not in said
 
 
 def test_every_delivery_tells_how_long_input_takes_to_be_seen(stage: Stage, tmp_path: Path) -> None:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import itertools
 import os
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -255,6 +258,26 @@ def test_pairs_that_are_too_short_are_refused_at_once(
     with pytest.raises(DataError, match="6 frames of at least 32x32; the longest has 3"):
         train(config(pairs, tmp_path))
     assert not seen
+
+
+def test_ctrl_c_in_a_terminal_ends_every_process_quietly(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "mirage_plugin", "train", "--minutes", "1", "--out", str(tmp_path / "run")]
+    with subprocess.Popen(
+        command, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as process:
+        assert process.stdout is not None
+        said = ""
+        for line in process.stdout:
+            said += line
+            if "a step" in line:
+                # As a terminal does: to the trainer, and to those that draw for it and have hardly begun.
+                os.killpg(process.pid, signal.SIGINT)
+                break
+        said += process.stdout.read()
+    assert process.returncode == 0, said
+    assert "stopped" in said
+    assert "Traceback" not in said
+    assert (tmp_path / "run" / "nano.safetensors").is_file()
 
 
 def test_a_pool_waits_as_long_as_clips_come(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
