@@ -22,6 +22,7 @@ from mirage_bridge import AnswerDraft, DepthConvention, FrameJob, HostSession, O
 from mirage_plugin import pacing
 from mirage_plugin.errors import DeviceError
 from mirage_plugin.frames import FrameEngine, FrameKind, FramePlanes
+from mirage_plugin.plane_watch import PlaneWatch
 from mirage_plugin.profiler import Recorder, staged
 from mirage_plugin.styles.parameters import Style
 
@@ -89,10 +90,13 @@ class Stream:
     def __init__(
         self, engine: FrameEngine, session: HostSession, recorder: Recorder,
         resolve: Callable[[str | Mapping[str, Any]], dict[int, Style]], default_style: str,
+        note: Callable[[str], None] = lambda sentence: None,
     ) -> None:  # fmt: skip
-        """Begin with the style the game asked for, or `default_style`; `resolve` is `resolve_styles`, or as it."""
+        """Begin with the style the game asked for, or `default_style`; `resolve` is `resolve_styles`, or as it. `note`
+        is told what the game's author should know."""
         self.engine, self.session, self.recorder = engine, session, recorder
-        self._resolve, self._default_style = resolve, default_style
+        self._resolve, self._default_style, self._note = resolve, default_style, note
+        self._planes = PlaneWatch(session.offer)
         self._ahead: tuple[FrameJob, NDArray[Any], FramePlanes] | None = None
         self._unfinished: AnswerDraft | None = None
         self.begin(session.offer)
@@ -233,6 +237,8 @@ class Stream:
         """Answer by the net or the last edit: (kind, reason, whether there was no time left, composing's time)."""
         ahead, self._ahead = self._ahead, None
         pixels, planes = ahead[1:] if ahead is not None and ahead[0] is job else self._upload(job)
+        for sentence in self._planes.look(planes, None if self.engine.raw else pixels, job.frame_id, job.camera_cut):
+            self._note(sentence)
         edited, why = self._edit(job, pixels, planes, decision)
         if not edited:
             return "source", why, False, 0

@@ -174,8 +174,9 @@ class Sidecar:
         match event:
             case mirage_bridge.SessionOpened():
                 self._streams[session.id] = Stream(
-                    self._engine, session, self._recorder, self._resolve, self._default_style
-                )
+                    self._engine, session, self._recorder, self._resolve, self._default_style,
+                    lambda sentence: self._console.print(f"note: game {session.id}: {sentence}"),
+                )  # fmt: skip
                 self._console.print(f"game {session.id}: {session.offer.size[0]}x{session.offer.size[1]}")
             case mirage_bridge.SessionClosed():
                 self._streams.pop(session.id, None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 import mirage_bridge
@@ -19,7 +20,7 @@ class Game:
 
     def __init__(
         self, engine: FrameEngine, where: str, style: Any = "", planes: tuple[str, ...] = (), budget_ms: float = 400.0,
-        **offer: Any,
+        note: Callable[[str], None] = lambda sentence: None, **offer: Any,
     ) -> None:  # fmt: skip
         formats = ("RGBA8", "BGRA8", "RGB8", "RGB10A2", "RGBA16F")
         capabilities = mirage_bridge.Capabilities(pixel_formats=formats, min_size=(1, 1))
@@ -29,7 +30,7 @@ class Game:
             **offer,
         )  # fmt: skip
         self.stream: frame_path.Stream | None = None
-        self.engine, self.recorder, self.frame_id = engine, Recorder(), 0
+        self.engine, self.recorder, self.frame_id, self.note = engine, Recorder(), 0, note
         until = time.monotonic() + 30
         while self.stream is None or self.session.state != "ready":
             assert time.monotonic() < until, self.session.refusal
@@ -39,7 +40,9 @@ class Game:
     def poll(self) -> None:
         for event in self.host.poll(0.01):
             if isinstance(event, mirage_bridge.SessionOpened):
-                self.stream = frame_path.Stream(self.engine, event.session, self.recorder, resolve_styles, "snow")
+                self.stream = frame_path.Stream(
+                    self.engine, event.session, self.recorder, resolve_styles, "snow", self.note
+                )
 
     def play(self, pixels: Any, mask: Any = None, *, camera_cut: bool = False) -> frame_path.Served:
         frame = self.session.begin_frame()

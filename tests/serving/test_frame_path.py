@@ -14,6 +14,7 @@ from mirage_plugin import frame_path, pacing
 from mirage_plugin.config import ServeConfig
 from mirage_plugin.engine import Canvas, Engine
 from mirage_plugin.pacing import Decision
+from mirage_plugin.plane_watch import PlaneWatch
 from tests.serving.playing import Game
 
 Decide = Callable[..., None]
@@ -205,3 +206,21 @@ def test_overlay_and_alpha_stay_to_the_bit_in_every_format(
         assert (shown >> 30 == raw >> 30).all()
     elif pixel_format != "RGB8":
         assert (shown[..., 3] == raw[..., 3]).all()
+
+
+def test_a_plane_that_was_written_once_is_no_matter(engine: Engine, tmp_path: Path) -> None:
+    told: list[str] = []
+    playing = Game(engine, f"ipc://{tmp_path}/m", style="ink", planes=("mask",), budget_ms=2000.0, note=told.append)
+    try:
+        for step in range(4):
+            playing.play(frame(step), 0 if step else 1)
+        assert playing.stream is not None
+        playing.stream._planes._left = 1
+        playing.play(frame(5), 0)
+        assert not told
+        playing.stream._planes = PlaneWatch(playing.stream.offer)
+        playing.stream._planes._left = 1
+        playing.play(frame(6), 0)
+        assert ["mask was 0" in sentence for sentence in told] == [True]
+    finally:
+        playing.close()
