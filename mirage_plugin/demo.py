@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from PIL import Image, ImageDraw
+from PIL import Image, ImageChops, ImageDraw, ImageStat
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -158,16 +158,18 @@ def _sidecar(
 
 
 def _contact_sheet(pairs: Path, styles: list[str], path: Path) -> None:
-    """The last pair of each style that was restyled: source on the left, answer on the right."""
+    """Of each style that was restyled the pair that it changes most: source on the left, answer on the right."""
     index = json_format.loads((pairs / "index.json").read_text(encoding="utf-8"))
     rows: list[tuple[str, Image.Image, Image.Image]] = []
     for style in styles:
         styled = [e for e in index if e["style"] == style and e["kind"] == "styled"]
         # A frame that still fades in shows half a style.
         entries = [e for e in styled if e["reason"] != "fading in"] or styled
-        if entries:
-            entry = entries[-1]
-            source, answer = (Image.open(pairs / entry[key]).convert("RGB") for key in ("source", "answer"))
+        both = [
+            [Image.open(pairs / entry[key]).convert("RGB") for key in ("source", "answer")] for entry in entries
+        ]
+        if both:
+            source, answer = max(both, key=lambda pair: sum(ImageStat.Stat(ImageChops.difference(*pair)).mean))
             rows.append((style, source, answer))
     if not rows:
         return

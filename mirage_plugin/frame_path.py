@@ -239,6 +239,9 @@ class Stream:
         pixels, planes = ahead[1:] if ahead is not None and ahead[0] is job else self._upload(job)
         for sentence in self._planes.look(planes, None if self.engine.raw else pixels, job.frame_id, job.camera_cut):
             self._note(sentence)
+        if planes.depth is not None and not (self._planes.shaped or self.engine.raw):
+            # A plane that nobody wrote would have everything at one distance, and without lines.
+            planes = dataclasses.replace(planes, depth=None)
         edited, why = self._edit(job, pixels, planes, decision)
         if not edited:
             return "source", why, False, 0

@@ -31,7 +31,9 @@ class PlaneWatch:
 
     def __init__(self, offer: Offer) -> None:
         self._offer, self._left = offer, WATCHED_FRAMES
-        self._masked, self._shaped, self._far = False, False, False
+        self._masked, self._far = False, False
+        self.shaped = False
+        """Whether any frame's depth was not the same everywhere: until then it says nothing that a game means."""
         self._before: NDArray[np.int16] | None = None
         self._last_id = -1
         # Where a pixel came from, were its motion declared otherwise: (scale of x, of y) of what was declared.
@@ -48,16 +50,16 @@ class PlaneWatch:
         `pixels` uint8 [H, W, C], where planes and they are in the model's conventions, else None. `frame_id` counts the
         frames that the game sent; `cut` where this one does not follow the one before.
         """
+        if planes.depth is not None and not (self.shaped and (self._far or not self._left)):
+            some = planes.depth[::4, ::4]
+            some = some[np.isfinite(some)]
+            self.shaped = self.shaped or (some.size > 0 and bool((some != some[0]).any()))
+            self._far = self._far or bool((some > 1).any())
         if not self._left:
             return []
         self._left -= 1
         if planes.mask is not None:
             self._masked = self._masked or bool(planes.mask[::4, ::4].any())
-        if planes.depth is not None and not (self._shaped and self._far):
-            some = planes.depth[::4, ::4]
-            some = some[np.isfinite(some)]
-            self._shaped = self._shaped or (some.size > 0 and bool((some != some[0]).any()))
-            self._far = self._far or bool((some > 1).any())
         # Two frames of five: it costs part of a millisecond.
         if planes.motion is not None and pixels is not None and self._left % 5 < 2:
             self._follow(planes.motion, pixels, frame_id == self._last_id + 1 and not cut)
@@ -96,8 +98,8 @@ class PlaneWatch:
         found, or_leave = [], "or leave it out of the session's planes"
         if planes.mask is not None and not (self._masked or planes.mask.any()):
             found.append(f"its mask was 0, so all stayed as the game drew it: write 1 where the world is, {or_leave}")
-        if planes.depth is not None and not self._shaped:
-            found.append(f"its depth was the same everywhere, so no shapes had lines: write it, {or_leave}")
+        if planes.depth is not None and not self.shaped:
+            found.append(f"its depth was the same everywhere, so colours alone were looked at: write it, {or_leave}")
         elif planes.depth is not None and not self._far and self._offer.depth.kind == "linear_metres":
             found.append(
                 "its depth was nowhere more than 1 m: name the convention of a depth buffer, write metres, " + or_leave

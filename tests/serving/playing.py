@@ -44,11 +44,13 @@ class Game:
                     self.engine, event.session, self.recorder, resolve_styles, "snow", self.note
                 )
 
-    def play(self, pixels: Any, mask: Any = None, *, camera_cut: bool = False) -> frame_path.Served:
+    def play(self, pixels: Any, mask: Any = None, *, depth: Any = None, camera_cut: bool = False) -> frame_path.Served:
         frame = self.session.begin_frame()
         frame.pixels[:] = pixels
         if mask is not None:
             frame.mask[:] = mask
+        if depth is not None:
+            frame.depth[:] = depth
         self.frame_id = self.session.end_frame(frame, camera_cut=camera_cut)
         assert self.stream is not None
         until = time.monotonic() + 30

@@ -224,3 +224,25 @@ def test_a_plane_that_was_written_once_is_no_matter(engine: Engine, tmp_path: Pa
         assert ["mask was 0" in sentence for sentence in told] == [True]
     finally:
         playing.close()
+
+
+def test_depth_counts_from_the_first_frame_that_has_shapes(engine: Engine, tmp_path: Path) -> None:
+    """Until then a game that names it and does not write it looks as one that sends colours alone."""
+
+    def answers(planes: tuple[str, ...], depths: list[Any]) -> list[np.ndarray[Any, Any]]:
+        playing = Game(engine, f"ipc://{tmp_path}/{len(planes)}", style="ink", planes=planes, budget_ms=2000.0)
+        try:
+            said = []
+            for step, depth in enumerate(depths):
+                playing.play(frame(step), depth=depth if planes else None)
+                said.append(seen(playing)[2])
+            return said
+        finally:
+            playing.close()
+
+    y, x = np.mgrid[0:64, 0:96]
+    box = np.where((abs(y - 32) < 12) & (abs(x - 48) < 20), 3.0, 9.0).astype(np.float32)
+    flat = [0.0, 0.0, box, 0.0]
+    sent, none = answers(("depth",), flat), answers((), flat)
+    alike = [np.array_equal(a, b) for a, b in zip(sent, none, strict=True)]
+    assert alike == [True, True, False, False]
