@@ -237,11 +237,6 @@ class Stream:
         """Answer by the net or the last edit: (kind, reason, whether there was no time left, composing's time)."""
         ahead, self._ahead = self._ahead, None
         pixels, planes = ahead[1:] if ahead is not None and ahead[0] is job else self._upload(job)
-        for sentence in self._planes.look(planes, None if self.engine.raw else pixels, job.frame_id, job.camera_cut):
-            self._note(sentence)
-        if planes.depth is not None and not (self._planes.shaped or self.engine.raw):
-            # A plane that nobody wrote would have everything at one distance, and without lines.
-            planes = dataclasses.replace(planes, depth=None)
         edited, why = self._edit(job, pixels, planes, decision)
         if not edited:
             return "source", why, False, 0
@@ -293,10 +288,18 @@ class Stream:
     def _upload(self, job: FrameJob) -> tuple[NDArray[np.uint8], FramePlanes]:
         """The job's planes as plain arrays in the engine's conventions; no copy where they already are."""
         if not self.engine.raw:
-            return _pixels(job, self.offer), _planes(job, self.offer)
+            pixels, planes = _pixels(job, self.offer), _planes(job, self.offer)
+            self._look(planes, pixels, job)
+            # A plane that nobody wrote would have everything at one distance, and without lines.
+            return pixels, planes if self._planes.shaped else dataclasses.replace(planes, depth=None)
         pixels, planes = np.asarray(job.pixels), FramePlanes(*(_plain(p) for p in (job.depth, job.motion, job.mask)))
         self.engine.upload(self.canvas, pixels, planes)
+        self._look(planes, None, job)
         return pixels, planes
+
+    def _look(self, planes: FramePlanes, pixels: NDArray[np.uint8] | None, job: FrameJob) -> None:
+        for sentence in self._planes.look(planes, pixels, job.frame_id, job.camera_cut):
+            self._note(sentence)
 
     @staged("preprocess")
     def _preprocess(

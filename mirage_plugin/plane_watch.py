@@ -99,7 +99,7 @@ class PlaneWatch:
         if planes.mask is not None and not (self._masked or planes.mask.any()):
             found.append(f"its mask was 0, so all stayed as the game drew it: write 1 where the world is, {or_leave}")
         if planes.depth is not None and not self.shaped:
-            found.append(f"its depth was the same everywhere, so colours alone were looked at: write it, {or_leave}")
+            found.append(f"its depth was the same everywhere, which tells of no shapes: write it, {or_leave}")
         elif planes.depth is not None and not self._far and self._offer.depth.kind == "linear_metres":
             found.append(
                 "its depth was nowhere more than 1 m: name the convention of a depth buffer, write metres, " + or_leave

@@ -52,7 +52,8 @@ def draw_clip(
 @contextmanager
 def deaf_to_ctrl_c() -> Iterator[None]:
     """Processes that are started here leave Ctrl-C, which a terminal sends to them as well, to the trainer: it writes a
-    checkpoint and ends them. One that comes meanwhile is heard in the end."""
+    checkpoint and ends them. One that comes meanwhile is heard in the end. For the
+    main thread, as all signal handlers."""
     # It lets Ctrl-C through again where it starts later.
     resource_tracker.ensure_running()
     heard: list[int] = []

@@ -246,3 +246,15 @@ def test_depth_counts_from_the_first_frame_that_has_shapes(engine: Engine, tmp_p
     sent, none = answers(("depth",), flat), answers((), flat)
     alike = [np.array_equal(a, b) for a, b in zip(sent, none, strict=True)]
     assert alike == [True, True, False, False]
+
+
+def test_depth_without_shapes_is_none_behind_an_answer_as_well(engine: Engine, tmp_path: Path, decide: Decide) -> None:
+    playing = Game(engine, f"ipc://{tmp_path}/m", style="ink", planes=("depth",), budget_ms=2000.0)
+    try:
+        decide("source", behind=True)
+        playing.play(frame(0), depth=0.0)
+        assert canvas_of(playing).half_depth is None
+        playing.play(frame(1), depth=np.arange(1, 65, dtype=np.float32)[:, None])
+        assert canvas_of(playing).half_depth is not None
+    finally:
+        playing.close()
