@@ -18,7 +18,6 @@ from __future__ import annotations
 import argparse
 import copy
 import importlib.metadata
-import json
 import os
 import platform
 import sys
@@ -37,7 +36,8 @@ from torch.nn import functional
 
 from mirage_plugin.config import ServeConfig
 from mirage_plugin.engine import Canvas, Engine, FramePlanes
-from mirage_plugin.errors import MirageError, OutputError
+from mirage_plugin.errors import MirageError
+from mirage_plugin.files import write_json
 from mirage_plugin.frames import FrameKind
 from mirage_plugin.styles.parameters import load_style
 from mirage_plugin.train.batch import engine_planes
@@ -250,11 +250,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                     "numpy": importlib.metadata.version("numpy"),
                 },
             }
-            try:
-                given.json.parent.mkdir(parents=True, exist_ok=True)
-                given.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-            except OSError as error:
-                raise OutputError.at(given.json, error) from error
+            write_json(given.json, result)
     except MirageError as error:
         print(f"reuse: {error}", file=sys.stderr)
         return 2
