@@ -187,6 +187,29 @@ def _frame(sizes: kernels.NetworkSizes, dtype: torch.dtype, size: tuple[int, int
     _compose(weights, layout, height, width, n=n, late=True)
 
 
+def narrow() -> None:
+    """Call the ops on frames and grids of one row or column: an argument that is 1 is a constant to the compiler."""
+    weights = kernels.prepare(kernels.random_parameters(kernels.SIZES["nano"], "meta"), torch.bfloat16)
+    seed = _empty(1, dtype=torch.int64)
+    for height, width in ((1, 64), (64, 1), (1, 1)):
+        layout = kernels.FrameLayout("rgba8", height, width, 4 * width)
+        _read(weights, layout, height, width, what="planes")
+        _compose(weights, layout, height, width, mask=True, dither=True)
+        _compose(weights, layout, height, width, late=True)
+        _compose(weights, kernels.FrameLayout("rgba8", 48, 48, 192), height, width, late=True)
+        kernels.trace_lines(kernels.depth_lines(_empty(1, 1, height, width)), _empty(1))
+        kernels.colour_lines(_empty(1, layout.size_bytes, dtype=torch.uint8), layout)
+        lines = _empty(1, 2, height, width, dtype=torch.float16)
+        edit = _empty(1, 4, 4, kernels.EDIT_CHANNELS, dtype=torch.bfloat16)
+        large = kernels.FrameLayout("rgba8", 20, 28, 112)
+        kernels.compose(_empty(1, large.size_bytes, dtype=torch.uint8), large, edit, _empty(1), lines=lines)
+        stored = _empty(1, height, width, 48, dtype=torch.int8)
+        kernels.warp_state(stored, _empty(1, 2, height, width), _empty(1, 1, height, width), torch.bfloat16)
+        kernels.drift_statistics(stored, 8)
+        seen = _empty(1, 1, height, width, dtype=torch.bool)
+        kernels.advect_noise(_empty(1, 1, height, width), _empty(1, 2, height, width), seen, seed, seed)
+
+
 def rehearse(short: bool, target: int, tiers: Collection[str] = ("nano", "small", "base")) -> None:
     """Call the ops as a session would, in all the ways a session can differ."""
     sizes = {"360p": (360, 640), "720p": (720, 1280), "1080p": (1080, 1920), "4K": (2160, 3840)}
@@ -213,6 +236,7 @@ def rehearse(short: bool, target: int, tiers: Collection[str] = ("nano", "small"
         plain = kernels.FrameLayout("rgba8", 1080, 1920, 4 * 1920)
         for what in ("planes", "step"):
             _read(weights, plain, 1080, 1920, what=what)
+    narrow()
     h, w = kernels.grid_size(1080, 1920)
     cells = _empty(1, h, w, 192, dtype=torch.bfloat16)
     kernels.solver_step(cells, cells, _empty(1, 1, 4 * h, 4 * w), _empty(1), 0.25)

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 import datetime
+import gc
 import itertools
 import json
 import mmap
@@ -217,6 +218,14 @@ class Bench:
             name: {f"p{q}": float(np.percentile(values, q)) for q in (20, 50, 80)} for name, values in samples.items()
         }
 
+    def let_go(self) -> None:
+        """Give the device back what nobody uses any more, engines and their graphs among it."""
+        import torch
+
+        gc.collect()
+        if self.cuda:
+            torch.cuda.empty_cache()
+
     def captured(self, run: Callable[[], Any]) -> Callable[[], Any]:
         """The same launches as one graph, where there are graphs."""
         import torch
@@ -294,6 +303,14 @@ def style_vector(net: Any, name: str = "snow") -> Any:
 def random_frame(size: tuple[int, int], seed: int) -> Any:
     """uint8 [H, W, 4]."""
     return np.random.default_rng(seed).integers(0, 256, (*size, 4), np.uint8)
+
+
+def shared_frames(size: tuple[int, int], count: int) -> Any:
+    """uint8 [count, H, W, 4] in shared memory, as a game's frames and answers are: others are copied once more."""
+    frames = np.frombuffer(mmap.mmap(-1, count * size[0] * size[1] * 4), np.uint8).reshape(count, *size, 4)
+    for number, frame in enumerate(frames):
+        frame[...] = random_frame(size, number)
+    return frames
 
 
 def answer_of(engine: Any, canvas: Any, frame: Any, out: Any) -> None:
@@ -473,8 +490,7 @@ def part_2(bench: Bench) -> dict[str, Any]:
             "floor": bench.floor_ms(net, size) if bench.cuda else None, "spread": times,
         })  # fmt: skip
         del runs, engines
-        if bench.cuda:
-            torch.cuda.empty_cache()
+        bench.let_go()
     bench.table(
         "2. One frame on the device, ms (p50, forwards and backwards)",
         [{key: value for key, value in row.items() if key != "spread"} for row in rows],
@@ -482,12 +498,26 @@ def part_2(bench: Bench) -> dict[str, Any]:
     return {"rows": rows}
 
 
+def _segment(size_bytes: int) -> Any:
+    """A file in shared memory; where that is small, as in a container, in the folder of temporary files."""
+    for directory in ("/dev/shm", None):
+        if directory is not None and not os.path.isdir(directory):
+            continue
+        file = tempfile.NamedTemporaryFile(dir=directory)  # noqa: SIM115
+        try:
+            # Not a hole: writing into one that nothing is left for kills the process.
+            os.posix_fallocate(file.fileno(), 0, size_bytes)
+        except OSError:
+            file.close()
+            continue
+        return file
+    raise RuntimeError(f"neither shared memory nor the temporary folder has {size_bytes} bytes")
+
+
 def memory_to_memory(bench: Bench, engine: Any, kind: Any, frames: int, paced: bool) -> dict[str, Any]:
     """Serve a writer's frames from its shared memory into it; what each took, in ms."""
     shape = (kind.height, kind.width)
-    directory = "/dev/shm" if os.path.isdir("/dev/shm") else None
-    with tempfile.NamedTemporaryFile(dir=directory) as file:
-        file.truncate(HEADER_BYTES + 2 * SLOTS * shape[0] * shape[1] * 4)
+    with _segment(HEADER_BYTES + 2 * SLOTS * shape[0] * shape[1] * 4) as file:
         mapping = mmap.mmap(file.fileno(), 0)
         header, slots, answers = _slots(mapping, shape)
         command = [sys.executable, __file__, "--writer", file.name, *map(str, shape), str(frames), str(int(paced))]
@@ -620,7 +650,7 @@ def part_4(bench: Bench) -> dict[str, Any]:
     rows, none = [], FramePlanes()
     for count in (1, 2) if bench.quick else (1, 2, 4, 8):
         canvases = [opened(engine, kind, seed) for seed in range(count)]
-        frames, outs = ([random_frame(size, seed + 50 * i) for seed in range(count)] for i in range(2))
+        frames, outs = np.split(shared_frames(size, 2 * count), 2)
 
         def serial(canvases: Any = canvases, frames: Any = frames, outs: Any = outs) -> None:
             for canvas, frame, out in zip(canvases, frames, outs, strict=True):
@@ -702,11 +732,13 @@ def part_5(bench: Bench) -> dict[str, Any]:
 
     tier, size = ("nano" if bench.quick else "small"), bench.sizes[bench.full_hd]
     frames = 120 if bench.quick else 20_050
+    bench.let_go()
     before = torch.cuda.mem_get_info()[0] if bench.cuda else 0
     engine, kind = bench.engine(tier, size)
     canvas = opened(engine, kind)
+    bench.let_go()
     used = (before - torch.cuda.mem_get_info()[0]) / 2**20 if bench.cuda else None
-    sources, out = [random_frame(size, seed) for seed in range(3)], random_frame(size, 9)
+    *sources, out = shared_frames(size, 4)
     took: list[float] = []
     allocated: list[int] = []
     while len(took) < frames and bench.left_s() > 25:

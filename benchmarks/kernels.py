@@ -62,7 +62,7 @@ class Case:
     """One op on inputs of one size: `run(inputs)` calls the op, `inputs(dtype, seed)` draws them.
 
     `copied_bytes`, `matrix_flops` and `vector_flops` are its floor's terms. `whole_numbers`: the answer is
-    bytes, of which a few may differ by one.
+    bytes, of which a few may differ by one. `thresholds`: a point is there or not, and a few may fall to either side.
     """
 
     name: str
@@ -73,6 +73,7 @@ class Case:
     matrix_flops: float = 0.0
     vector_flops: float = 0.0
     whole_numbers: bool = False
+    thresholds: bool = False
 
 
 @dataclass(frozen=True)
@@ -250,7 +251,7 @@ def cases(size: tuple[int, int], device: torch.device) -> Iterator[Case]:
 
     yield Case(
         "depth_lines", lambda i: kernels.depth_lines(*i), depth_inputs, ("fp32",),
-        copied_bytes=8.0 * pixels, vector_flops=25.0 * pixels,
+        copied_bytes=8.0 * pixels, vector_flops=25.0 * pixels, thresholds=True,
     )  # fmt: skip
 
     def line_inputs(_: str, seed: int) -> Any:
@@ -415,8 +416,11 @@ def accuracy(device: torch.device, size: tuple[int, int], seed: int) -> Iterator
                 fixed = case.name in ("advect_noise", "drift_statistics", "steady")
                 with _side("reference"):
                     expected = case.run(inputs if fixed else _reference_inputs(inputs))
-                error = float((actual.double() - expected.double()).norm() / expected.double().norm())
-                bound, reason = TOLERANCE[dtype]
+                off = actual.double() - expected.double()
+                error, (bound, reason) = float(off.norm() / expected.double().norm()), TOLERANCE[dtype]
+                if case.thresholds:
+                    error = float((off.abs() > 1e-3).double().mean())
+                    bound, reason = 1e-3, "points that differ: the chip's 1 / z is one bit off, and a line there or not"
                 row |= {"error": error, "bound": bound, "reason": reason, "right": error <= bound}
             yield row
 

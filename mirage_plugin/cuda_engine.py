@@ -15,8 +15,10 @@ On a `torch.device("cpu")` the same class runs the ops' references: that is how 
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
+import gc
 import mmap
 import threading
 import time
@@ -57,6 +59,8 @@ _KEPT_PATHS = 4
 # A frame that is still under way after this, when the next one comes, costs the next one; after this it is lost.
 _BUSY_NS = 5_000_000
 _HUNG_NS = 1_000_000_000
+# A game that there was no path for is tried again after this, for a try holds up every other game.
+_RETRY_NS = 2_000_000_000
 # Slept between two looks at an event: no latency to speak of, and not a core of its own.
 _NAP_S = 20e-6
 
@@ -77,6 +81,8 @@ class CudaCanvas:
         """Begin with an empty memory; without a path until the device is back. `bounds` of a healthy frame."""
         self.kind, self.seed, self._path, self.generation = kind, seed, path, generation
         self.frame = self.resets = self.edit_age = self.composing_ns = 0
+        self.retry_ns = 0
+        """When a path is to be looked for again, where there was none."""
         self.film: Style | None = None
         """The style whose FiLM and parameters are on the device; None before the first."""
         self.fresh, self.has_edit, self.late = True, False, False
@@ -207,6 +213,9 @@ class CudaEngine:
         self._fp8, self._sizes = fp8, sizes
         self._graphs = self.device.type == "cuda"
         self._kept: dict[FrameKind, list[Path]] = {}
+        # One for a mapping, which several canvases look into: the driver takes it once.
+        self._pinned = weakref.WeakValueDictionary[int, Pinned]()
+        self._stuck: Path | None = None
         self._costs_ns = [0] * len(GRIDS)
         self.reuse_ns = self.compose_ns = 0
         if self.device.type == "cuda" and not kernels.HAS_TRITON:
@@ -254,7 +263,8 @@ class CudaEngine:
         film = network.film_weight.shape[0]
         self._weights = SharedWeights(network, levels, self.device, self._net.tier.state, film, stem)
         if self.device.type == "cuda":
-            torch.cuda.synchronize()
+            # Not the device: a stream that hangs would be waited for.
+            torch.cuda.current_stream().synchronize()
 
     def _warm_up(self, kinds: Sequence[FrameKind]) -> None:
         """Capture what is common, so that nothing is compiled in a frame, and measure every working size."""
@@ -266,9 +276,12 @@ class CudaEngine:
                 self._measure(canvas)
 
     def _measure(self, canvas: CudaCanvas) -> None:
-        frame = np.random.default_rng(0).integers(0, 256, canvas.path.frame.numel(), np.uint8)
-        out, far_ns = np.empty_like(frame), time.monotonic_ns() + 60_000_000_000
-        none = FramePlanes()
+        # In shared memory, as a game's frames and answers are: what else would be measured is copying on the processor.
+        size, layout = canvas.path.frame.numel(), canvas.kind.layout
+        both = np.frombuffer(mmap.mmap(-1, 2 * size), np.uint8).reshape(2, layout.height, size // layout.height)
+        frame, out = both
+        frame[...] = np.random.default_rng(0).integers(0, 256, frame.shape, np.uint8)
+        none, far_ns = FramePlanes(), time.monotonic_ns() + 60_000_000_000
         for grid in canvas.path.works:
             canvas.fit_to(grid)
             whole, reuse, compose = list[int](), list[int](), list[int]()
@@ -291,26 +304,49 @@ class CudaEngine:
         return self._costs_ns[grid]
 
     def open(self, kind: FrameKind, seed: int, grid: int = 0) -> CudaCanvas:
-        """Make a canvas for a game's frames, on a kept path or one captured now."""
-        if self.lost:
-            return CudaCanvas(kind, seed, None, -1)
-        kept = self._kept.get(kind)
+        """Make a canvas for a game's frames, on a kept path or one captured now; without one where that fails."""
         try:
-            path = kept.pop() if kept else self._new_path(kind)
-        except RuntimeError as error:
-            self._lose(str(error))
-            return CudaCanvas(kind, seed, None, -1)
+            if self.lost:
+                raise DeviceError(f"the GPU was lost: {self.lost}")
+            path = self._path_for(kind)
+        except DeviceError as error:
+            if not self._serving:
+                raise
+            if not self.lost:
+                self._tell(str(error))
+            canvas = CudaCanvas(kind, seed, None, -1)
+            canvas.retry_ns = time.monotonic_ns() + _RETRY_NS * (not self.lost)
+            return canvas
         canvas = CudaCanvas(kind, seed, path, self.generation, self._bounds)
         weakref.finalize(canvas, self._keep, path, self.generation).atexit = False
         canvas.fit_to(grid)
         return canvas
 
+    def _path_for(self, kind: FrameKind) -> Path:
+        """A path that nobody has, or a new one. Raises `DeviceError`, having lost the device or found no room there."""
+        kept = self._kept.get(kind)
+        if kept:
+            return kept.pop()
+        try:
+            try:
+                return self._new_path(kind)
+            except torch.OutOfMemoryError:
+                self._full()
+                return self._new_path(kind)
+        except torch.OutOfMemoryError as error:
+            raise DeviceError("no device memory for this game: close other programs on the GPU") from error
+        except RuntimeError as error:
+            raise DeviceError(f"the GPU was lost: {self._lose(str(error))}") from error
+
     def _keep(self, path: Path, generation: int) -> None:
+        with contextlib.suppress(RuntimeError):
+            if path.settled():
+                path.holding = None
         if generation == self.generation and not self.lost:
             self._kept.setdefault(path.kind, []).append(path)
             every = [kind for kind, paths in self._kept.items() for _ in paths]
             if len(every) > max(_KEPT_PATHS, len(COMMON)):
-                self._kept[every[0]].pop(0)
+                self._kept[every[0]].pop(0).works.clear()
 
     @torch.inference_mode()
     def _new_path(self, kind: FrameKind) -> Path:
@@ -332,21 +368,42 @@ class CudaEngine:
     def _full(self) -> None:
         """Give back what no game needs just now."""
         self._tell("the device's memory is full: working on fewer cells")
-        self._kept.clear()
+        self._drop_kept()
         if self.device.type == "cuda":
-            torch.cuda.empty_cache()
+            # It refuses for good after a capture that failed.
+            with contextlib.suppress(RuntimeError):
+                torch.cuda.empty_cache()
+
+    def _drop_kept(self) -> None:
+        """Let go of paths without a game, and of the graphs and buffers of those that are gone, now."""
+        for path in [path for paths in self._kept.values() for path in paths]:
+            path.works.clear()
+        self._kept.clear()
+        gc.collect()
 
     def _captured(self, path: Path, size: WorkingSize) -> Work:
-        """A work, captured; else eager; else on the references. Each is said once."""
+        """A work, captured; else eager; else on the references. Each is said once.
+
+        What warm-up could do stays for all other games: a kind of frame for which it fails later is served without, or
+        not at all (`DeviceError`).
+        """
+        graphs = self._graphs
         while True:
             work = Work(path, size)
             try:
-                work.capture(self._graphs)
+                work.capture(graphs)
             except torch.OutOfMemoryError:
                 raise
             except Exception as error:  # whatever a driver or a compiler trips over, the next best still serves
                 why = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
-                if self._graphs:
+                kind = path.kind.layout
+                if self._serving and graphs:
+                    graphs = False
+                    self._tell(f"some kinds of frames go without CUDA graphs, slower: {why}")
+                elif self._serving:
+                    raise DeviceError(f"{kind.format} of {kind.width}x{kind.height} fails on the GPU: {why}") from error
+                elif self._graphs:
+                    graphs = False
                     self._graphs = False
                     self._tell(f"no CUDA graphs, slower: {why}")
                 elif self.device.type == "cuda" and kernels.backend() != "reference" and kernels.HAS_TRITON:
@@ -377,9 +434,13 @@ class CudaEngine:
 
     # -- one frame ---------------------------------------------------------------------------------------
 
-    @_on_device
     def set_style(self, canvas: CudaCanvas, style: Style) -> None:
         """Paint in a style from the next frame on."""
+        self._revive(canvas)
+        self._set_style(canvas, style)
+
+    @_on_device
+    def _set_style(self, canvas: CudaCanvas, style: Style) -> None:
         path = canvas.path
         vector, conditions = self._of_style(style.vector().astype(np.float32).tobytes())
         path.film.copy_(kernels.film_of(self._weights.network, conditions.to(self.device)))
@@ -394,10 +455,20 @@ class CudaEngine:
 
     def upload(self, canvas: CudaCanvas, pixels: NDArray[Any], planes: FramePlanes) -> None:
         """Start a frame and its planes, as they stand in the slot, on their way to the device."""
-        if canvas.generation != self.generation and not self.lost:
-            # The path died with the device it was made on.
-            canvas.moved_to(self._new_path(canvas.kind), self.generation)
+        self._revive(canvas)
         self._upload(canvas, pixels, planes)
+
+    def _revive(self, canvas: CudaCanvas) -> None:
+        """Find a path for a canvas whose own died with the device it was made on, or that never had one."""
+        if canvas.generation == self.generation or self.lost:
+            return
+        if time.monotonic_ns() < canvas.retry_ns:
+            raise DeviceError("there is no path for this game yet")
+        canvas.retry_ns = time.monotonic_ns() + _RETRY_NS
+        path = self._path_for(canvas.kind)
+        weakref.finalize(canvas, self._keep, path, self.generation).atexit = False
+        canvas.moved_to(path, self.generation)
+        canvas.retry_ns = 0
 
     @_on_device
     def _upload(self, canvas: CudaCanvas, pixels: NDArray[Any], planes: FramePlanes) -> None:
@@ -416,7 +487,7 @@ class CudaEngine:
         pitch_bytes = layout.pitch_bytes if name == "frame" else into.numel() // layout.height
         host = self._in_mapping(canvas, array, into.numel(), pitch_bytes)
         if host is None:
-            host = canvas.path.staging.setdefault(name, canvas.path.host(into.numel()))
+            host = canvas.path.staged(name, into.numel())
             rows_of(host, pitch_bytes, array)[...] = array
         into.copy_(host, non_blocking=True)
 
@@ -428,12 +499,16 @@ class CudaEngine:
         if mapping is None or array.strides[0] != pitch_bytes:
             return None
         if canvas.mapping is not mapping:
-            canvas.mapping, canvas.pinned = mapping, None
+            canvas.mapping, canvas.pinned = mapping, self._pinned.get(id(mapping))
             try:
-                canvas.pinned = Pinned(mapping, self.device.type == "cuda")
+                if canvas.pinned is None:
+                    canvas.pinned = self._pinned[id(mapping)] = Pinned(mapping, self.device.type == "cuda")
             except OSError as error:
                 self._tell(f"shared memory cannot be pinned, so frames are copied once more: {error}")
-        return canvas.pinned.part(array, size_bytes) if canvas.pinned else None
+        if canvas.pinned is None:
+            return None
+        canvas.path.holding = canvas.pinned
+        return canvas.pinned.part(array, size_bytes)
 
     @_on_device
     def read(self, canvas: CudaCanvas, pixels: Any, order: Any, planes: FramePlanes, cut: bool) -> None:
@@ -490,7 +565,7 @@ class CudaEngine:
         pitch_bytes = canvas.kind.layout.pitch_bytes
         target, canvas.bounce = self._in_mapping(canvas, out, path.answer.numel(), pitch_bytes), None
         if target is None:
-            target = path.staging.setdefault("answer", path.host(path.answer.numel()))
+            target = path.staged("answer", path.answer.numel())
             canvas.bounce = target, out
         target.copy_(path.answer[0], non_blocking=True)
         path.mark(path.done)
@@ -523,6 +598,7 @@ class CudaEngine:
         while not path.settled():
             now_ns = time.monotonic_ns()
             if now_ns - path.busy_since_ns > _HUNG_NS:
+                self._stuck = path
                 raise RuntimeError("it has not finished a frame for a second")
             if now_ns > until_ns:
                 raise DeviceError("the GPU is late")
@@ -548,13 +624,13 @@ class CudaEngine:
         self._tell(f"the GPU was lost ({self.lost}): games see their own frames meanwhile")
         try:
             self._probe()
-            self._kept.clear()
+            self._drop_kept()
             self._prepare()
         except RuntimeError:
             self.successor = self._on_processor()
             return
         self.generation += 1
-        self.lost = ""
+        self.lost, self._stuck = "", None
         self._told.clear()
 
     def _on_processor(self) -> Engine | None:
@@ -569,7 +645,8 @@ class CudaEngine:
         return engine
 
     def _probe(self) -> None:
-        """Raise `RuntimeError` unless the device computes within two seconds."""
+        """Raise `RuntimeError` unless the device computes within two seconds, and is done with what it hung in: whoever
+        waits for the whole device, as every capture does, would wait for that."""
         if self.device.type != "cuda":
             return
         stream: Any = torch.cuda.Stream()  # type: ignore[no-untyped-call]
@@ -578,7 +655,8 @@ class CudaEngine:
             torch.ones(1, device=self.device).add_(1)
             event.record(stream)
         until_ns = time.monotonic_ns() + 2 * _HUNG_NS
-        while not event.query():
+        stuck = self._stuck
+        while not (event.query() and (stuck is None or stuck.settled())):
             if time.monotonic_ns() > until_ns:
                 raise RuntimeError("the device does not answer")
             time.sleep(0.01)

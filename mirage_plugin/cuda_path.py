@@ -423,6 +423,8 @@ class Path:
         self.health = torch.zeros(5, device=device)
         self.host_health = self.host(20).view(torch.float32)
         self.staging: dict[str, Tensor] = {}
+        self.holding: Pinned | None = None
+        """Memory that what is under way reads and writes: it stays pinned until that is over."""
         self.works: dict[int, Work] = {}
         self.busy_since_ns = 0
         """When the first of what is under way was enqueued; 0 where nothing is."""
@@ -432,6 +434,12 @@ class Path:
         """Zeros in memory that the device copies from and to by itself."""
         return torch.zeros(size_bytes, dtype=torch.uint8, pin_memory=self.weights.device.type == "cuda")
 
+    def staged(self, name: str, size_bytes: int) -> Tensor:
+        """Where bytes that do not stand in pinned memory are copied by way of."""
+        if name not in self.staging:
+            self.staging[name] = self.host(size_bytes)
+        return self.staging[name]
+
     def synchronize(self) -> None:
         """Wait until the device is idle; while warming up alone."""
         if self.stream is not None:
@@ -440,6 +448,8 @@ class Path:
     def mark(self, event: Any) -> None:
         """Record an event behind all that was enqueued."""
         if event is not None:
+            # What is done is not busy, however long the processor took for what comes next.
+            self.settled()
             event.record(self.stream)
             self.busy_since_ns = self.busy_since_ns or time.monotonic_ns()
 

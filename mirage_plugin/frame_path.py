@@ -98,7 +98,7 @@ class Stream:
         self._resolve, self._default_style, self._note = resolve, default_style, note
         self._planes = PlaneWatch(session.offer)
         self._ahead: tuple[FrameJob, NDArray[Any], FramePlanes] | None = None
-        self._unfinished: AnswerDraft | None = None
+        self._unfinished: tuple[AnswerDraft, Canvas | CudaCanvas] | None = None
         self.begin(session.offer)
 
     def begin(self, offer: Offer) -> None:
@@ -180,9 +180,11 @@ class Stream:
         kind, reason, rescued, composed_ns = "source", decision.reason, False, 0
         self._read = []
         resets, corrections = self.canvas.resets, self.canvas.corrections
-        if self._unfinished is not None and self.engine.settled(self.canvas):
-            self._unfinished.cancel()
-            self._unfinished = None
+        if self._unfinished is not None:
+            draft, writer = self._unfinished
+            if self.engine.settled(writer):
+                draft.cancel()
+                self._unfinished = None
         try:
             if decision.action != "source":
                 kind, why, rescued, composed_ns = self._restyle(job, decision)
@@ -319,12 +321,19 @@ class Stream:
                 canvas.seed = seed
                 canvas.reset()
         self.engine.set_style(self.canvas, styles.pop(0))
-        had, self._regions = self._regions, {}
+        regions: dict[int, Canvas | CudaCanvas] = {}
         for number, style in styles.items():
-            canvas = had.get(number) or self.engine.open(_kind(self.offer), self.canvas.seed, self.canvas.fit.grid)
-            self.engine.set_style(canvas, style)
-            self._regions[number] = canvas
-        self._epoch = job.style_epoch
+            canvas = self._regions.get(number) or self.engine.open(
+                _kind(self.offer), self.canvas.seed, self.canvas.fit.grid
+            )
+            try:
+                self.engine.set_style(canvas, style)
+            except DeviceError:
+                if self.engine.lost:
+                    raise
+                continue  # the device has no room for another: the region is painted as all else is
+            regions[number] = canvas
+        self._regions, self._epoch = regions, job.style_epoch
 
     @staged("denoise")
     def _denoise(self, canvas: Canvas | CudaCanvas, steps: int) -> bool:
@@ -347,7 +356,7 @@ class Stream:
             took_ns = self._draw(job, pixels, planes, out, strength, until_ns)
         except DeviceError:
             # The device may still write into the slot: it is given back when that is over.
-            self._unfinished = draft
+            self._unfinished = draft, self.canvas
             raise
         self._publish(job, draft, decision)
         if self.session.local:

@@ -366,8 +366,8 @@ def _compose_kernel(
     v_r = unit_r * 2.0 - 1.0
     v_g = unit_g * 2.0 - 1.0
     v_b = unit_b * 2.0 - 1.0
-    cell_y = tl.minimum(tl.maximum(at_y * 0.125 - 0.5, 0.0), (h - 1).to(tl.float32))
-    cell_x = tl.minimum(tl.maximum(at_x * 0.125 - 0.5, 0.0), (w - 1).to(tl.float32))
+    cell_y = tl.minimum(tl.maximum(at_y * 0.125 - 0.5, 0.0), h - 1.0)
+    cell_x = tl.minimum(tl.maximum(at_x * 0.125 - 0.5, 0.0), w - 1.0)
     y0 = tl.floor(cell_y)
     x0 = tl.floor(cell_x)
     fy = cell_y - y0
@@ -421,8 +421,8 @@ def _compose_kernel(
     if DIRECT:
         detail_r, detail_g, detail_b = _detail(pixel_ptr, y, x, w, keep, C)
     else:
-        py = tl.minimum(tl.maximum(at_y - 0.5, 0.0), (rows - 1).to(tl.float32))
-        px = tl.minimum(tl.maximum(at_x - 0.5, 0.0), (columns - 1).to(tl.float32))
+        py = tl.minimum(tl.maximum(at_y - 0.5, 0.0), rows - 1.0)
+        px = tl.minimum(tl.maximum(at_x - 0.5, 0.0), columns - 1.0)
         y0 = tl.floor(py)
         x0 = tl.floor(px)
         fy = py - y0
@@ -457,8 +457,8 @@ def _compose_kernel(
         else:
             ly = (y.to(tl.float32) + 0.5) * (lines_rows / height) - 0.5
             lx = (x.to(tl.float32) + 0.5) * (lines_columns / width) - 0.5
-            ly = tl.minimum(tl.maximum(ly, 0.0), (lines_height - 1).to(tl.float32))
-            lx = tl.minimum(tl.maximum(lx, 0.0), (lines_width - 1).to(tl.float32))
+            ly = tl.minimum(tl.maximum(ly, 0.0), lines_height - 1.0)
+            lx = tl.minimum(tl.maximum(lx, 0.0), lines_width - 1.0)
             y0 = tl.floor(ly)
             x0 = tl.floor(lx)
             line = _between(lines_ptr, y0, x0, ly - y0, lx - x0, lines_height, lines_width, keep)

@@ -200,8 +200,8 @@ def _warp_state_kernel(
     y = (cell // w).to(tl.float32) + my
     x = (cell % w).to(tl.float32) + mx
     inside = (y > -0.75) & (y < h - 0.25) & (x > -0.75) & (x < w - 0.25)
-    y = tl.minimum(tl.maximum(y, 0.0), (h - 1).to(tl.float32))
-    x = tl.minimum(tl.maximum(x, 0.0), (w - 1).to(tl.float32))
+    y = tl.minimum(tl.maximum(y, 0.0), h - 1.0)
+    x = tl.minimum(tl.maximum(x, 0.0), w - 1.0)
     y0 = tl.floor(y)
     x0 = tl.floor(x)
     fy = y - y0

@@ -115,8 +115,8 @@ def _place(motion_ptr, visible_ptr, i, y, x, h, w, mask):
     from_x = x.to(tl.float32) + tl.load(motion_ptr + i, mask=mask, other=0.0) * 0.5
     finite = (tl.abs(from_y) < float("inf")) & (tl.abs(from_x) < float("inf"))
     # Bounded first: a position beyond 2**31 has no whole number.
-    iy = rint(tl.minimum(tl.maximum(tl.where(finite, from_y, -1.0), -1.0), h.to(tl.float32))).to(tl.int32)
-    ix = rint(tl.minimum(tl.maximum(tl.where(finite, from_x, -1.0), -1.0), w.to(tl.float32))).to(tl.int32)
+    iy = rint(tl.minimum(tl.maximum(tl.where(finite, from_y, -1.0), -1.0), h * 1.0)).to(tl.int32)
+    ix = rint(tl.minimum(tl.maximum(tl.where(finite, from_x, -1.0), -1.0), w * 1.0)).to(tl.int32)
     inside = (iy >= 0) & (iy < h) & (ix >= 0) & (ix < w)
     inside = inside & (tl.load(visible_ptr + i, mask=mask, other=0) != 0)
     return tl.where(inside, iy * w + ix, -1)

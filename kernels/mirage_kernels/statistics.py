@@ -130,7 +130,7 @@ def _statistics_sum_kernel(
     greatest = tl.max(greatest, 0)
     nans = tl.sum(nans, 0)
     infinities = tl.sum(infinities, 0)
-    count = tl.maximum(cells.to(tl.float32) * WIDTH - nans - infinities, 1.0)
+    count = tl.maximum(cells * (WIDTH * 1.0) - nans - infinities, 1.0)
     out = out_ptr + (frame * GROUPS + group) * 6
     tl.store(out, total / count)
     tl.store(out + 1, square / count)

@@ -6,11 +6,15 @@ copies arrive) waits for one in the tests marked `needs("cuda")`.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import dataclasses
+import gc
 import mmap
 import threading
 import time
+import types
+import weakref
 from collections.abc import Iterator
 from typing import Any
 
@@ -21,11 +25,11 @@ import torch
 import mirage_bridge
 import mirage_kernels as kernels
 from mirage_plugin import cuda_engine as gpu_engine
+from mirage_plugin import cuda_path, frame_path
 from mirage_plugin import engine as processor
-from mirage_plugin import frame_path
 from mirage_plugin.config import ServeConfig
 from mirage_plugin.cuda_engine import CudaCanvas, CudaEngine
-from mirage_plugin.cuda_path import GRIDS, Work, WorkingSize
+from mirage_plugin.cuda_path import GRIDS, Path, Work, WorkingSize
 from mirage_plugin.errors import DeviceError
 from mirage_plugin.frames import FrameEngine, FrameKind, FramePlanes
 from mirage_plugin.model.drift import Bounds, Watch, statistics_of
@@ -477,6 +481,28 @@ def test_memory_that_cannot_be_pinned_is_tried_once_and_copied(
     assert set(canvas.path.staging) == {"frame", "answer"}
 
 
+def test_canvases_of_one_mapping_share_what_is_pinned(engine: CudaEngine) -> None:
+    """The driver refuses memory that it has already: a game with regions has a canvas for each."""
+    mapping = mmap.mmap(-1, 1 << 16)
+    frame = np.ndarray((64, 96, 4), np.uint8, memoryview(mapping), 0)
+    one, two = engine.open(SMALL, 1), engine.open(SMALL, 2)
+    for canvas in (one, two):
+        answer(engine, canvas, frame)
+    assert one.pinned is not None
+    assert one.pinned is two.pinned
+
+
+def test_what_is_staged_is_allocated_once(engine: CudaEngine) -> None:
+    canvas = engine.open(SMALL, 1)
+    answer(engine, canvas, noise_frame(SMALL, 1))
+    staged = {name: host.data_ptr() for name, host in canvas.path.staging.items()}
+    asked: list[int] = []
+    canvas.path.host = asked.append  # type: ignore[assignment,method-assign]
+    answer(engine, canvas, noise_frame(SMALL, 2))
+    assert not asked
+    assert {name: host.data_ptr() for name, host in canvas.path.staging.items()} == staged
+
+
 def test_a_path_goes_back_and_to_the_next_game_of_its_kind(engine: CudaEngine) -> None:
     first = engine.open(SMALL, 1)
     path = first.path
@@ -654,13 +680,148 @@ def test_what_a_machine_lacks_is_done_without_and_said_once(monkeypatch: pytest.
     told: list[str] = []
     engine = CudaEngine(CONFIG, told.append, net=network(), warm=(SMALL,))
     assert not told
-    engine._graphs = True  # which a processor has not
+    engine._graphs, engine._serving = True, False  # which a processor has not, and is found out before "ready"
     expected = answer(engine, engine.open(SMALL, 1), noise_frame(SMALL, 3))
     bgra = FrameKind("BGRA8", 64, 96)
     drawn = answer(engine, engine.open(bgra, 1), np.ascontiguousarray(noise_frame(SMALL, 3)[..., [2, 1, 0, 3]]))
     assert np.array_equal(drawn[..., [2, 1, 0, 3]], expected)
     engine.open(FrameKind("RGB8", 64, 96), 1)
     assert [sentence.split(",")[0] for sentence in told] == ["no CUDA graphs"]
+    assert not engine._graphs
+
+
+def test_a_kind_of_frame_that_fails_costs_no_other_game_anything(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[str] = []
+    engine = CudaEngine(CONFIG, told.append, net=network(), warm=(SMALL,))
+    engine._graphs = True  # as if warm-up had captured some
+    drawn = answer(engine, engine.open(FrameKind("BGRA8", 64, 96), 1), noise_frame(SMALL, 3))
+    assert [sentence.split(",")[0] for sentence in told] == ["some kinds of frames go without CUDA graphs"]
+    assert engine._graphs
+    assert drawn.any()
+
+    def capture(self: Work, graphs: bool) -> None:
+        raise ValueError("this kernel does not compile for one row")
+
+    monkeypatch.setattr(Work, "capture", capture)
+    strange = FrameKind("RGBA8", 1, 96)
+    canvas = engine.open(strange, 1)
+    assert "does not compile" in told[-1]
+    with pytest.raises(DeviceError, match="path"):
+        engine.upload(canvas, np.zeros((1, 96, 4), np.uint8), FramePlanes())
+    monkeypatch.undo()
+    assert not engine.lost
+    answer(engine, engine.open(SMALL, 1), noise_frame(SMALL, 3))
+    canvas.retry_ns = 0  # it is tried again, seldom
+    assert answer(engine, canvas, np.zeros((1, 96, 4), np.uint8)).shape == (1, 96, 4)
+
+
+def test_no_room_for_a_game_loses_nothing_of_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = make()
+    playing, frame = engine.open(SMALL, 1), noise_frame(SMALL, 3)
+    answer(engine, playing, frame)
+    make_path, rooms = engine._new_path, [0, 0]
+
+    def crowded(kind: FrameKind) -> Path:
+        if rooms:
+            rooms.pop()
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return make_path(kind)
+
+    monkeypatch.setattr(engine, "_new_path", crowded)
+    newcomer = engine.open(LARGE, 2)
+    with pytest.raises(DeviceError):
+        engine.upload(newcomer, noise_frame(LARGE, 1), FramePlanes())
+    assert not engine.lost
+    answer(engine, playing, frame)
+    newcomer.retry_ns = 0
+    answer(engine, newcomer, noise_frame(LARGE, 1))
+
+
+def test_what_no_game_needs_is_let_go_of_at_once() -> None:
+    engine = make()
+    canvas = engine.open(SMALL, 1)
+    answer(engine, canvas, noise_frame(SMALL, 3))
+    path, works = weakref.ref(canvas.path), [weakref.ref(work) for work in canvas.path.works.values()]
+    del canvas
+    gc.collect()
+    assert path() is not None, "it is kept for the next game of its kind"
+    gc.disable()
+    try:
+        engine._full()
+    finally:
+        gc.enable()
+    assert path() is None
+    assert not any(work() for work in works)
+
+
+class Event:
+    """A CUDA event of a device that takes `takes_ns`, by a clock of the test's own."""
+
+    clock_ns = 0
+
+    def __init__(self, takes_ns: int) -> None:
+        self.takes_ns, self.until_ns = takes_ns, 0
+
+    def record(self, _stream: Any) -> None:
+        self.until_ns = Event.clock_ns + self.takes_ns
+
+    def query(self) -> bool:
+        return Event.clock_ns >= self.until_ns
+
+    def elapsed_time(self, _other: Any) -> float:
+        return self.takes_ns / 1e6
+
+
+@pytest.fixture
+def timed(monkeypatch: pytest.MonkeyPatch) -> CudaEngine:
+    """An engine whose device is busy for as long as its events say; who sleeps lets its clock go on."""
+    engine = make()
+    monkeypatch.setattr(Event, "clock_ns", time.monotonic_ns())
+
+    def slept(seconds: float) -> None:
+        Event.clock_ns += int(seconds * 1e9)
+
+    clock: Any = types.SimpleNamespace(monotonic_ns=lambda: Event.clock_ns, sleep=slept)
+    monkeypatch.setattr(gpu_engine, "time", clock)
+    monkeypatch.setattr(cuda_path, "time", clock)
+    return engine
+
+
+def test_a_processor_that_stood_still_is_no_device_that_hangs(timed: CudaEngine) -> None:
+    canvas, frame = timed.open(SMALL, 1), noise_frame(SMALL, 3)
+    canvas.path.done = canvas.path.composing = Event(2_000_000)
+    timed.upload(canvas, frame, FramePlanes())
+    Event.clock_ns += 3_000_000_000  # another game's path was captured, or the machine was suspended
+    timed.set_style(canvas, load_style("snow"))
+    timed.read(canvas, frame, ORDER, FramePlanes(), False)
+    timed.denoise(canvas)
+    timed.compose(canvas, frame, np.zeros_like(frame), ORDER, None, 1.0)
+    assert timed.wait(canvas, Event.clock_ns + FAR_NS) == 2_000_000
+    assert not timed.lost
+
+
+def test_a_stream_that_is_stuck_leaves_the_device(timed: CudaEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A new stream would answer, and whoever waits for the whole device would wait for ever."""
+    canvas, frame = timed.open(SMALL, 1), noise_frame(SMALL, 3)
+    canvas.path.done = canvas.path.composing = Event(10**15)
+    timed.upload(canvas, frame, FramePlanes())
+
+    class Substitute:
+        def __init__(self, config: ServeConfig, tell: Any) -> None:
+            assert config.device == "cpu"
+
+    monkeypatch.setattr(processor, "Engine", Substitute)
+    monkeypatch.setattr(timed, "device", torch.device("cuda"))
+    monkeypatch.setattr(torch.cuda, "Stream", lambda: None)
+    monkeypatch.setattr(torch.cuda, "Event", lambda: Event(0))
+    monkeypatch.setattr(torch.cuda, "stream", lambda _: contextlib.nullcontext())
+    monkeypatch.setattr(torch, "ones", lambda *_, **__: torch.zeros(1))
+    with pytest.raises(DeviceError, match="for a second"):
+        timed.wait(canvas, Event.clock_ns + FAR_NS)
+    for thread in threading.enumerate():
+        if thread.name == "mend":
+            thread.join(60)
+    assert isinstance(timed.successor, Substitute)
 
 
 def test_the_engine_of_a_machine_without_a_gpu_is_the_processors(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -738,6 +899,26 @@ def test_a_region_of_the_mask_has_a_style_of_its_own(
         assert np.array_equal(drawn[shown == 1], snow[shown == 1])
         assert np.array_equal(drawn[shown == 0], noise_frame(SMALL, number)[shown == 0])
         assert np.array_equal(drawn[shown == 2], ink[shown == 2])
+
+
+def test_regions_are_painted_again_when_the_device_is_back(tmp_path: Any) -> None:
+    engine = make()
+    both: dict[str, Any] = {"style": "snow", "regions": {"2": "ink"}}
+    game = Game(engine, f"ipc://{tmp_path}/m", both, ("mask",), 60_000.0)
+    mask = np.ones((64, 96), np.uint8)
+    mask[:, 40:] = 2
+    stream = game.stream
+    assert stream is not None
+    for number in range(2):
+        assert game.play(noise_frame(SMALL, number), mask).kind == "styled"
+    engine._lose("CUDA error: unspecified launch failure")
+    mended(engine)
+    for number in range(2, 5):
+        served = game.play(noise_frame(SMALL, number), mask)
+        assert served.kind == "styled"
+    assert [canvas.generation for canvas in stream._regions.values()] == [engine.generation]  # type: ignore[union-attr]
+    assert len(stream._shown) == 1
+    game.close()
 
 
 def test_frames_of_a_lost_device_are_answered_by_the_source(game: Game) -> None:
