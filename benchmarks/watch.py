@@ -42,7 +42,7 @@ from mirage_plugin.config import ServeConfig
 from mirage_plugin.engine import Engine
 from mirage_plugin.errors import ConfigError, MirageError, OutputError
 from mirage_plugin.frames import FrameKind
-from mirage_plugin.restyle import frame_writer
+from mirage_plugin.restyle import Frame, frame_writer
 from mirage_plugin.styles.parameters import load_style
 from mirage_plugin.train.metrics import warp_back
 from mirage_plugin.train.report import contact_sheet, plotted
@@ -165,7 +165,7 @@ def watch(tier: str, styles: Sequence[str], frames: int, seed: int, out: Path) -
             if before is not None and t > 0:
                 compare(watched[-1], number, clip, t, (before, now))
             before = now
-            film("", np.concatenate([clip.pixels[t][..., :3], answer[..., :3]], 0))
+            film(Frame("", np.concatenate([clip.pixels[t][..., :3], answer[..., :3]], 0)))
     _plot(out / "watch.png", watched)
     columns = ("frame before", "worst frame", "frame after", "the game's")
     sheet = [(f"{w.style}, frame {w.at[0]}", w.pictures) for w in watched if len(w.pictures) == len(columns)]

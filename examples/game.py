@@ -157,7 +157,8 @@ def parse(arguments: list[str] | None = None) -> Options:
         size=given.size,
         seed=given.seed,
         endpoint=given.endpoint,
-        styles=styles,
+        # Key 1 brings one's own style back.
+        styles=styles if given.style is None or given.style in styles else (given.style, *styles),
         style=given.style or styles[0],
         strength=given.strength,
         style_cycle=given.style_cycle,

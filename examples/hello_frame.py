@@ -14,6 +14,7 @@ endpoint = sys.argv[2] if len(sys.argv) > 2 else None
 with mirage_bridge.Session(endpoint, size=(640, 360), planes=(), style="snow") as session:
     if not session.wait_ready(timeout_s=2.0):
         print("no sidecar:", session.refusal or "start one with: mirage serve")
+    shown = 0.0
     rows, columns = np.mgrid[0:360, 0:640].astype(np.int32)
     for number in range(frames):
         frame = session.begin_frame()

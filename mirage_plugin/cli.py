@@ -238,7 +238,7 @@ def styles(
 @app.command(
     rich_help_panel=STYLE,
     epilog=_examples(
-        "mirage restyle --frames shots/ --style ink --out restyled/",
+        "mirage restyle --frames shots/ --style ink --out restyled/ --stills",
         "mirage restyle --frames play.mp4 --style painting.jpg --out play-painted.mp4",
     ),
 )
@@ -246,8 +246,10 @@ def restyle(
     frames: Annotated[
         Path, typer.Option(metavar="DIR|VIDEO", exists=True, help="A folder of pictures, or a video.")
     ],
-    style: Annotated[str, typer.Option(metavar="NAME|IMAGE", help="A style, or a picture to take it from.")],
-    out: Annotated[Path, typer.Option(metavar="DIR|VIDEO", help="Where the redrawn frames go.")],
+    style: Annotated[
+        str, typer.Option(metavar="NAME|FILE", help="A style, a style file, or pictures to take it from.")
+    ],
+    out: Annotated[Path, typer.Option(metavar="DIR|FILE", help="A folder, a picture or a video for what is redrawn.")],
     strength: Annotated[
         float, typer.Option(metavar="S", min=0.0, max=1.0, help="From 0, untouched, to 1.")
     ] = 1.0,
@@ -256,13 +258,20 @@ def restyle(
     seed: SeedOption = 0,
     weights: WeightsOption = None,
     json: JsonOption = None,
+    stills: Annotated[
+        bool, typer.Option("--stills", help="Pictures of their own, not the frames of one recording.")
+    ] = False,
+    fps: Annotated[
+        float | None,
+        typer.Option(metavar="N", help="Frames a second of a video made of a folder.", show_default="30"),
+    ] = None,
 ) -> None:
     """Redraw recorded frames or a video, as if it were being played."""
     from mirage_plugin.restyle import restyle as run
 
     run(
         frames=frames, style=style, out=out, strength=strength, tier=tier, device=device, seed=seed, json=json,
-        weights=weights,
+        weights=weights, stills=stills, fps=fps,
     )  # fmt: skip
 
 

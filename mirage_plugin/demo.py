@@ -98,11 +98,15 @@ def demo(
             "fps": played["fps"], "size": f"{width}x{height}", "tier": status["tier"], "device": status["device"],
             "style": ",".join(styles), **{k: v for k, v in played.items() if k not in ("style", "size")},
         }  # fmt: skip
-        if headless and pairs.is_dir():
-            _contact_sheet(pairs, styles, out / "before_after.png")
+        sheet, film = out / "before_after.png", out / "demo.mp4"
+        drawn = headless and pairs.is_dir() and _contact_sheet(pairs, styles, sheet)
     _print(report, console)
     if headless:
-        console.print(Text(f"pictures: {out / 'before_after.png'}"), soft_wrap=True)
+        if not drawn:
+            sheet.unlink(missing_ok=True)
+            console.print("no frame was restyled in time, so there is no sheet: see `mirage doctor`")
+        made = [path for path in (sheet, film) if path.is_file()]
+        console.print(Text(f"pictures: {', '.join(map(str, made))}"), soft_wrap=True)
     if json:
         write_json(json, report)
 
@@ -157,8 +161,9 @@ def _sidecar(
                 process.wait()
 
 
-def _contact_sheet(pairs: Path, styles: list[str], path: Path) -> None:
-    """Of each style that was restyled the pair in which most is drawn: source on the left, answer on the right."""
+def _contact_sheet(pairs: Path, styles: list[str], path: Path) -> bool:
+    """Of each style that was restyled the pair in which most is drawn: source on the left, answer on the right. False
+    where none was."""
     index = json_format.loads((pairs / "index.json").read_text(encoding="utf-8"))
     rows: list[tuple[str, Image.Image, Image.Image]] = []
     for style in styles:
@@ -174,7 +179,7 @@ def _contact_sheet(pairs: Path, styles: list[str], path: Path) -> None:
             source, answer = both[edges.index(max(edges))]
             rows.append((style, source, answer))
     if not rows:
-        return
+        return False
     width, height = rows[0][1].size
     sheet = Image.new("RGB", (2 * width + 12, len(rows) * (height + 28) + 4), (18, 18, 20))
     draw = ImageDraw.Draw(sheet)
@@ -188,6 +193,7 @@ def _contact_sheet(pairs: Path, styles: list[str], path: Path) -> None:
         sheet.save(path)
     except OSError as error:
         raise OutputError.at(path, error) from error
+    return True
 
 
 def _print(report: dict[str, Any], console: Console) -> None:

@@ -195,7 +195,7 @@ def _check_torch() -> Check:
     except (ImportError, OSError) as error:  # OSError: a shared library that does not load
         why = str(error).strip().splitlines()[0]
         return Check(
-            "torch", "broken", f"does not load: {why}", f"{_PIP_SIDECAR} --force-reinstall", versions
+            "torch", "broken", f"does not load: {why}", "pip install --force-reinstall torch", versions
         )
     found = f"{torch.__version__}, safetensors {versions['safetensors']}"
     return Check("torch", "ok", found, facts={**versions, "cuda_build": torch.version.cuda})

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["MotionEstimator"]
+__all__ = ["MotionEstimator", "believed"]
 
 QUARTER = 4
 LEAST_SIDE = 64
@@ -66,16 +66,16 @@ class MotionEstimator:
         if before is None or again or before.shape != now.shape:
             return None
         flow = np.asarray(self._search.calc(now, before, np.zeros((*now.shape, 2), np.float32)), np.float32)
-        believed = _believed(now, before, flow)
-        share = float(believed.mean())
+        holds = believed(now, before, flow)
+        share = float(holds.mean())
         self.cut = share < MOST_AFTER_A_CUT
         if share < LEAST_BELIEVED:
             return None
         size = ((width + 1) // 2, (height + 1) // 2)
         motion = cv2.resize(flow, size, interpolation=cv2.INTER_LINEAR)
         motion *= np.array([width / now.shape[1], height / now.shape[0]], np.float32)
-        if not believed.all():
-            doubted = cv2.resize((~believed).astype(np.uint8), size, interpolation=cv2.INTER_NEAREST)
+        if not holds.all():
+            doubted = cv2.resize((~holds).astype(np.uint8), size, interpolation=cv2.INTER_NEAREST)
             motion[doubted > 0] = np.nan
         return motion.astype(np.float32, copy=False)
 
@@ -91,10 +91,11 @@ def _brightness(pixels: NDArray[np.uint8], order: NDArray[np.int64]) -> NDArray[
     return grey
 
 
-def _believed(
+def believed(
     now: NDArray[np.uint8], before: NDArray[np.uint8], flow: NDArray[np.float32]
 ) -> NDArray[np.bool_]:
-    """Where the flow leads into the frame before, and to what looks the same there."""
+    """Where the flow [h, w, 2] leads into the frame before, and to what looks the same there: bool [h, w] of brightness
+    uint8 [h, w]."""
     height, width = now.shape
     rows, columns = np.indices(now.shape, dtype=np.float32)
     x, y = columns + flow[..., 0], rows + flow[..., 1]

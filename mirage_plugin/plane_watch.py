@@ -39,8 +39,12 @@ class PlaneWatch:
         # Where a pixel came from, were its motion declared otherwise: (scale of x, of y) of what was declared.
         width, height = offer.size
         other = (width, height) if offer.motion.unit == "pixels" else (1 / width, 1 / height)
-        self._ways = [(x * sx, y * sy) for (sx, sy), x, y in itertools.product(((1, 1), other), (1, -1), (1, -1))]
+        # The likeliest mistakes first: where nothing tells two apart, it is the first of them.
+        signs = ((1, 1), (-1, -1), (1, -1), (-1, 1))
+        self._ways = [(x * sx, y * sy) for (sx, sy), (x, y) in itertools.product(((1, 1), other), signs)]
         self._off, self._changed, self._moving = np.zeros(len(self._ways)), 0.0, 0
+        self._alive, self._unwritten, self._zero = 0, 0, 0
+        """Frames that changed, and in how many of them motion was not written, or said that nothing moved."""
 
     def look(
         self, planes: FramePlanes, pixels: NDArray[np.uint8] | None, frame_id: int, cut: bool = False
@@ -80,6 +84,10 @@ class PlaneWatch:
         sent = motion[:: step * few, :: step * few].astype(np.float32)
         written = np.isfinite(sent).all(-1)
         rows, columns = np.nonzero(written)
+        if float(np.abs(now[::few, ::few] - before[::few, ::few]).mean()) >= LEAST_CHANGE:
+            self._alive += 1
+            self._unwritten += rows.size < written.size / 20
+            self._zero += rows.size > 0 and not sent[written].any()
         if rows.size < written.size / 2:
             return
         sent, rows, columns = sent[written].clip(-1e4, 1e4) / step, rows * few, columns * few
@@ -104,7 +112,11 @@ class PlaneWatch:
             found.append(
                 "its depth was nowhere more than 1 m: name the convention of a depth buffer, write metres, " + or_leave
             )
-        best = int(self._off.argmin())
+        if self._alive >= LEAST_FRAMES and self._unwritten == self._alive:
+            found.append(f"its motion was not written, and the picture moved: write it everywhere, {or_leave}")
+        if self._alive >= LEAST_FRAMES and self._zero == self._alive:
+            found.append(f"its motion was 0 everywhere, and the picture moved: write it, {or_leave}")
+        best = int((self._off <= 1.03 * self._off.min()).argmax())
         # As sent it is no better than no motion at all, and read in another way it is much better.
         if (
             self._moving >= LEAST_FRAMES and self._off[0] > 0.9 * self._changed

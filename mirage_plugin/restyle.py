@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -32,7 +32,7 @@ from mirage_kernels.lines import line_points, spread_lines
 from mirage_kernels.pixelate import block_side
 from mirage_plugin.config import MAX_SIDE_PX
 from mirage_plugin.errors import ConfigError, DataError, DeviceError, MissingDependencyError, OutputError
-from mirage_plugin.files import whole_file, write_json
+from mirage_plugin.files import check_writable, whole_file, write_json
 from mirage_plugin.model.memory import MemoryState
 from mirage_plugin.model.network import (
     CELL,
@@ -49,6 +49,7 @@ from mirage_plugin.model.noise import advect_noise, fresh_noise
 from mirage_plugin.model.reference import rgb_of
 from mirage_plugin.model.sampling import look_over, remembering, sample, steady_answer
 from mirage_plugin.model.steady import SETTLED
+from mirage_plugin.motion import believed
 from mirage_plugin.style_input import PICTURES, read_style
 from mirage_plugin.styles.parameters import Style
 from mirage_plugin.train.evaluation import load_judged
@@ -56,6 +57,15 @@ from mirage_plugin.train.evaluation import load_judged
 __all__ = ["Redrawer", "estimate_motion", "restyle"]
 
 VIDEOS = (".mp4", ".mkv", ".mov", ".webm", ".avi", ".m4v")
+NOT_WRITTEN = (".gif", ".wmv", ".flv", ".mpg", ".mpeg", ".ogv", ".ts", ".tif", ".tiff", ".apng", ".heic", ".avif")
+"""What people know as a picture or a video, and a folder of that name is not what they want."""
+_JPEG: dict[str, Any] = {"quality": 95, "subsampling": 0}
+SAVED_WITH: dict[str, dict[str, Any]] = {".jpg": _JPEG, ".jpeg": _JPEG, ".webp": {"quality": 95}}
+"""At PIL's own settings ink lines are smeared."""
+WITH_ALPHA = (".png", ".webp")
+TICK = Fraction(1, 90_000)
+"""In which a video's times are written."""
+BT709 = 1
 MAX_PIXELS = 1 << 26
 """Largest frame that is redrawn: 8192x8192, about 5 GB of memory."""
 WORKING_PIXELS = 1280 * 736
@@ -72,7 +82,7 @@ def estimate_motion(now: Pixels, before: Pixels) -> tuple[NDArray[np.float32], N
     `now`, `before` uint8 [H, W, 3] of one size. Returns motion float32 [H, W, 2], pixels from here to where
     it was, and bool [H, W]: the way there and back agree, and it was inside the frame. Dense inverse search
     (Kroeger et al. 2016) at no more than 320 pixels a side; frames below 16 pixels a side are taken as
-    still.
+    still. As `MotionEstimator`, it believes no motion that leads to what looks otherwise.
     """
     height, width = now.shape[:2]
     if min(height, width) < 16:
@@ -91,10 +101,12 @@ def estimate_motion(now: Pixels, before: Pixels) -> tuple[NDArray[np.float32], N
     returned = cv2.remap(forth, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     off = np.linalg.norm(back + returned, axis=2)
     inside = (x > -0.5) & (y > -0.5) & (x < small[0] - 0.5) & (y < small[1] - 0.5)
-    believed = inside & (off < 0.75 + 0.05 * np.linalg.norm(back, axis=2))
+    returns = inside & (off < 0.75 + 0.05 * np.linalg.norm(back, axis=2))
+    grey_now, grey_before = (x.astype(np.uint8, copy=False) for x in grey)
+    holds = returns & believed(grey_now, grey_before, back.astype(np.float32, copy=False))
     motion = cv2.resize(back, (width, height), interpolation=cv2.INTER_LINEAR)
     motion *= np.array([width / small[0], height / small[1]], np.float32)
-    seen = cv2.resize(believed.astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST)
+    seen = cv2.resize(holds.astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST)
     return motion.astype(np.float32), seen > 0
 
 
@@ -116,6 +128,10 @@ class Redrawer:
     _settled: Tensor | None = field(default=None, init=False)
     _noise: Tensor | None = field(default=None, init=False)
     _overview: Overview | None = field(default=None, init=False)
+
+    def forget(self) -> None:
+        """The next picture is a first one, whatever came before it."""
+        self._frame, self._before = 0, None
 
     @torch.inference_mode()
     def __call__(self, pixels: Pixels) -> Pixels:
@@ -189,15 +205,31 @@ class Redrawer:
         return motion.to(device), visible.to(device)
 
 
-def read_picture(path: Path) -> Pixels:
-    """Read a picture as uint8 [H, W, 3] RGB, upright.
+class Frame(NamedTuple):
+    """A frame of a recording: a name for its file, uint8 [H, W, 3] RGB, how opaque it is, uint8 [H, W], where it is not
+    everywhere, and the second at which it is shown, where it says so.
+    """
+
+    name: str
+    pixels: Pixels
+    alpha: Pixels | None = None
+    second: Fraction | None = None
+
+
+def read_picture(path: Path) -> tuple[Pixels, Pixels | None]:
+    """Read a picture as uint8 [H, W, 3] RGB, upright, and its alpha, uint8 [H, W]; None where all of it is opaque.
 
     Raises `DataError` for what is not a picture, is cut short, or is larger than `MAX_PIXELS`.
     """
     try:
         with Image.open(path) as picture:
             _check_size(path, *picture.size)
-            return rgb_of(ImageOps.exif_transpose(picture))
+            upright = ImageOps.exif_transpose(picture)
+            if not upright.has_transparency_data:
+                return rgb_of(upright), None
+            whole = upright.convert("RGBA")
+            alpha = np.array(whole.getchannel("A"))
+            return rgb_of(whole.convert("RGB")), alpha if alpha.min(initial=255) < 255 else None
     except Image.DecompressionBombError as error:
         raise DataError(f"{path} is too large to be read: {error}") from error
     except (UnidentifiedImageError, OSError, ValueError, SyntaxError) as error:
@@ -216,28 +248,32 @@ def _check_size(path: Path, width: int, height: int) -> None:
 
 @dataclass(frozen=True)
 class Recording:
-    """What is to be redrawn: its frames, each with a name for its file, how many (None: unknown), their rate, and the
-    file that has its sound.
+    """What is to be redrawn: its frames, how many (None: unknown), their rate, the file that has its sound, and the
+    width of a pixel in parts of its height.
     """
 
-    frames: Iterator[tuple[str, Pixels]]
+    frames: Iterator[Frame]
     count: int | None
     rate: Fraction
     sound_of: Path | None = None
+    pixel_shape: Fraction = Fraction(1)
 
 
-def open_recording(path: Path) -> Recording:
-    """Open a folder of pictures, a picture, or a video. Raises `DataError` for what is none of these."""
+def open_recording(path: Path, rate: Fraction = Fraction(30)) -> Recording:
+    """Open a folder of pictures, which were taken at `rate`, a picture, or a video. Raises `DataError` for what is none
+    of these."""
     if path.is_dir():
-        files = sorted((p for p in path.iterdir() if p.suffix.lower() in PICTURES), key=_by_number)
+        # Not what a Mac leaves beside them on other disks (._frame.png).
+        pictures = (p for p in path.iterdir() if p.suffix.lower() in PICTURES and p.name[0] != "." and p.is_file())
+        files = sorted(pictures, key=_by_number)
         if not files:
             raise DataError(f"{path} holds no pictures ({', '.join(sorted(PICTURES))})")
         twice = [name for name, count in Counter(p.stem for p in files).items() if count > 1]
         if twice:
             raise DataError(f"{path} has {twice[0]!r} with more than one suffix: one answer would replace another")
-        return Recording(((p.stem, read_picture(p)) for p in files), len(files), Fraction(30))
+        return Recording((Frame(p.stem, *read_picture(p)) for p in files), len(files), rate)
     if path.suffix.lower() in PICTURES:
-        return Recording(iter([(path.stem, read_picture(path))]), 1, Fraction(30))
+        return Recording(iter([Frame(path.stem, *read_picture(path))]), 1, rate)
     av = _av()
     try:
         container: Any = av.open(str(path.absolute()))  # a colon in a relative name would be a protocol
@@ -249,16 +285,21 @@ def open_recording(path: Path) -> Recording:
     stream = container.streams.video[0]
     _check_size(path, stream.width, stream.height)
 
-    def decoded() -> Iterator[tuple[str, Pixels]]:
+    def decoded() -> Iterator[Frame]:
         with container:
             try:
                 for i, frame in enumerate(container.decode(stream)):
                     turns = round(getattr(frame, "rotation", 0) / 90)
-                    yield f"{i:05d}", np.rot90(frame.to_ndarray(format="rgb24"), turns)
+                    # What does not say is taken as players take it.
+                    silent = frame.colorspace not in (1, 4, 5, 6, 7, 9) and frame.height >= 720
+                    rgb = frame.to_ndarray(format="rgb24", **({"src_colorspace": "itu709"} if silent else {}))
+                    second = None if frame.pts is None or not frame.time_base else frame.pts * frame.time_base
+                    yield Frame(f"{i:05d}", np.rot90(rgb, turns), None, second)
             except (av.FFmpegError, ValueError) as error:
                 raise DataError(f"{path} cannot be decoded to its end ({error})") from error
 
-    return Recording(decoded(), stream.frames or None, Fraction(stream.average_rate or 30), path)
+    shape = Fraction(stream.sample_aspect_ratio or 1)
+    return Recording(decoded(), stream.frames or None, Fraction(stream.average_rate or 30), path, shape)
 
 
 def _by_number(path: Path) -> list[tuple[int, str]]:
@@ -341,20 +382,34 @@ class _Sound:
 
 @contextmanager
 def frame_writer(
-    out: Path, rate: Fraction, sound_of: Path | None = None, note: Callable[[str], None] = print
-) -> Iterator[Callable[[str, Pixels], None]]:
-    """What takes (name, frame) and writes it: one picture, PNGs into a folder, or a video; each file whole or not.
+    out: Path, rate: Fraction, sound_of: Path | None = None, note: Callable[[str], None] = print,
+    pixel_shape: Fraction = Fraction(1),
+) -> Iterator[Callable[[Frame], None]]:  # fmt: skip
+    """What takes a frame and writes it: one picture, PNGs into a folder, or a video; each file whole or not.
 
-    A video gets the sound of the video `sound_of`; `note` is told where it could not be had to its end.
+    In a video frames stand at their own seconds, those that have none at `rate`. It gets the sound of the video
+    `sound_of`; `note` is told where that could not be had to its end, and where alpha is lost.
     """
+    clear: list[str] = []
+
+    def opaque(frame: Frame) -> None:
+        if frame.alpha is not None and not clear:
+            clear.append(frame.name)
+            note(f"{frame.name} is transparent in places, which {out.suffix} does not keep")
+
     if out.suffix.lower() not in VIDEOS:
         single = out.suffix.lower() in PICTURES
         if not single:
             out.mkdir(parents=True, exist_ok=True)
 
-        def write_picture(name: str, pixels: Pixels) -> None:
-            with whole_file(out if single else out / f"{name}.png") as part:
-                Image.fromarray(np.ascontiguousarray(pixels)).save(part)
+        def write_picture(frame: Frame) -> None:
+            path, pixels = out if single else out / f"{frame.name}.png", frame.pixels
+            if frame.alpha is not None and path.suffix.lower() in WITH_ALPHA:
+                pixels = np.dstack([pixels, frame.alpha])
+            else:
+                opaque(frame)
+            with whole_file(path) as part:
+                Image.fromarray(np.ascontiguousarray(pixels)).save(part, **SAVED_WITH.get(path.suffix.lower(), {}))
 
         yield write_picture
         return
@@ -363,29 +418,44 @@ def frame_writer(
     codec = "libvpx-vp9" if out.suffix.lower() == ".webm" else "libx264"
     stream: Any = None
     sound: _Sound | None = None
-    size, count = (0, 0), 0
+    # An AVI has no times, only a rate.
+    size, ticks, tick = (0, 0), -1, 1 / rate if out.suffix.lower() == ".avi" else TICK
 
-    def write_frame(name: str, pixels: Pixels) -> None:
-        nonlocal stream, sound, size, count
+    def write_frame(frame: Frame) -> None:
+        nonlocal stream, sound, size, ticks
+        pixels = frame.pixels
+        opaque(frame)
         if stream is None:
             # Chroma is stored at half the size: a video's sides are even.
             size = (pixels.shape[1] + pixels.shape[1] % 2, pixels.shape[0] + pixels.shape[0] % 2)
             stream = container.add_stream(codec, rate=rate)
             stream.width, stream.height, stream.pix_fmt = *size, "yuv420p"
             stream.options = {"crf": "16"}
+            context = stream.codec_context
+            context.time_base, context.sample_aspect_ratio = tick, pixel_shape
+            # What does not say which colours it has is guessed by players, by its size.
+            context.colorspace = context.color_primaries = context.color_trc = BT709
+            context.color_range = 1
             sound = _Sound(sound_of, container) if sound_of else None
         if pixels.shape[1::-1] != size:
             pad = (size[1] - pixels.shape[0], size[0] - pixels.shape[1])
             if not all(0 <= side <= 1 for side in pad):
                 differs = f"{pixels.shape[1]}x{pixels.shape[0]} pixels, the first of the video {size[0]}x{size[1]}"
-                raise DataError(f"frame {name} has {differs}: write a folder")
+                raise DataError(f"frame {frame.name} has {differs}: write a folder")
             pixels = np.pad(pixels, ((0, pad[0]), (0, pad[1]), (0, 0)), mode="edge")
-        frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24")
-        for packet in stream.encode(frame):
+        whole = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24")
+        encoded = whole.reformat(format="yuv420p", dst_colorspace="itu709")
+        step = 1 / (rate * tick)
+        due = ticks + step if ticks >= 0 else 0
+        if frame.second is not None and tick == TICK:
+            due = frame.second / tick
+        # Times go on, whatever a file says.
+        ticks = max(ticks + 1, round(due))
+        encoded.pts, encoded.time_base = ticks, tick
+        for packet in stream.encode(encoded):
             container.mux(packet)
-        count += 1
         if sound:
-            sound.up_to(float(count / rate))
+            sound.up_to(float((ticks + step) * tick))
 
     with whole_file(out) as part:
         container = av.open(str(part), "w")
@@ -422,9 +492,13 @@ def restyle(
     seed: int = 0,
     json: Path | None = None,
     weights: Path | None = None,
+    stills: bool = False,
+    fps: float | None = None,
 ) -> None:
     """Redraw a folder of pictures or a video into a folder or a video, with a progress bar.
 
+    With `stills` each frame is a picture of its own, and nothing of one is seen in another. `fps` is what a folder's
+    pictures were taken at, 30 where it is left out, for a video of them.
     `style` is as `read_style` reads it; `out` with a video's suffix becomes a video, with the source's sound where it
     has one, else a folder of PNGs with the names of the source's. `json` gets `{"frames", "size", "seconds", "fps",
     "cuts", "tier", "device", "style"}`. Raises `ConfigError`, `DataError`, `DeviceError`, `OutputError` or
@@ -432,16 +506,22 @@ def restyle(
     """
     if not (math.isfinite(strength) and 0 <= strength <= 1):
         raise ConfigError(f"strength must be from 0, untouched, to 1, not {strength}")
+    check_writable(json)
+    if out.suffix.lower() in NOT_WRITTEN and not out.is_dir():
+        kinds = f"a folder, a picture ({', '.join(sorted(PICTURES))}) or a video ({', '.join(VIDEOS)})"
+        raise ConfigError(f"--out {out}: {out.suffix.upper()[1:]} is not written; give {kinds}")
+    if fps is not None and not (frames.is_dir() and out.suffix.lower() in VIDEOS):
+        raise ConfigError("--fps is for a folder of pictures that becomes a video: leave it out")
+    if fps is not None and not (math.isfinite(fps) and 0 < fps <= 1000):
+        raise ConfigError(f"--fps must be above 0, and at most 1000, not {fps}")
     chosen = read_style(style)
     to_folder = out.suffix.lower() not in {*VIDEOS, *PICTURES}
     beside = out / f"{frames.stem}.png" if frames.is_file() and to_folder else out
     if frames.resolve() in (out.resolve(), beside.resolve()):
         raise ConfigError(f"--out would replace the source itself ({frames}): choose another place")
-    recording = open_recording(frames)
+    recording = open_recording(frames, Fraction(fps or 30).limit_denominator(1001))
     if out.suffix.lower() in PICTURES and (recording.count != 1 or frames.is_dir()):
         raise ConfigError(f"--out {out} is one picture: several frames need a folder or a video ({', '.join(VIDEOS)})")
-    if out.suffix.lower() == ".gif":
-        raise ConfigError(f"--out {out}: GIF is not written; give a folder or a video ({', '.join(VIDEOS)})")
     where = _choose_device(device)
     if where.type == "cpu":
         torch.set_num_threads(1)
@@ -453,11 +533,14 @@ def restyle(
         console.print(f"note: {words}")
 
     try:
-        with Progress() as progress, frame_writer(out, recording.rate, recording.sound_of, note) as write:
+        writing = frame_writer(out, recording.rate, recording.sound_of, note, recording.pixel_shape)
+        with Progress() as progress, writing as write:
             task = progress.add_task(f"redrawing in {escape(chosen.name)}", total=recording.count)
-            for name, pixels in recording.frames:
-                write(name, redraw(pixels))
-                count, size = count + 1, (pixels.shape[1], pixels.shape[0])
+            for frame in recording.frames:
+                if stills:
+                    redraw.forget()
+                write(frame._replace(pixels=redraw(frame.pixels)))
+                count, size = count + 1, (frame.pixels.shape[1], frame.pixels.shape[0])
                 progress.advance(task)
     except OSError as error:
         raise OutputError.at(out, error) from error

@@ -24,7 +24,9 @@ def read_style(source: str) -> Style:
     A preset's name, a style file (`.toml`), or a picture to take the style from; up to eight pictures with commas
     between them. Raises `UnknownStyleError`, `DataError` or `WeightsError`.
     """
-    parts = [Path(part) for part in source.split(",")]
+    # A name may have a comma in it.
+    names = [source] if Path(source).is_file() else source.split(",")
+    parts = [Path(part.strip() if len(names) > 1 else part) for part in names]
     if all(part.suffix.lower() in PICTURES for part in parts):
         # torch is loaded here alone: whoever names a preset need not wait for it.
         from mirage_plugin.model.reference import read_picture, style_of

@@ -22,7 +22,9 @@ def test_the_sheet_shows_where_most_is_drawn(tmp_path: Path) -> None:
         names = {"source": f"source{i}.png", "answer": f"answer{i}.png"}
         index.append({"frame": i, "style": "ink", "kind": kind, "reason": reason, **names})
     (tmp_path / "index.json").write_text(json.dumps(index))
-    demo._contact_sheet(tmp_path, ["ink", "snow"], tmp_path / "sheet.png")
+    assert demo._contact_sheet(tmp_path, ["ink", "snow"], tmp_path / "sheet.png")
+    assert not demo._contact_sheet(tmp_path, ["snow"], tmp_path / "none.png")
+    assert not (tmp_path / "none.png").exists()
     with Image.open(tmp_path / "sheet.png") as sheet:
         shown = np.asarray(sheet.convert("L"))[24 : 24 + 32, 48 + 8 : 48 + 8 + 48]
     assert np.array_equal(shown, busy)

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
-from mirage_plugin.errors import MirageError
+from mirage_plugin.errors import ConfigError, MirageError
 from mirage_plugin.style_input import read_style, resolve_style, resolve_styles
 from mirage_plugin.styles import write_style
 from mirage_plugin.styles.parameters import Style, load_style
@@ -61,3 +62,27 @@ def test_a_file_that_kept_a_presets_name_is_what_its_owner_changed_it_to() -> No
     mine = replace(Style.make("mine", {"exposure": 0.5}), name="ink")
     assert resolve_style("ink", {"ink": mine}) is mine
     assert resolve_style("ink").value("exposure") != 0.5
+
+
+def test_a_style_never_replaces_what_it_was_read_off(tmp_path: Path) -> None:
+    painting, mine = tmp_path / "painting.jpg", tmp_path / "mine.toml"
+    Image.new("RGB", (64, 48), "#c08040").save(painting)
+    before = painting.read_bytes()
+    for out in (painting, tmp_path / "mine.txt"):
+        with pytest.raises(ConfigError, match=r"\.toml"):
+            write_style(str(painting), out)
+    assert painting.read_bytes() == before
+    write_style("ink", mine)
+    text = mine.read_text() + "# and what its owner thinks of it\n"
+    mine.write_text(text)
+    with pytest.raises(ConfigError, match="replace the source"):
+        write_style(str(mine), mine)
+    assert mine.read_text() == text
+
+
+def test_a_picture_may_have_a_comma_in_its_name(tmp_path: Path) -> None:
+    for name in ("red, green.png", "other.png"):
+        Image.new("RGB", (64, 48), "#c08040").save(tmp_path / name)
+    assert read_style(str(tmp_path / "red, green.png")).name == "red, green"
+    both = f"{tmp_path / 'other.png'}, {tmp_path / 'other.png'}"
+    assert read_style(both).name == "other"

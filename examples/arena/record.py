@@ -32,6 +32,9 @@ class Recorder:
         stream: Any = self._container.add_stream("libx264", rate=rate)
         stream.width, stream.height = self._even
         stream.pix_fmt = "yuv420p"
+        context = stream.codec_context
+        # BT.709: what does not say which colours it has is guessed by players, by its size.
+        context.colorspace = context.color_primaries = context.color_trc = context.color_range = 1
         # Two milliseconds of a core a frame of 640x360, for twice the bytes; "veryfast" takes eight, of the game's time
         # or of that of what redraws it.
         stream.options = {"preset": "ultrafast", "crf": "18"}
@@ -43,7 +46,8 @@ class Recorder:
             pygame.image.save(surface, self.where / f"frame_{self.frames:05d}.png")
         else:
             rgb = pygame.surfarray.pixels3d(surface).transpose(1, 0, 2)[: self._even[1], : self._even[0]]
-            frame = self._frame_of(np.ascontiguousarray(rgb), format="rgb24")
+            whole = self._frame_of(np.ascontiguousarray(rgb), format="rgb24")
+            frame = whole.reformat(format="yuv420p", dst_colorspace="itu709")
             for packet in self._stream.encode(frame):
                 self._container.mux(packet)
         self.frames += 1

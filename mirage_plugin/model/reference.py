@@ -7,6 +7,8 @@ pictures of any scene in a known style.
 
 from __future__ import annotations
 
+import contextlib
+import io
 import itertools
 import warnings
 from collections.abc import Iterator, Sequence
@@ -17,7 +19,7 @@ import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageCms
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -122,6 +124,14 @@ def rgb_of(picture: Image.Image) -> NDArray[np.uint8]:
         top = 65535.0 if picture.mode.startswith("I") else 1.0 if deep.max(initial=0.0) <= 1 else 255.0
         grey = (np.nan_to_num(deep / top).clip(0, 1) * 255).astype(np.uint8)
         return np.repeat(grey[..., None], 3, 2)
+    profile = picture.info.get("icc_profile")
+    if profile and picture.mode in ("RGB", "CMYK"):
+        # A wide screen's pictures (Display P3) look pale where their numbers are taken for sRGB.
+        with contextlib.suppress(ImageCms.PyCMSError, OSError):
+            given = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+            if "sRGB" not in ImageCms.getProfileDescription(given):
+                srgb = ImageCms.createProfile("sRGB")
+                picture = ImageCms.profileToProfile(picture, given, srgb, outputMode="RGB") or picture
     return np.array(picture.convert("RGB"))
 
 

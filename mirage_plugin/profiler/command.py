@@ -179,10 +179,10 @@ def _write(
             made = make()
             with whole_file(path) as part:
                 part.write_bytes(made)
-            out.print(f"wrote {what} to {path}", soft_wrap=True)
+            out.print(f"wrote {what} to {path}", soft_wrap=True, markup=False)
     if json is not None:
         recording.write(json, figures)
-        out.print(f"wrote figures and recording to {json}", soft_wrap=True)
+        out.print(f"wrote figures and recording to {json}", soft_wrap=True, markup=False)
 
 
 def _compare(out: Console, paths: tuple[Path, Path], json: Path | None) -> int:

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from mirage_plugin.errors import DataError, UnknownStyleError
+from mirage_plugin.errors import DataError, UnknownStyleError, closest
 
 __all__ = [
     "PARAMETERS",
@@ -155,7 +155,9 @@ class Style:
         values = _DEFAULT.copy()
         for key, raw in settings.items():
             if key not in _BY_NAME:
-                raise DataError(f"style {name!r}: unknown parameter {key!r}; known are {', '.join(_BY_NAME)}")
+                near = closest(str(key), _BY_NAME)
+                hint = f"did you mean {' or '.join(near)}? " if near else ""
+                raise DataError(f"style {name!r}: unknown parameter {key!r}; {hint}known are {', '.join(_BY_NAME)}")
             p = _BY_NAME[key]
             start = _OFFSETS[key]
             values[start : start + p.size] = _parse(name, p, raw)
@@ -270,13 +272,21 @@ def _load_file(path: Path) -> Style:
     for key, value in data.items():
         if key in ("name", "family", "about"):
             continue
+        if key in _BY_NAME and not isinstance(value, dict):
+            raise DataError(f"{path}: {key} belongs in [{_BY_NAME[key].section}], which begins above it")
         if key not in sections or not isinstance(value, dict):
             raise DataError(f"{path}: unknown section {key!r}; known are {', '.join(sorted(sections))}")
         for name in value:
             if name in _BY_NAME and _BY_NAME[name].section != key:
                 raise DataError(f"{path}: {name} belongs in [{_BY_NAME[name].section}], not in [{key}]")
         settings |= value
-    return Style.make(str(data.get("name", path.stem)), settings, str(data.get("family", "custom")))
+    name = data.get("name", path.stem)
+    if not isinstance(name, str) or not name.strip():
+        raise DataError(f"{path}: name must be a text, not {name!r}")
+    try:
+        return Style.make(name, settings, str(data.get("family", "custom")))
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from error
 
 
 def caption(style: Style) -> str:

@@ -8,7 +8,7 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mirage_plugin.errors import MissingDependencyError
+from mirage_plugin.errors import ConfigError, MissingDependencyError
 from mirage_plugin.files import whole_file, write_json, write_text
 from mirage_plugin.styles.parameters import PARAMETERS, Style, load_style, preset_names
 
@@ -228,7 +228,7 @@ def show(*, sheet: Path | None = None, json: Path | None = None) -> None:
     if sheet is not None:
         with console.status("drawing"):
             draw_sheet(sheet)
-        console.print(f"{len(found)} styles on one scene: {sheet}")
+        console.print(f"{len(found)} styles on one scene: {sheet}", markup=False)
     if json is not None:
         rows = [
             {
@@ -244,10 +244,14 @@ def show(*, sheet: Path | None = None, json: Path | None = None) -> None:
 def write_style(source: str, out: Path | None) -> None:
     """Write a style as a style file, or print it; `source` is as `read_style` reads it.
 
-    Raises what `read_style` raises, and `OutputError`.
+    Raises what `read_style` raises, `ConfigError` for what is no name of a style file, and `OutputError`.
     """
     from mirage_plugin.style_input import read_style
 
+    if out is not None and out.suffix.lower() != ".toml":
+        raise ConfigError(f"--out {out}: a style file's name ends with .toml")
+    if out is not None and out.exists() and out.resolve() == Path(source).resolve():
+        raise ConfigError(f"--out would replace the source itself ({out}): choose another name")
     style = read_style(source)
     if out is None:
         print(style.text(), end="")

@@ -21,7 +21,7 @@ from PIL import Image
 from torch import Tensor
 
 from mirage_plugin.config import MAX_SIDE_PX, parse_size
-from mirage_plugin.errors import DataError, OutputError, UnknownStyleError
+from mirage_plugin.errors import DataError, OutputError
 from mirage_plugin.model.noise import advect_noise, fresh_noise
 from mirage_plugin.model.reference import rgb_of
 from mirage_plugin.styles.parameters import PARAMETERS, Style, load_style, preset_names
@@ -120,16 +120,13 @@ def _clip_style(about: Path, name: object) -> Style:
         raise DataError(
             f'{about}: "style" must be the name of a style or of a .toml file beside it, not {name!r}'
         )
-    if name.endswith(".toml"):
+    if name.lower().endswith(".toml"):
         beside = about.parent / name
         if not beside.is_file():
             raise DataError(f'{about}: "style" names {name}, which is not beside it')
         return load_style(beside)
-    try:
-        return load_style(name)
-    except UnknownStyleError:
-        # A look of one's own that has no parameters here: the model learns it as its plain style.
-        return Style.make(name, {})
+    # A look of one's own has no parameters here: the model learns it as its plain style.
+    return load_style(name) if name in preset_names() else Style.make(name, {})
 
 
 def _check_files(clip: Clip, kind: str) -> None:
@@ -180,6 +177,18 @@ def _picture(path: Path) -> Tensor:
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise DataError(f"{path} is not a readable PNG ({error})") from error
     return torch.from_numpy(pixels).permute(2, 0, 1) / 255
+
+
+def _mask(path: Path) -> Tensor:
+    """A mask as float32 [3, H, W] in [0, 1]. Raises `DataError` for one that says something else than yes and no."""
+    mask = _picture(path)
+    between = float(((mask > 0.1) & (mask < 0.9)).float().mean())  # edges may be soft
+    if between > 0.05 or 0 < float(mask.max()) < 0.9:
+        raise DataError(
+            f"{path} must be 0 or 255 in red (overlay), green (moving objects) and blue (sky): a mask of numbers, as "
+            "games send it, is another thing"
+        )
+    return mask
 
 
 class PairFolder:
@@ -249,7 +258,7 @@ def _draw_piece(clip: Clip, rng: torch.Generator, frames: int, height: int, widt
     depth = torch.cat([_depth(clip.path("depth", i)) for i in span]) if has_depth.any() else plane
     mask = plane.expand(-1, 3, -1, -1)
     if has_mask.any():
-        mask = torch.stack([_picture(clip.path("mask", i)) for i in span])
+        mask = torch.stack([_mask(clip.path("mask", i)) for i in span])
     seed = int(torch.randint(1 << 31, (), generator=rng))
     if clip.seed is not None and clip.has_motion:
         # Styled frames drawn with our noise have grain in it: the same field, from the clip's first frame on.

@@ -76,16 +76,31 @@ def test_motion_that_is_not_as_declared(motion: tuple[float, float], unit: str, 
 
 
 def test_of_motion_that_nothing_explains_nothing_is_said() -> None:
-    """A still picture, one of noise, cuts, and motion that was not written."""
+    """A still picture, one of noise, and cuts."""
     rng = np.random.default_rng(1)
     wrong = np.full((HEIGHT, WIDTH, 2), -7.0, np.float32)
     assert not told(PlaneWatch(offer()), FramePlanes(motion=wrong), lambda _: scrolling(0))
     assert not told(
         PlaneWatch(offer()), FramePlanes(motion=wrong), lambda _: rng.integers(0, 255, (HEIGHT, WIDTH, 3), np.uint8)
     )
-    assert not told(PlaneWatch(offer()), FramePlanes(motion=wrong * np.nan), scrolling)
     backwards = FramePlanes(motion=np.broadcast_to(np.array((-5, 3), np.float32), (HEIGHT, WIDTH, 2)))
     watch = PlaneWatch(offer())
     assert not any(watch.look(backwards, scrolling(i), i, cut=True) for i in range(WATCHED_FRAMES))
     watch = PlaneWatch(offer())
     assert not any(watch.look(backwards, scrolling(i), 2 * i) for i in range(WATCHED_FRAMES)), "not frame by frame"
+
+
+@pytest.mark.parametrize(("value", "said"), [(np.nan, "its motion was not written"), (0.0, "its motion was 0")])
+def test_motion_that_nobody_wrote(value: float, said: str) -> None:
+    sent = FramePlanes(motion=np.full((HEIGHT, WIDTH, 2), value, np.float32))
+    (sentence,) = told(PlaneWatch(offer()), sent, scrolling)
+    assert said in sentence
+    assert not told(PlaneWatch(offer()), sent, lambda _: scrolling(0)), "nothing moved"
+
+
+def test_a_camera_that_only_turns_is_not_told_to_turn_its_y() -> None:
+    """Nothing tells (-x, -0) from (-x, 0): the likelier mistake is named."""
+    sent = np.broadcast_to(np.array((-5, 0), np.float32), (HEIGHT, WIDTH, 2))
+    panning = lambda i: PAPER[20 : 20 + HEIGHT, 5 * (i % 50) :][:, :WIDTH]  # noqa: E731
+    (sentence,) = told(PlaneWatch(offer()), FramePlanes(motion=sent), panning)
+    assert "read as to_current it leads" in sentence

@@ -61,9 +61,13 @@ def test_a_file_of_ones_own(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("[surface]\ncovr = 0.5", "unknown parameter 'covr'; known are .*cover"),
+        ("[surface]\ncovr = 0.5", "unknown parameter 'covr'; did you mean cover.*known are .*cover"),
+        ("[light]\nsun = 9.0", r"bad.toml: style 'bad': sun is 9"),
+        ("name = ['a']", "bad.toml: name must be a text"),
+        ("name = ''", "bad.toml: name must be a text"),
         ("[weather]\nfog = 0.5", "unknown section 'weather'; known are air, drawing"),
-        ("fog = 0.5", "unknown section 'fog'"),
+        ("fog = 0.5", r"fog belongs in \[air\], which begins above it"),
+        ("frog = 0.5", "unknown section 'frog'"),
         ("[light]\nfog = 0.5", r"fog belongs in \[air\], not in \[light\]"),
         ("[air]\nfog = nan", "fog is nan; it must lie between 0.0 and 1.0"),
         ("[air]\nfog = inf", "must lie between"),

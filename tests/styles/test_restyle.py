@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 import struct
+from fractions import Fraction
 from pathlib import Path
 
 import av
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageCms
 
-from mirage_plugin.errors import ConfigError, DataError, UnknownStyleError, WeightsError
+from mirage_plugin.errors import ConfigError, DataError, OutputError, UnknownStyleError, WeightsError
 from mirage_plugin.model.checkpoint import save_network
 from mirage_plugin.model.network import MirageNet
 from mirage_plugin.model.reference import read_picture as read_reference
@@ -204,7 +205,9 @@ def test_frames_are_in_the_order_of_their_numbers_and_no_two_have_one_name(weigh
     folder.mkdir()
     for name in ("frame10.png", "frame2.png", "frame1.png"):
         Image.new("RGB", (32, 24)).save(folder / name)
-    assert [name for name, _ in open_recording(folder).frames] == ["frame1", "frame2", "frame10"]
+    (folder / "._frame1.png").write_bytes(b"what a Mac leaves beside it")
+    (folder / "frame3.png").mkdir()
+    assert [frame.name for frame in open_recording(folder).frames] == ["frame1", "frame2", "frame10"]
     Image.new("RGB", (32, 24)).save(folder / "frame2.jpg")
     with pytest.raises(DataError, match="'frame2' with more than one suffix"):
         restyle(frames=folder, style="ink", out=tmp_path / "o", weights=weights)
@@ -230,7 +233,7 @@ def test_deep_grey_is_read_in_full(tmp_path: Path) -> None:
     ramp = np.linspace(0, 65535, 64).astype(np.uint16)[None].repeat(8, 0)
     Image.fromarray(ramp).save(tmp_path / "deep.png")
     Image.fromarray((ramp // 257 // 2).astype(np.uint16)).save(tmp_path / "dark.png")
-    for read in (read_frame, read_reference):
+    for read in (lambda path: read_frame(path)[0], read_reference):
         assert abs(read(tmp_path / "deep.png")[0, :, 0].astype(int) - ramp[0] // 257).max() <= 1
         assert read(tmp_path / "dark.png").max() <= 1
 
@@ -250,7 +253,7 @@ def test_a_turned_video_is_upright(weights: Path, tmp_path: Path) -> None:
     turn = (0, 1 << 16, 0, -(1 << 16) & 0xFFFFFFFF, 0, 0, 32 << 16, 0, 1 << 30)
     data[at : at + 36] = struct.pack(">9I", *turn)
     (tmp_path / "turned.mp4").write_bytes(data)
-    ((_, upright),) = open_recording(tmp_path / "turned.mp4").frames
+    (upright,) = (frame.pixels for frame in open_recording(tmp_path / "turned.mp4").frames)
     assert upright.shape == (64, 32, 3)
     assert upright[:12].mean() > 200  # what was on the left is on top
     assert upright[20:].mean() < 50
@@ -289,3 +292,118 @@ def test_a_video_keeps_its_sound(
         # No longer than the picture, 0.4 s, but for the last packet.
         assert 0.35 < len(heard) / stream.rate < 0.5
         assert 0.5 < np.abs(heard[len(heard) // 4 : len(heard) // 2]).max() < 1.1
+
+
+def film(path: Path, pictures: list[Pixels], seconds: list[float], **tags: int) -> None:
+    """A video of pictures of one size, each from its second on."""
+    with av.open(str(path), "w") as made:
+        stream = made.add_stream("libx264", rate=25)
+        stream.height, stream.width = pictures[0].shape[:2]
+        stream.pix_fmt, stream.options = "yuv420p", {"crf": "4"}
+        stream.codec_context.time_base = Fraction(1, 1000)
+        for name, value in tags.items():
+            setattr(stream.codec_context, name, value)
+        for picture, second in zip(pictures, seconds, strict=True):
+            whole = av.VideoFrame.from_ndarray(picture, format="rgb24")
+            frame = whole.reformat(format="yuv420p", dst_colorspace="itu709")
+            frame.pts, frame.time_base = round(1000 * second), Fraction(1, 1000)
+            made.mux(stream.encode(frame))
+        made.mux(stream.encode())
+
+
+def test_frames_of_a_video_keep_their_times(weights: Path, tmp_path: Path) -> None:
+    """Recorders of screens write a frame when there is one: made even, it would run away from its sound."""
+    seconds = [0.0, 0.1, 0.2, 0.22, 0.24, 0.9, 1.0]
+    film(tmp_path / "v.mp4", [texture(48, 64, i) for i in range(7)], seconds)
+    for suffix in (".mp4", ".webm", ".mkv"):
+        restyle(frames=tmp_path / "v.mp4", style="ink", out=tmp_path / f"o{suffix}", weights=weights, strength=0.0)
+        with av.open(str(tmp_path / f"o{suffix}")) as made:
+            times = [float(frame.pts * frame.time_base) for frame in made.decode(video=0)]
+        assert np.allclose(times, seconds, atol=0.002), suffix
+
+
+def test_colours_of_large_videos_are_those_that_players_show(weights: Path, tmp_path: Path) -> None:
+    pure = np.zeros((720, 1280, 3), np.uint8)
+    pure[:, :400], pure[:, 400:800], pure[:, 800:] = (255, 0, 0), (0, 255, 0), (0, 160, 90)
+    film(tmp_path / "v.mp4", [pure], [0.0])  # says nothing of its colours, as many do not
+    restyle(frames=tmp_path / "v.mp4", style="ink", out=tmp_path / "o.mp4", weights=weights, strength=0.0)
+    with av.open(str(tmp_path / "o.mp4")) as made:
+        frame = next(made.decode(video=0))
+        assert frame.colorspace == 1, "it says BT.709"
+        drawn = frame.to_ndarray(format="rgb24", src_colorspace="itu709").astype(int)
+    for x in (200, 600, 1100):
+        assert np.abs(drawn[300, x] - pure[300, x]).max() <= 4
+
+
+def test_wide_pixels_stay_wide(weights: Path, tmp_path: Path) -> None:
+    film(tmp_path / "v.mp4", [texture(48, 64)], [0.0], sample_aspect_ratio=Fraction(4, 3))
+    restyle(frames=tmp_path / "v.mp4", style="ink", out=tmp_path / "o.mp4", weights=weights, strength=0.0)
+    with av.open(str(tmp_path / "o.mp4")) as made:
+        assert made.streams.video[0].sample_aspect_ratio == Fraction(4, 3)
+
+
+def test_transparency_is_kept_where_it_can_be(
+    weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sprite = np.dstack([texture(32, 48), np.full((32, 48), 255, np.uint8)])
+    sprite[8:20, 8:20, 3], sprite[20:, 30:, 3] = 0, 128
+    Image.fromarray(sprite).save(tmp_path / "sprite.png")
+    for name in ("o.png", "o.webp"):
+        restyle(frames=tmp_path / "sprite.png", style="ink", out=tmp_path / name, weights=weights)
+        assert np.array_equal(np.asarray(Image.open(tmp_path / name))[..., 3], sprite[..., 3])
+    assert "transparent" not in capsys.readouterr().out
+    restyle(frames=tmp_path / "sprite.png", style="ink", out=tmp_path / "o.jpg", weights=weights)
+    assert "transparent in places" in capsys.readouterr().out
+    assert np.asarray(Image.open(tmp_path / "o.jpg")).shape == (32, 48, 3)
+
+
+def test_stills_know_nothing_of_each_other(shots: Path, weights: Path, tmp_path: Path) -> None:
+    restyle(frames=shots, style="ink", out=tmp_path / "all", weights=weights, stills=True)
+    last = max(shots.glob("*.png"))
+    restyle(frames=last, style="ink", out=tmp_path / "one", weights=weights)
+    restyle(frames=shots, style="ink", out=tmp_path / "film", weights=weights)
+    alone, among, played = ((tmp_path / folder / last.name).read_bytes() for folder in ("one", "all", "film"))
+    assert alone == among != played
+
+
+def test_motion_that_leads_to_another_colour_is_not_believed() -> None:
+    black, white = (np.full((90, 160, 3), value, np.uint8) for value in (0, 255))
+    assert estimate_motion(white, black)[1].mean() < 0.1
+    assert estimate_motion(white, white)[1].mean() > 0.9
+
+
+def test_a_film_of_pictures_has_their_rate(shots: Path, weights: Path, tmp_path: Path) -> None:
+    restyle(frames=shots, style="ink", out=tmp_path / "o.mp4", weights=weights, fps=60)
+    with av.open(str(tmp_path / "o.mp4")) as made:
+        times = [float(frame.pts * frame.time_base) for frame in made.decode(video=0)]
+    assert np.allclose(times, [0, 1 / 60, 2 / 60], atol=0.001)
+    with pytest.raises(ConfigError, match="--fps"):
+        restyle(frames=shots, style="ink", out=tmp_path / "o", weights=weights, fps=60)
+    for fps in (0.0, float("nan")):
+        with pytest.raises(ConfigError, match="--fps"):
+            restyle(frames=shots, style="ink", out=tmp_path / "p.mp4", weights=weights, fps=fps)
+
+
+def test_what_is_not_written_is_said_before_anything_is_done(shots: Path, weights: Path, tmp_path: Path) -> None:
+    for name in ("o.wmv", "o.TIF", "o.gif"):
+        with pytest.raises(ConfigError, match="is not written"):
+            restyle(frames=shots, style="ink", out=tmp_path / name, weights=weights)
+    with pytest.raises(OutputError):
+        restyle(frames=shots, style="ink", out=tmp_path / "out", weights=weights, json=shots)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_wide_screen_s_picture_keeps_its_looks(tmp_path: Path) -> None:
+    """What says that its numbers are those of another space is brought to sRGB."""
+    lab = ImageCms.createProfile("LAB")
+    xyz = ImageCms.ImageCmsProfile(ImageCms.createProfile("XYZ")).tobytes()
+    picture = Image.fromarray(texture(16, 16))
+    picture.save(tmp_path / "plain.png")
+    picture.save(tmp_path / "srgb.png", icc_profile=ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
+    picture.save(tmp_path / "odd.png", icc_profile=ImageCms.ImageCmsProfile(lab).tobytes())
+    picture.save(tmp_path / "none.png", icc_profile=b"no profile at all")
+    picture.save(tmp_path / "xyz.png", icc_profile=xyz)
+    plain = read_frame(tmp_path / "plain.png")[0]
+    for name in ("srgb", "odd", "none"):
+        assert np.array_equal(read_frame(tmp_path / f"{name}.png")[0], plain)
+    assert read_frame(tmp_path / "xyz.png")[0].shape == plain.shape

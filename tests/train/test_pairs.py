@@ -229,3 +229,26 @@ def test_a_frame_of_one_pixel(tmp_path: Path) -> None:
     write_pairs(out=tmp_path, clips=1, frames=2, size="1x1", seed=0, style="snow")
     assert pixels(tmp_path / "clip-00000" / "styled" / "00001.png").shape == (1, 1, 3)
     assert PairFolder(tmp_path).clips[0].width == 1
+
+
+def test_a_name_is_no_file_unless_it_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A look of one's own may be called as a version or as a file in the folder that one stands in is."""
+    write(out=tmp_path / "pairs", clips=1, frames=1, size="64x48", seed=1, style="ink")
+    about = tmp_path / "pairs" / "clip-00000" / "clip.json"
+    (tmp_path / "README").write_text("no style")
+    monkeypatch.chdir(tmp_path)
+    said = json.loads(about.read_text())
+    for name in ("look v1.2", "README"):
+        about.write_text(json.dumps(said | {"style": name}))
+        assert PairFolder(tmp_path / "pairs").clips[0].style.name == name
+
+
+def test_a_mask_of_numbers_is_refused(tmp_path: Path) -> None:
+    """As a game sends it, 0, 2 and 3 in one channel, it would be read as no mask at all."""
+    write(out=tmp_path / "pairs", clips=1, frames=1, size="64x48", seed=1, style="ink")
+    path = next((tmp_path / "pairs").glob("*/mask/*.png"))
+    Image.fromarray(np.random.default_rng(0).integers(0, 4, (48, 64)).astype(np.uint8)).save(path)
+    folder = PairFolder(tmp_path / "pairs")
+    # So many that some engine among them sends its mask.
+    with pytest.raises(DataError, match="a mask of numbers"):
+        folder.draw_batch(torch.Generator().manual_seed(0), size=20, frames=1, height=48, width=64)
