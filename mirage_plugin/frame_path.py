@@ -358,6 +358,9 @@ class Stream:
             # The device may still write into the slot: it is given back when that is over.
             self._unfinished = draft, self.canvas
             raise
+        except BaseException:
+            draft.cancel()  # else its slot would be gone for good
+            raise
         self._publish(job, draft, decision)
         if self.session.local:
             # The ring's writer leaves its newest answer alone until there is a newer one.
@@ -412,7 +415,11 @@ class Stream:
         if job.published_ns - last.published_ns > 2 * last.shown * max(self.pace.period_ns, self.offer.budget_ns):
             return False
         draft = self.session.begin_answer(job)
-        np.copyto(np.asarray(draft.pixels), last.pixels)
+        try:
+            np.copyto(np.asarray(draft.pixels), last.pixels)
+        except BaseException:
+            draft.cancel()
+            raise
         self.session.publish(
             draft, "reprojected", f"{reason}: shown again"[:48], edit_age_frames=last.edit_age_frames + last.shown,
             working_size=(self.canvas.fit.content[1], self.canvas.fit.content[0]),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import signal
@@ -28,6 +29,8 @@ from mirage_plugin.styles.parameters import preset_names
 __all__ = ["Sidecar", "serve"]
 
 _MAX_SESSIONS = 8
+_DESCRIPTORS = 65536
+"""As many as it takes at most: a connection is one, and libzmq takes whoever connects."""
 _MAX_NOTES = 100
 """So many reasons why a frame was lost are told, for a run of hours may meet new ones at every frame."""
 
@@ -35,8 +38,19 @@ _MAX_NOTES = 100
 def serve(config: ServeConfig) -> None:
     """Serve games until SIGINT or SIGTERM; the last line before the first frame says "ready"."""
     console = Console(stderr=True, markup=False, emoji=False, soft_wrap=True)
+    _raise_limit()
     with Sidecar(config, console) as sidecar:
         sidecar.run()
+
+
+def _raise_limit() -> None:
+    """Let this process have as many descriptors as it may: libzmq ends it where it runs out of them."""
+    with contextlib.suppress(ImportError, OSError, ValueError):
+        import resource
+
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        most = _DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, _DESCRIPTORS)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, most), hard))
 
 
 class Sidecar:

@@ -105,6 +105,10 @@ class GameRing:
     def waiting(self) -> bool:
         return self._answers.waiting() > 0
 
+    def full(self) -> bool:
+        """Whether nothing can be taken before something is given back."""
+        return self._answers.pins_left() == 0
+
     def take(self) -> TakenAnswer | None:
         """Pin the newest answer if it is new and sound."""
         taken = self._answers.take()

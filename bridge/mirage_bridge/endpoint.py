@@ -18,7 +18,7 @@ from typing import Final
 import zmq
 
 from . import keys
-from .errors import EndpointError, EndpointInUseError
+from .errors import EndpointError, EndpointInUseError, ProtocolError
 from .keys import Credentials
 from .protocol import MAX_CONTROL_BYTES, MAX_PARTS
 
@@ -34,6 +34,9 @@ HIGH_WATER: Final = 64
 #: The largest remote part: a 16384-pixel-wide frame is refused long before, see `Capabilities.max_size`.
 MAX_REMOTE_PART_BYTES: Final = 7680 * 4320 * 8
 _MAX_IPC_PATH: Final = 107
+#: A context and a socket take six, and libzmq asks for them with an abort.
+_SPARE_DESCRIPTORS: Final = 10
+_MANY_PARTS: Final = 64
 #: ZMQ_IPC_FILTER_UID: libzmq asks the kernel who is at the other end; pyzmq has no name for it.
 _IPC_FILTER_UID: Final = 59
 
@@ -99,15 +102,34 @@ def needed_credentials(endpoint: str, given: Credentials | None) -> Credentials 
     return keys.credentials(endpoint)
 
 
-def receive(sock: zmq.Socket[bytes], copy: bool) -> tuple[list[bytes | memoryview], str]:
+def check_descriptors() -> None:
+    """Raise `EndpointError` where the process is about to run out of descriptors: libzmq aborts it then."""
+    spare: list[int] = []
+    try:
+        for _ in range(_SPARE_DESCRIPTORS):
+            spare.append(os.open(os.devnull, os.O_RDONLY))
+    except OSError as error:
+        raise EndpointError(f"no socket can be made: {error.strerror}; raise the limit (ulimit -n)") from error
+    finally:
+        for fd in spare:
+            os.close(fd)
+
+
+def receive(
+    sock: zmq.Socket[bytes], copy: bool, endless: bool = True
+) -> tuple[list[bytes | memoryview], str]:
     """One message if one waits, and the name of the key it came under; ([], "") if none waits.
 
-    Parts over the protocol's most are dropped unseen.  Without ``copy`` large parts are views of ZeroMQ's
+    Parts over the protocol's most are dropped unseen; unless ``endless``, a message of very many raises
+    `ProtocolError`, and what is left of it goes with the socket.  Without ``copy`` large parts are views of ZeroMQ's
     memory.
     """
     parts: list[bytes | memoryview] = []
-    user = ""
+    user, count = "", 0
     while True:
+        count += 1
+        if count > _MANY_PARTS and not endless:
+            raise ProtocolError("a message without an end")
         try:
             part = sock.recv(zmq.NOBLOCK, copy=copy)
         except zmq.ZMQError:
@@ -226,7 +248,12 @@ def _tcp(endpoint: str) -> tuple[str, str]:
 
 
 def _check_private(directory: Path) -> None:
-    status = os.lstat(directory)
+    try:
+        status = os.lstat(directory)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise EndpointError(f"{directory} cannot be looked at ({error.strerror}): choose another address") from error
     if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid() or status.st_mode & 0o077:
         raise EndpointError(
             f"{directory} is not a directory of this user alone; chmod 700 it or choose another place"

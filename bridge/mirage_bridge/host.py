@@ -265,7 +265,7 @@ class HostSession:
         self._info: dict[str, Any] = {}
         self._pid = 0
         self._pidfd = -1
-        self._heard_ns = time.monotonic_ns()
+        self._heard_ns = self._welcomed_ns = time.monotonic_ns()
         self._seen_progress = 0
 
     @property
@@ -430,6 +430,7 @@ class Host:
         self._next_upkeep_ns = 0
         self._woken = False
         self._closed = False
+        self._process = os.getpid()
         self._memory_kind = "memfd" if hasattr(os, "memfd_create") else "file"
         #: Games that are in, by session id.
         self.sessions: dict[int, HostSession] = {}
@@ -475,6 +476,8 @@ class Host:
         """
         if self._closed:
             raise BridgeError("the host is closed; make a new one")
+        if os.getpid() != self._process:
+            raise BridgeError("the host belongs to the process that this one was forked from; make a new one")
         start_ns = time.monotonic_ns()
         end_ns = None if timeout_s is None else start_ns + int(timeout_s * 1e9)
         spin_end_ns = start_ns + SPIN_NS
@@ -510,14 +513,17 @@ class Host:
 
     def wake(self) -> None:
         """Make `poll` return; from any thread or signal handler."""
-        with contextlib.suppress(BlockingIOError, OSError):
-            os.write(self._wake_write, b"w")
+        if not self._closed:  # its descriptor may be another file's by then
+            with contextlib.suppress(BlockingIOError, OSError):
+                os.write(self._wake_write, b"w")
 
     def close(self) -> None:
         """Tell every game goodbye and let go of address and memory.  Safe to repeat."""
         if self._closed:
             return
         self._closed = True
+        if os.getpid() != self._process:
+            return  # a forked child: games and address are its parent's
         for session in tuple(self._by_identity.values()):
             self._control(session._identity, {"type": "bye", "reason": "the sidecar stops"})
             self._forget(session, "the sidecar stops")
@@ -566,6 +572,10 @@ class Host:
         ready = self._poller.poll(timeout_ms)
         for ring in rings:
             ring.words.set_asleep(False)
+        self._look_at(ready)
+
+    def _look_at(self, ready: list[tuple[Any, int]]) -> None:
+        """Processes that ended, and `wake`; messages are read by `_drain`."""
         for fd, _ in ready:
             if fd == self._wake_read:
                 with contextlib.suppress(BlockingIOError):
@@ -590,8 +600,13 @@ class Host:
                 if session is not None:
                     session.faults += 1
                 _log.debug("a peer broke the protocol: %s", error)
+            except Exception:
+                # What one peer says must not end the others' sidecar.
+                _log.exception("a message could not be handled")
 
     def _upkeep(self, now_ns: int) -> None:
+        # Where a frame always waits nobody sleeps, and a game that was killed would keep its place.
+        self._look_at(self._poller.poll(0))
         if self._gate is not None:
             for session in self._gate.revoked(tuple(self._by_identity.values())):
                 self._control(session._identity, {"type": "bye", "reason": "the key was revoked"})
@@ -605,10 +620,14 @@ class Host:
                     session._heard_ns = now_ns
             silent_ns = now_ns - session._heard_ns
             if not session._attached:
-                if silent_ns > _HANDSHAKE_NS:
+                # However often it says that it lives: it begins anew, and finds what has changed since.
+                if now_ns - session._welcomed_ns > _HANDSHAKE_NS:
                     self._forget(session, "the game did not finish its handshake")
-            elif session._pidfd < 0 and silent_ns > _SILENCE_NS and not (session.paused and self._reaches(session)):
-                self._forget(session, "the game fell silent")
+            elif silent_ns > _SILENCE_NS:
+                # The number of a process is what the game says; a connection is there or is not.
+                excused = session.paused or session._pidfd >= 0
+                if not (excused and self._reaches(session)):
+                    self._forget(session, "the game fell silent")
 
     def _reaches(self, session: HostSession) -> bool:
         """Whether there is still a connection to a game that has no reason to speak."""
@@ -636,6 +655,8 @@ class Host:
         if not 3 <= len(parts) <= MAX_PARTS or len(parts[0]) != IDENTITY_BYTES:
             raise ProtocolError(f"a message of {len(parts)} parts")
         identity, tag, body = bytes(parts[0]), bytes(parts[1]), parts[2]
+        if self._gate is not None and user not in self._gate.names:
+            raise ProtocolError("a message under a key that was revoked")  # its connection may still stand
         session = self._by_identity.get(identity)
         if session is not None:
             session._heard_ns = time.monotonic_ns()
@@ -672,7 +693,9 @@ class Host:
             self._forget(known, "the game began anew")
         try:
             version = take(fields, "protocol", list)
-            if not version or version[0] != PROTOCOL_VERSION[0]:
+            if not version or not all(type(part) is int for part in version[:3]):
+                raise ProtocolError("a version is whole numbers")
+            if version[0] != PROTOCOL_VERSION[0]:
                 said = ".".join(str(part) for part in version[:3])
                 own = ".".join(str(part) for part in PROTOCOL_VERSION)
                 raise _RefusedError(
@@ -894,6 +917,9 @@ class Gate:
     ) -> None:
         self._key = keys.load(key_name, directory)
         self._directory = directory
+        #: Who may speak, as of the last look at the list.
+        self.names: frozenset[str] = frozenset()
+        self._listed: dict[str, str] = {}
         self.socket: zmq.Socket[bytes] = context.socket(zmq.REP)
         self.socket.linger = 0
         self.socket.bind("inproc://zeromq.zap.01")
@@ -921,17 +947,19 @@ class Gate:
 
     def revoked(self, sessions: tuple[HostSession, ...]) -> list[HostSession]:
         """The sessions whose key is on the list no more."""
-        if not sessions:
-            return []
-        names = set(self._names().values())
-        return [session for session in sessions if session.key_name not in names]
+        self._names()
+        return [session for session in sessions if session.key_name not in self.names]
 
     def _names(self) -> dict[str, str]:
         try:
-            return {public: name for name, public in keys.allowed(self._directory).items()}
+            self._listed = {public: name for name, public in keys.allowed(self._directory).items()}
         except EndpointError as error:
             _log.error("nobody is let in: %s", error)
-            return {}
+            self._listed = {}
+        except OSError as error:
+            _log.error("the list of keys cannot be read, so it stays as it was: %s", error)
+        self.names = frozenset(self._listed.values())
+        return self._listed
 
     def close(self) -> None:
         self.socket.close(0)

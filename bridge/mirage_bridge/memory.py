@@ -202,7 +202,9 @@ def _open_file(name: str) -> int:
     if path.parent != file_directory() or not _FILE_NAME.fullmatch(path.name):
         raise SegmentError(f"the announced file {name!r} is not a segment's name on this machine")
     try:
-        fd = os.open(path, os.O_RDWR | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0))
+        # A lease that somebody holds on the file would be waited for.
+        flags = os.O_RDWR | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NONBLOCK", 0)
+        fd = os.open(path, flags)
     except OSError as error:
         raise SegmentError(f"the host's memory cannot be opened through {path}: {error}") from error
     if stat.S_IMODE(os.fstat(fd).st_mode) != 0o600 and sys.platform != "win32":

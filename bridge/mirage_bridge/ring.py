@@ -37,7 +37,7 @@ from .protocol import (
 __all__ = ["LaneReader", "LaneWriter", "Words", "answer_base", "fence", "frame_base", "plane_array"]
 
 _fence_lock = threading.Lock()
-_acquire, _release = _fence_lock.acquire, _fence_lock.release
+_acquire, _release, _lock = _fence_lock.acquire, _fence_lock.release, threading.Lock
 
 #: How often a reader chases a writer that publishes under it before it says "nothing yet".
 _CHASES: Final = 8
@@ -49,11 +49,19 @@ def fence() -> None:
     Python offers none by name.  Taking a lock is an acquire, giving it back a release, and either is an
     atomic operation on one word; two rounds make a release followed by an acquire, across which nothing moves
     in either direction (PROTOCOL §7.4).  70 ns.
+
+    Nobody waits: a signal's handler may raise between two of these calls, a thread or a forked child may find the lock
+    taken, and then a lock of its own does as well.
     """
-    _acquire()
-    _release()
-    _acquire()
-    _release()
+    if _acquire(False):
+        _release()
+        if _acquire(False):
+            _release()
+            return
+    own = _lock()
+    for _ in range(2):
+        own.acquire()
+        own.release()
 
 
 class Words:

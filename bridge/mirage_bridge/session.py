@@ -19,7 +19,7 @@ import zmq
 from . import endpoint as endpoints
 from . import protocol
 from .channel import Array, GameRing, TakenAnswer
-from .errors import BridgeError, LeaseError, ProtocolError, SegmentError
+from .errors import BridgeError, EndpointError, LeaseError, ProtocolError, SegmentError
 from .keys import Credentials
 from .memory import Segment
 from .protocol import (
@@ -206,6 +206,7 @@ class _Held:
         self.latest = True
         self.answers: list[Answer] = []
         self.pinned = True
+        self._process = os.getpid()
 
     def let_go(self, answer: Answer) -> None:
         if answer in self.answers:
@@ -215,7 +216,13 @@ class _Held:
     def settle(self) -> None:
         if self.pinned and not self.latest and not self.answers:
             self.pinned = False
-            self.ring.release(self.taken)
+            if os.getpid() == self._process:  # a forked child's copy: the pins are its parent's
+                self.ring.release(self.taken)
+
+    def retire(self) -> None:
+        """Show it no more; whoever looks at it may do so to the end, for its memory stays as long as its views."""
+        self.latest = False
+        self.settle()
 
     def evict(self) -> None:
         """Take the views back from a game that forgot to release them."""
@@ -299,6 +306,7 @@ class Session:
         self._local = endpoints.is_local(self.endpoint)
         self._credentials = endpoints.needed_credentials(self.endpoint, credentials)
         self._closed = False
+        self._process = os.getpid()
         self._refusal: str | None = None
         self._style, self._strength, self._seed = _style(style, strength, seed)
         self._style_epoch = 1
@@ -563,10 +571,14 @@ class Session:
         if self._closed:
             return
         self._closed = True
+        if os.getpid() != self._process:
+            return  # a forked child: slots and connection are its parent's
         self._give_up_drawing()
         self._source_lease.end()
         if self._session_id is not None:
             self._send([TAG_CONTROL, pack_control({"type": "bye"})])
+        for held in self._held:
+            held.evict()
         self._drop_link(linger_ms=200)
         self._source = None
         self._private.clear()
@@ -635,10 +647,11 @@ class Session:
         if not ring.waiting():
             return
         taken = ring.take()
-        if taken is None and self._held:
+        if taken is None and self._held and ring.full():
             # Both pins are used.  Nothing is lost by letting the older go: a newer answer stands ready.
-            self._held[0].evict()
-            self._held.pop(0)
+            oldest = self._held.pop(0)
+            oldest.evict()
+            self._latest = None if oldest is self._latest else self._latest
             taken = ring.take()
         if taken is None:
             return
@@ -757,10 +770,14 @@ class Session:
         self._poller: zmq.Poller | None = None
 
     def _open_socket(self) -> None:
-        sock: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.DEALER)
-        # First byte 1: ZeroMQ keeps names that begin with 0 for itself.
-        sock.setsockopt(zmq.ROUTING_ID, b"\x01" + secrets.token_bytes(IDENTITY_BYTES - 1))
+        endpoints.check_descriptors()
         try:
+            sock: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.DEALER)
+        except zmq.ZMQError as error:
+            raise EndpointError(f"no socket can be made: {error}") from error
+        try:
+            # First byte 1: ZeroMQ keeps names that begin with 0 for itself.
+            sock.setsockopt(zmq.ROUTING_ID, b"\x01" + secrets.token_bytes(IDENTITY_BYTES - 1))
             endpoints.connect(sock, self.endpoint, self._credentials)
         except BaseException:
             sock.close(0)
@@ -770,9 +787,9 @@ class Session:
         self._poller.register(sock, zmq.POLLIN)
 
     def _drop_link(self, linger_ms: int = 0) -> None:
-        """Let go of socket, memory and process; answers still held by the game raise from now on."""
+        """Let go of socket, memory and process; what the game still looks at, it may look at to the end."""
         for held in self._held:
-            held.evict()
+            held.retire()
         self._end_ring()
         if self._pidfd >= 0:
             os.close(self._pidfd)
@@ -868,7 +885,12 @@ class Session:
             sock = self._socket
             if sock is None:
                 return
-            parts, _ = endpoints.receive(sock, copy=self._local)
+            try:
+                parts, _ = endpoints.receive(sock, copy=self._local, endless=False)
+            except ProtocolError:
+                self._count("faults")
+                self._lost()
+                return
             if not parts:
                 break
             self._pinged_ns = 0
@@ -969,13 +991,16 @@ class Session:
             if self._local:
                 ring: GameRing | GameStream = GameRing(Segment.attach(layout, address))
             else:
-                ring = GameStream(layout, take(address, "generation", int), offer.compression)
+                generation = take(address, "generation", int)
+                if not 0 < generation < 1 << 32:
+                    raise ProtocolError("the generation is out of range")
+                ring = GameStream(layout, generation, offer.compression)
         except SegmentError as error:
             self._attach_problem = str(error)[:1000]
             self._queue("attach_failed")
             return
         for held in self._held:
-            held.evict()
+            held.retire()
         self._held, self._latest = [], None
         self._end_ring()
         self._ring, self._ring_offer = ring, offer
@@ -1024,6 +1049,8 @@ class Session:
     def _check_open(self) -> None:
         if self._closed:
             raise BridgeError("the session is closed; make a new one")
+        if os.getpid() != self._process:
+            raise BridgeError("the session belongs to the process that this one was forked from; make a new one")
 
 
 class _Shared(Lease):

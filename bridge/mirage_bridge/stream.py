@@ -283,6 +283,10 @@ class GameStream:
     def waiting(self) -> bool:
         return self._answer is not None
 
+    def full(self) -> bool:
+        """Never: an answer's memory is its own."""
+        return False
+
     def take(self) -> TakenAnswer | None:
         """The newest answer if it is new."""
         answer, self._answer = self._answer, None
