@@ -316,8 +316,9 @@ class Engine:
         try:
             core = NativeCore(Core(load_network(self.tier, weights), torch.float32), threads=self.threads)
         except (OSError, subprocess.SubprocessError) as error:
-            # First what mends it: a compiler that fails is named with its whole command.
-            mends = "" if compilers() else "; pip install ziglang, or a C compiler, mends it"
+            # First what mends it, then which compiler says what.
+            zig = any("ziglang" in command for command in compilers())
+            mends = "" if zig else "; pip install ziglang mends it"
             self._tell(f"serving several times slower{mends} ({error})"[:240])
             return
         if reason := why_not_native():

@@ -18,7 +18,16 @@ from mirage_kernels.compose import SIMILAR
 __all__ = ["carry_motion", "cells_from_pixels", "compose_pixels", "move_noise", "plane_cells", "warp_edit"]
 
 # Not `fastmath=True`: it lets the compiler assume that no NaN comes, and engines do send NaN.
-_jit = njit(cache=True, fastmath={"contract", "reassoc", "arcp", "nsz"}, nogil=True)
+_OPTIONS: dict[str, Any] = {"fastmath": {"contract", "reassoc", "arcp", "nsz"}, "nogil": True}
+
+
+def _jit(function: Any) -> Any:
+    """Compiled at its first call, and kept; anew in every process where numba finds no place to keep it, as in an
+    installation and a home that are read-only."""
+    try:
+        return njit(cache=True, **_OPTIONS)(function)
+    except RuntimeError:
+        return njit(**_OPTIONS)(function)
 
 
 @_jit

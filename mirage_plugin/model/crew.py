@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import math
 import os
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
@@ -24,7 +27,20 @@ def usual_threads() -> int:
     A game that waits for its answer leaves its own core to it.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = max(1, int(min(cores, _quota())))
     return min(cores, max(2, cores // 2), 4)
+
+
+def _quota(root: Path = Path("/sys/fs/cgroup")) -> float:
+    """How many cores' time a container gives (`docker --cpus`): who runs on more stands still when it is used up."""
+    with contextlib.suppress(OSError, ValueError):
+        most, period = (root / "cpu.max").read_text(encoding="ascii").split()
+        return math.inf if most == "max" else int(most) / int(period)
+    with contextlib.suppress(OSError, ValueError, ZeroDivisionError):
+        files = (root / "cpu" / f"cpu.cfs_{name}_us" for name in ("quota", "period"))
+        most, period = (file.read_text(encoding="ascii") for file in files)
+        return math.inf if int(most) <= 0 else int(most) / int(period)
+    return math.inf
 
 
 class Crew:
@@ -46,17 +62,22 @@ class Crew:
         """
         marks = np.zeros((phases + 1) * _LINE_BYTES, np.uint8)
         at = -(-int(marks.ctypes.data) // _LINE_BYTES) * _LINE_BYTES
-        for jobs in self._waiting:
-            # Who is still busy with a frame of before, because something else has its core, is not called.
-            if jobs.empty():
-                jobs.put((function, at, given, (marks, keep)))
-        return function(at, 0, self.threads, *given)
+        try:
+            for jobs in self._waiting:
+                # Who is still busy with a frame of before, because something else has its core, is not called.
+                if jobs.empty():
+                    jobs.put((function, at, given, (marks, keep)))
+        finally:
+            # Also when Ctrl-C comes between: who was called writes to what would be gone.
+            said = function(at, 0, self.threads, *given)
+        return said
 
 
 def _help(jobs: SimpleQueue[Any], me: int, threads: int) -> None:
     while True:
         function, at, given, keep = jobs.get()
-        function(at, me, threads, *given)
+        with contextlib.suppress(Exception):  # the caller's thread raises it as well
+            function(at, me, threads, *given)
         del function, given, keep  # a frame's memory is its game's again
 
 

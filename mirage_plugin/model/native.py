@@ -37,6 +37,7 @@ _FLAGS = (
     "-O3", "-march=native", "-ffp-contract=fast", "-fno-math-errno", "-shared", "-std=gnu11",
     *(() if sys.platform == "win32" else ("-fPIC",)),
 )  # fmt: skip
+_LIBRARIES = () if sys.platform == "win32" else ("-lm",)
 _TIMEOUT_S = 120
 
 
@@ -63,7 +64,11 @@ def _sources(name: str) -> dict[str, bytes]:
 
 def compilers() -> list[tuple[str, ...]]:
     """Commands that compile C here: the system's own before the one that the package `ziglang` brings."""
-    found: list[tuple[str, ...]] = [(path,) for path in map(shutil.which, ("cc", "gcc", "clang")) if path]
+    paths: dict[str, str] = {}
+    for path in map(shutil.which, ("cc", "gcc", "clang")):
+        if path:  # `cc` is mostly one of the others by another name
+            paths.setdefault(os.path.realpath(path), path)
+    found: list[tuple[str, ...]] = [(path,) for path in paths.values()]
     if importlib.util.find_spec("ziglang"):
         found.append((sys.executable, "-m", "ziglang", "cc"))
     return found
@@ -83,24 +88,40 @@ def library(name: str, *more: str) -> ctypes.CDLL:
         version = metadata.version("ziglang") if "ziglang" in compiler else os.path.realpath(compiler[0])
         key = hashlib.sha256(b"\0".join([*texts, version.encode(), *map(str.encode, flags)]))
         key.update(_processor().encode())
-        made = cache_directory() / "native" / f"{name}-{key.hexdigest()[:20]}.so"
-        try:
-            if not made.is_file():
-                if not _writable(made.parent):
-                    made = _scratch() / made.name
-                _compile([*compiler, *flags], name, sources, made)
-            return ctypes.CDLL(str(made))
-        except (OSError, subprocess.SubprocessError) as error:
-            failed = error
+        made = f"{name}-{key.hexdigest()[:20]}.so"
+        # Where files are kept, unless that is full, read-only, or nothing there may be run.
+        for folder in (_kept, _scratch):
+            try:
+                where = folder() / made
+                if not _whole(where):
+                    _compile([*compiler, *flags], name, sources, where)
+                return ctypes.CDLL(str(where))
+            except subprocess.SubprocessError as error:
+                failed = error
+                break  # of another folder the compiler thinks the same
+            except OSError as error:
+                failed = error
     raise failed
 
 
-def _writable(folder: Path) -> bool:
+def _kept() -> Path:
+    """Where what is compiled stays from start to start. Raises `OSError` where this user has no place for it."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError:
+        return cache_directory() / "native"
+    except RuntimeError as error:  # neither a home nor an entry among the users
+        raise OSError(str(error)) from error
+
+
+def _seal(made: Path) -> Path:
+    return made.with_name(f"{made.name}.sha256")
+
+
+def _whole(made: Path) -> bool:
+    """Whether a file is what the compiler wrote: one that a power cut or a full disk left would crash every start."""
+    try:
+        return hashlib.sha256(made.read_bytes()).hexdigest() == _seal(made).read_text(encoding="ascii")
+    except (OSError, ValueError):
         return False
-    return os.access(folder, os.W_OK | os.X_OK)
 
 
 @functools.cache
@@ -119,11 +140,20 @@ def _compile(command: list[str], name: str, sources: dict[str, bytes], to: Path)
         for file, text in sources.items():
             (Path(scratch) / file).write_bytes(text)
         made = Path(scratch) / f"{name}.so"
-        subprocess.run(
-            [*command, "-o", str(made), str(Path(scratch) / f"{name}.c")],
-            check=True, capture_output=True, timeout=_TIMEOUT_S, env=os.environ | kept,
-        )  # fmt: skip
+        try:
+            subprocess.run(
+                [*command, "-o", str(made), str(Path(scratch) / f"{name}.c"), *_LIBRARIES],
+                check=True, capture_output=True, timeout=_TIMEOUT_S, env=os.environ | kept,
+            )  # fmt: skip
+        except subprocess.CalledProcessError as error:
+            said = error.stderr.decode(errors="replace").strip().splitlines() or [f"it ended with {error.returncode}"]
+            # Of many lines the first error is what is wrong; the command is as long as a page.
+            why = next((line for line in said if "error" in line), said[-1])
+            raise subprocess.SubprocessError(f"{command[0]}: {why.strip()[:200]}") from error
+        digest = hashlib.sha256(made.read_bytes()).hexdigest()
+        # The seal last: it belongs to a file that is there.
         made.replace(to)
+        _seal(to).write_text(digest, encoding="ascii")
 
 
 @functools.cache

@@ -83,7 +83,8 @@ static void begin_products(void)
         tiles.columns[i] = 64;
         tiles.rows[i] = 16;
     }
-    _tile_loadconfig(&tiles);
+    /* Not `_tile_loadconfig`: to GCC before 14 it reads eight bytes, and what was stored in the others may be left out. */
+    __asm__ volatile("ldtilecfg %0" : : "m"(tiles));
 }
 
 static void end_products(void) { _tile_release(); }
@@ -97,6 +98,8 @@ static void product(const number *a, int a_stride, int count, const struct linea
     const uint16_t *weight = l->weight;
     int n = 0;
     (void)count;
+    /* To the compiler a tile's load reads nothing: what was written before is there. */
+    __asm__ volatile("" : : : "memory");
     for (; n + 2 <= columns; n += 2) {
         const uint16_t *b = weight + (ptrdiff_t)n * steps * 512, *c = b + (ptrdiff_t)steps * 512;
         _tile_loadd(0, l->bias + n * 16, 0);

@@ -90,7 +90,7 @@ static inline vec reciprocal(vec x)
 {
 #if defined(__AVX512F__)
     vec y = (vec)_mm512_rcp14_ps((__m512)x);
-#ifdef __AMX_BF16__
+#if defined(__AMX_BF16__) && !defined(MIRAGE_VECTORS_ONLY)
     return y;
 #endif
     return y * (2.0f - x * y);

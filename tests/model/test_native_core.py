@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import ctypes
 import functools
+import math
+import platform
 import shutil
+import subprocess
 import threading
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +19,7 @@ from torch import Tensor
 
 from mirage_kernels.overview import OVERVIEW, remembered
 from mirage_kernels.shade import BINS, STYLE_NUMBERS, SURFACE, WORDS
+from mirage_plugin.model import crew
 from mirage_plugin.model import native as native_files
 from mirage_plugin.model.core import Core, CoreInput, CoreOutput, core_input
 from mirage_plugin.model.crew import MAX_THREADS, Crew
@@ -374,3 +380,125 @@ def test_where_nothing_can_be_kept_it_is_compiled_all_the_same(monkeypatch: pyte
     assert "mirage-native-" in compiled._name
     assert compiled.mirage_compose is not None
     native_files._scratch.cache_clear()
+
+
+@pytest.mark.parametrize("damage", ["empty", "cut", "zeros", "no seal"])
+def test_a_file_that_was_damaged_is_made_anew(damage: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A power cut or a full disk left it, and every start crashed, or was slow for good."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    first = native_files.compilers()[:1]
+    monkeypatch.setattr(native_files, "compilers", lambda: first)
+    kept = tmp_path / "mirage" / "native"
+    library.cache_clear()
+    try:
+        library("steady")
+        (made,) = kept.glob("steady-*.so")
+        whole = made.read_bytes()
+        made.unlink()  # what is mapped must not be written to
+        damaged = {"empty": b"", "cut": whole[:3000], "zeros": whole[:3000] + bytes(len(whole) - 3000)}
+        made.write_bytes(damaged.get(damage, whole))
+        if damage == "no seal":
+            native_files._seal(made).unlink()
+        library.cache_clear()
+        assert library("steady")._name == str(made)
+        assert native_files._whole(made)
+    finally:
+        library.cache_clear()
+
+
+def test_where_nothing_may_be_run_it_is_run_from_elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A cache on a disk that is mounted noexec, a full one, another user's, or no home at all."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    load = ctypes.CDLL
+
+    def refused(path: str) -> ctypes.CDLL:
+        if path.startswith(str(tmp_path)):
+            raise OSError(f"{path}: failed to map segment from shared object")
+        return load(path)
+
+    def homeless() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    for break_it in (lambda: monkeypatch.setattr(ctypes, "CDLL", refused),
+                     lambda: monkeypatch.setattr(native_files, "cache_directory", homeless)):  # fmt: skip
+        break_it()
+        library.cache_clear()
+        native_files._scratch.cache_clear()
+        try:
+            assert "mirage-native-" in library("steady")._name
+        finally:
+            library.cache_clear()
+            native_files._scratch.cache_clear()
+
+
+def test_a_compiler_that_fails_says_why(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    script = tmp_path / "cc"
+    said = "echo 'core.c: In function' >&2; echo 'core.c:7: error: no such builtin' >&2; exit 1"
+    script.write_text(f"#!/bin/sh\n{said}\n")
+    script.chmod(0o755)
+    monkeypatch.setattr(native_files, "compilers", lambda: [(str(script),)])
+    library.cache_clear()
+    with pytest.raises(subprocess.SubprocessError, match=r"cc: core\.c:7: error: no such builtin$"):
+        library("steady")
+    library.cache_clear()
+
+
+@pytest.mark.parametrize("flags", ["x86-64", "haswell", "skylake-avx512", "icelake-server"])
+def test_other_processors_draw_the_same(flags: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Most players have an older one than this: what is compiled for theirs runs here as well."""
+    needs = {"haswell": "avx2", "skylake-avx512": "avx512vl", "icelake-server": "avx512_vnni"}
+    if platform.machine() != "x86_64" or needs.get(flags, "") not in native_files._processor():
+        pytest.skip(f"this processor is not a {flags}")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(native_files, "_FLAGS", tuple(
+        f"-march={flags}" if flag.startswith("-march") else flag for flag in native_files._FLAGS
+    ))  # fmt: skip
+    core, _ = network("nano")
+    given = frame("nano", 12, 20, 1)
+    library.cache_clear()
+    try:
+        native = NativeCore(core)
+        agree(native(given), core(given), native.numbers)
+    finally:
+        library.cache_clear()
+
+
+def test_a_container_s_share_of_the_processor_is_heeded(tmp_path: Path) -> None:
+    assert crew._quota(tmp_path) == math.inf
+    for text, cores in (("max 100000", math.inf), ("150000 100000", 1.5), ("nonsense", math.inf)):
+        (tmp_path / "cpu.max").write_text(text)
+        assert crew._quota(tmp_path) == cores
+    (tmp_path / "cpu.max").unlink()
+    (tmp_path / "cpu").mkdir()
+    for quota, cores in (("-1", math.inf), ("400000", 4.0)):
+        (tmp_path / "cpu" / "cpu.cfs_quota_us").write_text(quota)
+        (tmp_path / "cpu" / "cpu.cfs_period_us").write_text("100000")
+        assert crew._quota(tmp_path) == cores
+
+
+def test_ctrl_c_while_others_are_called_leaves_nobody_writing_to_what_is_gone() -> None:
+    """Whoever was called is waited for: the frame is done, and then Ctrl-C is heard."""
+    two, done = Crew(2), threading.Barrier(2)
+
+    class Interrupted:
+        def __init__(self, jobs: Any) -> None:
+            self.jobs = jobs
+
+        def empty(self) -> bool:
+            return True
+
+        def put(self, job: Any) -> None:
+            self.jobs.put(job)
+            raise KeyboardInterrupt
+
+    two._waiting = [Interrupted(jobs) for jobs in two._waiting]  # type: ignore[misc]
+    calls: list[int] = []
+
+    def work(_at: int, me: int, _threads: int) -> None:
+        calls.append(me)
+        done.wait(10)
+
+    with pytest.raises(KeyboardInterrupt):
+        two(work, 1)
+    assert sorted(calls) == [0, 1]

@@ -153,8 +153,8 @@ def test_composed_bytes_are_those_of_the_definition(
         full = compose(v, Edit(*(torch.from_numpy(part)[None] for part in edit)), traced)
     answer = (v + 0.7 * (full - v)).clamp(-1, 1)[0].permute(1, 2, 0).numpy() * 127.5 + 127.5
     expected = np.where(mask[..., None] == 0, pixels[..., :3], answer)
-    # Half a step of rounding, and one of floating point.
-    assert np.abs(out[..., :3] - expected).max() <= 0.51
+    # Half a step of rounding, and what the processor's estimate of a reciprocal is off by: Intel's more than AMD's.
+    assert np.abs(out[..., :3] - expected).max() <= 0.53
     assert np.array_equal(out[..., 3:], pixels[..., 3:])
 
 
