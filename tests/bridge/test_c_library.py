@@ -554,3 +554,36 @@ def test_c_and_python_games_play_together(game: Callable[..., Game], endpoint: s
         session.call("wait_ready", ctypes.c_uint64(1))
     other.named("done", timeout_s=30)
     assert all(event["intact"] for event in other.seen if event["event"] == "frame")
+
+
+@needs_libraries
+def test_c_a_resize_is_for_the_next_frame(game: Callable[..., Game]) -> None:
+    """The frame that is being drawn, and the black that is shown before any, keep their memory."""
+    session = game()
+    black, frame, answer = CAnswer(), CFrame(), CAnswer()
+    for made, init in ((black, "answer"), (frame, "frame"), (answer, "answer")):
+        getattr(session.library, f"mirage_{init}_init")(ctypes.byref(made))
+    forever = ctypes.c_uint64(2**64 - 1)
+    assert session.call("wait_answer", ctypes.c_uint64(0), forever, ctypes.byref(black)) == 0
+    assert session.call("begin_frame", ctypes.byref(frame)) == 0
+    for size in ((640, 480), (64, 48)):
+        assert session.call("resize", *size) == 0
+    assert session.shown(black) == {0}
+    ctypes.memset(frame.pixels, 7, 64 * 36 * 4)
+    frame_id = ctypes.c_uint64()
+    assert session.call("end_frame", ctypes.byref(frame), ctypes.byref(frame_id)) == 0
+    assert session.call("wait_answer", frame_id, forever, ctypes.byref(answer)) == 0
+    assert (answer.width, answer.height, session.shown(answer)) == (64, 36, {7})
+    frame, _ = session.play(5)
+    assert (frame.width, frame.height) == (64, 48)
+
+
+@needs_libraries
+def test_c_an_answer_is_given_back_after_the_session(library: Any, endpoint: str, spawn: Spawn) -> None:
+    start_host(spawn, endpoint)
+    session = Game(library, endpoint)
+    answer = session.until_answered(3)
+    session.close()
+    assert session.shown(answer) == {252}
+    assert library.mirage_release(None, ctypes.byref(answer)) == 0
+    assert answer.pixels is None

@@ -6,6 +6,7 @@ import gc
 import json
 import os
 import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -15,6 +16,11 @@ import numpy as np
 import pytest
 
 import mirage_bridge as mb
+from mirage_bridge import ring as ring_module
+from mirage_bridge.channel import HostRing
+from mirage_bridge.errors import SegmentError
+from mirage_bridge.memory import Segment
+from mirage_bridge.protocol import WORD_PIN, pack_control
 from tests.bridge.conftest import Spawn, shm_names
 from tests.bridge.events import Events
 
@@ -614,3 +620,208 @@ def test_a_host_deletes_no_file_that_stands_at_its_address(tmp_path: Path) -> No
     assert (tmp_path / "s").read_text() == "precious"
     with pytest.raises(mb.EndpointError, match="cannot be made"):
         mb.Host("ipc:///proc/nowhere/s")
+
+
+def test_a_busy_host_notices_a_game_that_was_killed(endpoint: str, spawn: Spawn) -> None:
+    """Where a frame always waits the host never sleeps, and deaths were looked at only there."""
+    with mb.Host(endpoint) as host:
+        doomed = Events(spawn("game.py", endpoint, json.dumps({"pace_ms": 20})))
+        end_s = time.monotonic() + 20
+        while not host.sessions and time.monotonic() < end_s:
+            host.poll(0.02)
+        (gone,) = host.sessions.values()
+        with mb.Session(endpoint, size=(64, 36), planes=()) as session:
+            meet(host, session)
+            os.kill(gone._pid, signal.SIGKILL)
+            doomed.process.wait()
+            host._sleep = lambda _ms: pytest.fail("it slept")  # type: ignore[method-assign]
+            closed = []
+            while not closed and time.monotonic() < end_s:
+                frame = session.begin_frame()
+                frame.pixels[...] = 1
+                session.end_frame(frame)
+                for event in host.poll(0.02):
+                    closed += [event] if isinstance(event, mb.SessionClosed) else []
+                (busy,) = [each for each in host.sessions.values() if each is not gone]
+                job = busy.take_newest()
+                if job is not None:
+                    busy.publish_source(job, "busy")
+        assert [event.session for event in closed] == [gone]
+
+
+def test_a_sidecar_that_dies_takes_no_answer_away(endpoint: str, spawn: Spawn) -> None:
+    """The game is drawing with it: its memory stays for as long as its views."""
+    host = start_host(spawn, endpoint)
+    with mb.Session(endpoint, size=(64, 36), planes=(), budget_ms=5000) as session:
+        assert session.wait_ready(10)
+        with play_until_answered(session, 5) as answer:
+            host.process.kill()
+            host.process.wait()
+            end_s = time.monotonic() + 10
+            while session.state == "ready" and time.monotonic() < end_s:
+                session.wait_ready(0.01)
+                session.begin_frame()
+            assert session.state != "ready"
+            assert (np.asarray(answer.pixels) == 250).all()
+
+
+def test_a_game_that_finds_no_memory_begins_anew(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However often it says that it lives: what kept it out may be over, and its place is another's."""
+    with mb.Host(endpoint) as host, mb.Session(endpoint, size=(64, 36), planes=()) as session:
+        refuse = True
+
+        def attach(layout: Any, address: Any, whole: Any = Segment.attach) -> Any:
+            if refuse:
+                raise SegmentError("no room")
+            return whole(layout, address)
+
+        monkeypatch.setattr("mirage_bridge.session.Segment.attach", attach)
+        monkeypatch.setattr("mirage_bridge.host._HANDSHAKE_NS", 0)
+        end_s = time.monotonic() + 20
+        while session.state != "refused" and time.monotonic() < end_s:
+            host.poll(0.005)
+            session.wait_ready(0.005)
+        assert session.state == "refused"
+        refuse = False
+        while session.state != "ready" and time.monotonic() < end_s:
+            monkeypatch.setattr("mirage_bridge.host._HANDSHAKE_NS", 5_000_000_000 if not host._by_identity else 0)
+            host.poll(0.005)
+            session.wait_ready(0.005)
+        assert session.state == "ready", session.refusal
+
+
+def test_no_hello_ends_the_host(endpoint: str, caplog: pytest.LogCaptureFixture) -> None:
+    deep: Any = []
+    for _ in range(400):
+        deep = [deep]
+    with mb.Host(endpoint) as host, mb.Session(endpoint, size=(64, 36), planes=()) as session:
+        hello = {"type": "hello", "protocol": deep}
+        host._hello(b"x" * 16, hello, "")
+        monkey: list[Any] = [b"x" * 16, b"C", pack_control({"type": "request", "number": 1, "name": "a", "fields": {}})]
+        host._request = lambda *_: 1 / 0  # type: ignore[assignment,method-assign]
+        session._send(monkey[1:])
+        meet(host, session)
+        assert session.state == "ready"
+    assert "could not be handled" in caplog.text
+
+
+def test_a_forked_child_leaves_everything_to_its_parent(endpoint: str) -> None:
+    with mb.Host(endpoint) as host, mb.Session(endpoint, size=(64, 36), planes=()) as session:
+        meet(host, session)
+        (served,) = host.sessions.values()
+        frame = session.begin_frame()
+        frame.pixels[...] = 9
+        session.end_frame(frame)
+        job = served.take_newest()
+        assert job is not None
+        draft = served.begin_answer(job)
+        draft.pixels[...] = 7
+        served.publish(draft)
+        with session.poll_answer() as answer:
+            assert session._ring is not None
+            pinned = session._ring.words._page[session._ring.words._own + WORD_PIN :][:2].tolist()
+            child = os.fork()
+            if child == 0:
+                code = 1
+                try:
+                    for use in (session.begin_frame, lambda: host.poll(0)):
+                        with pytest.raises(mb.BridgeError, match="forked"):
+                            use()
+                    answer.release()
+                    session.close()
+                    host.close()
+                    code = 0
+                finally:
+                    os._exit(code)
+            assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+            assert session._ring.words._page[session._ring.words._own + WORD_PIN :][:2].tolist() == pinned != [0, 0]
+            assert (np.asarray(answer.pixels) == 7).all()
+        assert Path(endpoint.removeprefix("ipc://")).is_socket()
+
+
+def test_a_record_that_lies_takes_no_answer_away(endpoint: str) -> None:
+    with mb.Host(endpoint) as host, mb.Session(endpoint, size=(64, 36), planes=()) as session:
+        meet(host, session)
+        (served,) = host.sessions.values()
+
+        def answered(value: int) -> None:
+            session.end_frame(session.begin_frame())
+            job = served.take_newest()
+            assert job is not None
+            draft = served.begin_answer(job)
+            draft.pixels[...] = value
+            served.publish(draft)
+
+        answered(7)
+        with session.poll_answer() as answer:
+            ring = served._ring
+            assert isinstance(ring, HostRing)
+            slot = ring._answers.begin()
+            assert slot is not None
+            ring._answers.publish(slot, b"nonsense" * 16)
+            with session.poll_answer() as again:
+                assert (np.asarray(again.pixels) == 7).all()
+            assert (np.asarray(answer.pixels) == 7).all()
+        assert session.stats().faults >= 1
+
+
+def test_a_message_without_an_end_ends_the_connection(endpoint: str) -> None:
+    with mb.Host(endpoint) as host, mb.Session(endpoint, size=(64, 36), planes=()) as session:
+        meet(host, session)
+        (served,) = host.sessions.values()
+        host._router.send_multipart([served._identity, b"D", *[b""] * 1000])
+        end_s = time.monotonic() + 10
+        while session.state == "ready" and time.monotonic() < end_s:
+            session.begin_frame()
+        assert session.state != "ready"
+        meet(host, session)
+        assert session.state == "ready"
+
+
+def test_who_has_no_descriptors_left_is_told(endpoint: str) -> None:
+    """libzmq would end the process."""
+    code = (
+        "import os, resource, mirage_bridge as mb\n"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))\n"
+        "held = []\n"
+        "try:\n"
+        "    while True: held.append(os.open('/dev/null', os.O_RDONLY))\n"
+        "except OSError: held = [os.close(fd) for fd in held[:3]]\n"
+        f"try: mb.Session({endpoint!r}, size=(64, 36))\n"
+        "except mb.EndpointError as error: print('said:', error)\n"
+    )
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert "said: no socket can be made" in said.stdout
+
+
+@pytest.mark.parametrize("held", [False, True])
+def test_a_fence_waits_for_nobody(held: bool) -> None:
+    """Ctrl-C between its calls, another thread or a forked child may leave its lock taken."""
+    if held:
+        ring_module._acquire()
+    try:
+        for _ in range(3):
+            ring_module.fence()
+    finally:
+        assert ring_module._fence_lock.locked() == held
+        if held:
+            ring_module._release()
+
+
+def test_an_address_that_cannot_be_looked_at_is_said(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(mb.EndpointError, match="cannot be looked at"):
+        mb.Session(f"ipc://{tmp_path}/file/of/socket", size=(64, 36))
+
+
+def test_wake_after_close_writes_nowhere(endpoint: str) -> None:
+    host = mb.Host(endpoint)
+    host.close()
+    read, write = os.pipe()
+    os.set_blocking(read, False)
+    host._wake_write = write
+    host.wake()
+    with pytest.raises(BlockingIOError):
+        os.read(read, 1)
+    os.close(read)
+    os.close(write)

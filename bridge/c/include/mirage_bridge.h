@@ -149,7 +149,8 @@ MIRAGE_API void mirage_stats_init(mirage_stats *stats);
 
 /* Make a session; succeeds at once whether or not a sidecar is there. */
 MIRAGE_API int mirage_connect(const mirage_options *options, mirage_session **session);
-/* Say goodbye, free everything and set *session to NULL. Frames and answers are invalid from now on. */
+/* Say goodbye, free everything and set *session to NULL. Frames are invalid from now on, answers when they are given back.
+ * In a child of fork() it leaves everything to the parent. */
 MIRAGE_API void mirage_disconnect(mirage_session **session);
 
 MIRAGE_API int mirage_state(const mirage_session *session);
@@ -169,7 +170,8 @@ MIRAGE_API int mirage_poll_answer(mirage_session *session, mirage_answer *answer
  * game's own frame. */
 MIRAGE_API int mirage_wait_answer(mirage_session *session, uint64_t frame_id, uint64_t timeout_ns,
                                   mirage_answer *answer);
-/* Give an answer back; its pixels may change from now on. Safe to repeat. At most two are held at once. */
+/* Give an answer back; its pixels may change from now on. Safe to repeat, and after mirage_disconnect with a session of
+ * NULL: an answer keeps its memory until then. At most two are held at once. */
 MIRAGE_API int mirage_release(mirage_session *session, mirage_answer *answer);
 
 /* Change the style from the next frame on; *epoch (may be NULL) is what answers in it carry. */

@@ -94,7 +94,8 @@ static int open_file(const mirage_address *address, char *problem, size_t room) 
         snprintf(problem, room, "the announced file is not a segment's name on this machine");
         return -1;
     }
-    int fd = open(name, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
+    /* A lease that somebody holds on the file would be waited for. */
+    int fd = open(name, O_RDWR | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
     struct stat status;
     if (fd >= 0 && (fstat(fd, &status) != 0 || (status.st_mode & 07777) != 0600)) {
         close(fd);
@@ -274,7 +275,8 @@ int mirage_ring_take(mirage_ring *ring) {
         fence();                                          /* R3 */
         if (load(&ring->peer->newest) != word) continue;  /* R4 */
         if (load(&ring->answer_slots[slot].state) != (sequence << 8 | MIRAGE_STATE_READY)) { /* R5 */
-            ring->faults++;
+            ring->faults++; /* only a peer that breaks the protocol gets here, and is not looked at again for this */
+            ring->taken = sequence;
             break;
         }
         memcpy(&ring->held[index].record, ring->answer_slots[slot].record, sizeof ring->held[index].record);

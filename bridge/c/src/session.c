@@ -3,6 +3,7 @@
 #include "mirage_bridge.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <math.h>
 #include <poll.h>
 #include <stdio.h>
@@ -36,7 +37,15 @@
 #define LOOK_UP_MS 25
 #define STALE_NS (250 * MS)
 
-enum { DRAIN = 64, ENDPOINT_BYTES = 128, MOST_IPC_PATH = 107, REASON_BYTES = 64, SENTENCE_BYTES = 512 };
+enum {
+    DRAIN = 64,
+    ENDPOINT_BYTES = 128,
+    MANY_PARTS = 64,
+    MOST_IPC_PATH = 107,
+    REASON_BYTES = 64,
+    SENTENCE_BYTES = 512,
+    SPARE_DESCRIPTORS = 10, /* a context and a socket take six */
+};
 
 /* Numbered messages (5.2). What one says is decided when it is sent, so one of each kind in line is enough. */
 enum { M_ATTACH, M_ATTACH_FAILED, M_STYLE, M_CHANGE, M_PAUSING, M_KINDS };
@@ -59,6 +68,7 @@ typedef struct source {
 struct mirage_session {
     char endpoint[ENDPOINT_BYTES];
     void *context, *socket;
+    pid_t process;
     int pidfd;
     /* what the game wants */
     mirage_offer offer;
@@ -91,6 +101,7 @@ struct mirage_session {
     int drawing; /* 0 none, 1 in a slot, 2 private */
     int drawing_slot;
     mirage_ring *drawing_ring;
+    private_set *drawing_set;
     source last;
     int last_sent;
     /* answers */
@@ -181,8 +192,19 @@ static int directory_is_private(const char *endpoint) {
 
 /* -- the connection ---------------------------------------------------------------------------------- */
 
+/* Whether the process has descriptors left for a socket: libzmq aborts it where it runs out of them. */
+static int descriptors_left(void) {
+    int fds[SPARE_DESCRIPTORS], count = 0;
+    while (count < SPARE_DESCRIPTORS && (fds[count] = open("/dev/null", O_RDONLY | O_CLOEXEC)) >= 0) count++;
+    const int left = count == SPARE_DESCRIPTORS, why = errno;
+    while (count > 0) close(fds[--count]);
+    errno = why;
+    return left;
+}
+
 static int open_socket(mirage_session *s) {
     uint8_t identity[MIRAGE_IDENTITY_BYTES] = {1};
+    if (!descriptors_left()) return MIRAGE_E_SOCKET;
     if (!directory_is_private(s->endpoint)) return MIRAGE_E_ENDPOINT;
     if (!random_bytes(identity + 1, sizeof identity - 1)) return MIRAGE_E_CLOCK;
     void *socket = zmq_socket(s->context, ZMQ_DEALER);
@@ -472,6 +494,11 @@ static int read_message(mirage_session *s) {
         int got = zmq_recv(s->socket, s->in, sizeof s->in, ZMQ_DONTWAIT);
         if (got < 0) break;
         if (++parts == 2) body = got;
+        if (parts > MANY_PARTS) { /* a message without an end: what is left of it goes with the connection */
+            s->stats.faults++;
+            lost(s);
+            return -1;
+        }
     }
     if (parts == 2 && tag_bytes == 1 && tag[0] == 'C' && body <= (int)sizeof s->in) return body;
     /* A doorbell woke us; what it announces stands in shared memory. */
@@ -583,6 +610,7 @@ int mirage_connect(const mirage_options *options, mirage_session **session) {
     if (options == NULL || options->size != sizeof *options || !options_ok(options)) return MIRAGE_E_ARGUMENT;
     mirage_session *s = calloc(1, sizeof *s);
     if (s == NULL) return MIRAGE_E_MEMORY;
+    s->process = getpid();
     s->pidfd = s->latest = -1;
     s->offer = (mirage_offer){
         .width = options->width,
@@ -632,14 +660,17 @@ static void give_up_drawing(mirage_session *s) {
         mirage_ring_cancel(s->drawing_ring, s->drawing_slot);
         mirage_ring_drop(s->drawing_ring);
     }
+    set_drop(s->drawing_set);
     s->drawing = 0;
     s->drawing_ring = NULL;
+    s->drawing_set = NULL;
 }
 
 void mirage_disconnect(mirage_session **session) {
     if (session == NULL || *session == NULL) return;
     mirage_session *s = *session;
     *session = NULL;
+    if (getpid() != s->process) return; /* a forked child: slots, pins and connection are its parent's */
     give_up_drawing(s);
     source_drop(&s->last);
     if (s->in_session) {
@@ -647,7 +678,7 @@ void mirage_disconnect(mirage_session **session) {
         send_wire(s);
     }
     drop_link(s, 200);
-    if (s->context != NULL) zmq_ctx_term(s->context);
+    while (s->context != NULL && zmq_ctx_term(s->context) != 0 && errno == EINTR) continue;
     set_drop(s->own);
     free(s->style);
     free(s);
@@ -714,6 +745,8 @@ int mirage_begin_frame(mirage_session *session, mirage_frame *frame) {
         }
     }
     s->drawing = 2;
+    s->drawing_set = s->own; /* a resize meanwhile is for the next frame */
+    s->own->references++;
     frame->in_shared_memory = 0;
     lay_out(frame, s->own->pixels[s->last.pixels == s->own->pixels[0] ? 1 : 0], &s->own->layout);
     return MIRAGE_OK;
@@ -734,8 +767,8 @@ int mirage_end_frame(mirage_session *session, mirage_frame *frame, uint64_t *fra
     if (s->drawing == 1) {
         s->last.ring = s->drawing_ring; /* the reference moves along */
     } else {
-        s->last.set = s->own;
-        s->own->references++;
+        s->last.set = s->drawing_set;
+        s->drawing_set = NULL;
     }
     if (s->last_sent) {
         mirage_frame_record record;
@@ -950,7 +983,8 @@ int mirage_wait_answer(mirage_session *session, uint64_t frame_id, uint64_t time
 }
 
 int mirage_release(mirage_session *session, mirage_answer *answer) {
-    if (session == NULL || answer == NULL || answer->size != sizeof *answer) return MIRAGE_E_ARGUMENT;
+    (void)session; /* its memory outlives it */
+    if (answer == NULL || answer->size != sizeof *answer) return MIRAGE_E_ARGUMENT;
     mirage_ring *ring = answer->held;
     answer->pixels = NULL;
     answer->held = NULL;
@@ -1011,8 +1045,11 @@ int mirage_resize(mirage_session *session, uint32_t width, uint32_t height) {
     if (mirage_offer_equal(&offer, &s->offer)) return MIRAGE_OK;
     private_set *own = set_new(&offer);
     if (own == NULL) return MIRAGE_E_MEMORY;
-    give_up_drawing(s);
-    set_drop(s->own);
+    if (s->last.pixels == NULL && s->last.set == NULL) {
+        s->last.set = s->own; /* nothing was drawn yet, and the black answer may still be on the screen */
+    } else {
+        set_drop(s->own);
+    }
     s->own = own;
     s->offer = offer;
     if (s->in_session) {
