@@ -321,8 +321,10 @@ def _ridges(p: _Picture) -> None:
             form = 1 - 2 * (wave - wave.floor() - 0.5).abs() if sharp else (wave * math.tau).sin() * 0.5 + 0.5
             return y > base - high * form
 
-        kind = Material.FOLIAGE if choice(p.rng, 3) else Material.GROUND
-        colour = p.colour(0.25, 0.45) if choice(p.rng, 3) else p.colour()
+        # Nothing but its colour tells a wood from a dune.
+        kind, colour = (
+            (Material.FOLIAGE, p.colour(0.2, 0.42)) if choice(p.rng, 2) else (Material.GROUND, p.colour(0.45, 1.18))
+        )
         p.add(_Shape(hill, colour, kind, 0.4, 1, 0.25 + 0.2 * layer))
 
 
@@ -545,6 +547,11 @@ def _sprite(p: _Picture, cx: float, foot: float, high: float, material: Material
     fine = 1 << choice(p.rng, 4)
     card = draw_cards(p.rng, 1)[0, :, fine // 2 :: fine, fine // 2 :: fine]
     pitch, there = high / card.shape[1], card[3] > 0.5
+    looks = card[:3]
+    if material == Material.FOLIAGE:
+        # Nothing but its colour tells a bush from a beast.
+        green = torch.tensor(p.colour(0.2, 0.42)).view(3, 1, 1)
+        looks = (looks.mean(0) / looks.mean().clamp_min(0.05) * green).clamp(0, 1)
     x0, y0 = cx - high / 2, foot - high
 
     def area(x: Tensor, y: Tensor) -> Tensor:
@@ -555,7 +562,7 @@ def _sprite(p: _Picture, cx: float, foot: float, high: float, material: Material
 
     move = (p.u(-0.012, 0.012), p.u(-0.004, 0.004) * choice(p.rng, 2)) if actor and p.odds(2) else (0.0, 0.0)
     p.add(_Shape(
-        area, card[:3].permute(1, 2, 0), material, up, 4, velocity=move, pitch=pitch, origin=(x0, y0), actor=actor
+        area, looks.permute(1, 2, 0), material, up, 4, velocity=move, pitch=pitch, origin=(x0, y0), actor=actor
     ))  # fmt: skip
 
 
@@ -616,7 +623,7 @@ def _platforms(p: _Picture) -> None:
             _sprite(p, x, foot, t * p.u(0.5, 2.5), Material.FOLIAGE, 0.4, actor=False)
             continue
         high, thin, r = t * p.u(1.5, 7), t * p.u(0.08, 0.3), t * p.u(0.6, 2)
-        bark, leaves = _tile(p, "bark", "planks"), _tile(p, "leaves", "grass", "plain")
+        bark, leaves = _tile(p, "bark", "planks"), _tile(p, "leaves", "grass", "crown")
         crown = _any(*(
             _disc(x + p.u(-0.8, 0.8) * r, foot - high + p.u(-0.5, 0.5) * r, p.u(0.5, 1) * r, p.u(0.4, 0.8) * r)
             for _ in range(1 + choice(p.rng, 4))
@@ -670,7 +677,7 @@ def _rooms(p: _Picture) -> None:
         there, high = _marked(walls, t), t * p.u(0.1, 0.9) * choice(p.rng, 2)
         p.cover(lambda x, y: there(x, y - high), side * p.u(0.4, 1), t, Material.WALL, FLAT_UP, 2)
         p.cover(there, top, t, Material.WALL, FLAT_UP, 3)
-    leaves = _tile(p, "leaves", "grass", "plain")
+    leaves = _tile(p, "leaves", "grass", "crown")
     for _ in range(choice(p.rng, 10) * (not inside)):
         x, y, r = p.u(0, p.aspect), p.u(0, 1), t * p.u(0.4, 1.6)
         crown = _any(*(_disc(x + p.u(-0.5, 0.5) * r, y + p.u(-0.5, 0.5) * r, r, r * p.u(0.7, 1)) for _ in range(2)))

@@ -315,7 +315,7 @@ def _frame(scene: Scene, i: int, window: Window) -> dict[str, Tensor]:
     albedo = torch.where(card[:, None], card_rgb, texel[:, :3])
     mean = scene.atlas.levels[-1].mean((1, 2))[hit.texture, :3]
     flat = torch.where(card[:, None], card_rgb, mean)
-    is_window = (texel[:, 3] > 0.5) & (hit.material == Material.WALL) & ~card
+    is_window = (texel[:, 3] > 0.5) & ~card
     # Glass keeps its own colour when the texture is flattened, or it would vanish.
     flat = torch.where(is_window[:, None], albedo, flat)
     material = torch.where(is_window, torch.full_like(hit.material, int(Material.WINDOW)), hit.material)

@@ -125,7 +125,7 @@ class _Builder:
 
 def _town(b: _Builder, ground: float = 0.0) -> None:
     walls = [b.texture("windows", "windows", "bricks", "plaster", "planks") for _ in range(4)]
-    trunk, leaves = b.texture("bark"), b.texture("leaves", "grass", "plain")
+    trunk, leaves = b.texture("bark"), b.texture("leaves", "grass", "crown")
     crate = [b.texture("planks", "panels", "plain", "checker", "stripes") for _ in range(3)]
     for _ in range(4 + choice(b.rng, 8)):
         angle, radius = b.u(0, 2 * math.pi), b.u(8, 40)
@@ -149,6 +149,7 @@ def _town(b: _Builder, ground: float = 0.0) -> None:
 
 
 def _props(b: _Builder, textures: list[int], ground: float, spread: float) -> None:
+    glow = b.texture("glow")
     for _ in range(2 + choice(b.rng, 8)):
         size = b.u(0.25, 1.1)
         centre = [b.u(-spread, spread), ground + size, b.u(-spread, spread)]
@@ -156,6 +157,7 @@ def _props(b: _Builder, textures: list[int], ground: float, spread: float) -> No
         moving = [b.u(-2, 2), 0.0, b.u(-2, 2)] if choice(b.rng, 3) == 0 else None
         glowing = choice(b.rng, 8) == 0
         material = Material.EMISSIVE if glowing else Material.OBJECT
+        texture = glow if glowing else texture
         if choice(b.rng, 3):
             half = [size * b.u(0.4, 1), size, size * b.u(0.4, 1)]
             b.box(centre, half, texture, material, scale=b.u(0.3, 0.8), yaw=b.u(0, 6.28), velocity=moving)
@@ -181,7 +183,7 @@ def _interior(b: _Builder) -> None:
         w = b.u(0.2, 1.2)
         x, z = b.u(-half[0], half[0]), b.u(-half[2], half[2])
         b.box([x, half[1], z], [w, half[1], b.u(0.2, 2.5)], column, Material.WALL, scale=0.5)
-    glow = b.texture("plain")
+    glow = b.texture("glow")
     for _ in range(1 + choice(b.rng, 4)):
         x, z = b.u(-half[0], half[0]) * 0.8, b.u(-half[2], half[2]) * 0.8
         b.box([x, 2 * half[1] - 0.15, z], [b.u(0.1, 0.5), 0.05, b.u(0.1, 0.5)], glow, Material.EMISSIVE)
@@ -261,12 +263,14 @@ def _side(b: _Builder) -> None:
         velocity = [b.u(-4, 4), b.u(-1, 1) * choice(b.rng, 2), 0.0]
         b.cards.append(([b.u(-6, 6), b.u(-0.5, 4), -0.7], [b.u(0.6, 1.6), b.u(0.6, 1.8)], velocity))
     for _ in range(choice(b.rng, 5)):
-        coin = b.texture("plain")
+        coin = b.texture("glow")
         b.sphere([b.u(-6, 6), b.u(0.5, 4), -0.4], b.u(0.15, 0.4), coin, Material.EMISSIVE, [0.0, b.u(0, 1), 0.0])
 
 
 def _top(b: _Builder) -> None:
-    tile = [b.texture("bricks", "stone", "planks", "panels", "tiles", "leaves") for _ in range(4)]
+    # From above nothing but their leaves tells a hedge from a roof.
+    tile = [b.texture("bricks", "stone", "planks", "panels", "tiles") for _ in range(3)]
+    tile.append(b.texture("leaves", "grass"))
     for _ in range(10 + choice(b.rng, 18)):
         h = b.u(0.3, 1.8)
         kind = choice(b.rng, 4)
@@ -282,10 +286,11 @@ def _top(b: _Builder) -> None:
 
 def _abstract(b: _Builder) -> None:
     textures = [b.texture("plain", "plain", "panels", "checker", "stripes", "tiles", "windows") for _ in range(4)]
+    glow = b.texture("glow")
     for _ in range(6 + choice(b.rng, 14)):
         centre = [b.u(-10, 10), b.u(0, 8), b.u(-4, 25)]
-        texture = textures[choice(b.rng, 4)]
-        material = Material.EMISSIVE if choice(b.rng, 7) == 0 else Material.OBJECT
+        glows = choice(b.rng, 7) == 0
+        texture, material = (glow, Material.EMISSIVE) if glows else (textures[choice(b.rng, 4)], Material.OBJECT)
         velocity = [b.u(-2, 2), b.u(-1, 1), b.u(-2, 2)] if choice(b.rng, 2) else None
         if choice(b.rng, 3):
             half = [b.u(0.3, 3), b.u(0.3, 3), b.u(0.3, 3)]

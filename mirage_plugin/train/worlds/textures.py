@@ -52,7 +52,7 @@ def _cell_random(rng: torch.Generator, ix: Tensor, iy: Tensor, nx: int, ny: int)
 
 KINDS = (
     "grass", "dirt", "sand", "stone", "pebbles", "bricks", "planks", "tiles", "checker", "stripes",
-    "panels", "windows", "plaster", "bark", "leaves", "plain",
+    "panels", "windows", "plaster", "bark", "leaves", "crown", "plain", "glow",
 )  # fmt: skip
 
 _BASE_COLOURS: dict[str, tuple[tuple[float, float, float], ...]] = {
@@ -70,8 +70,11 @@ _BASE_COLOURS: dict[str, tuple[tuple[float, float, float], ...]] = {
     "windows": ((0.62, 0.58, 0.52), (0.5, 0.42, 0.38), (0.55, 0.58, 0.62), (0.72, 0.66, 0.56)),
     "plaster": ((0.75, 0.72, 0.66), (0.65, 0.68, 0.7), (0.7, 0.6, 0.5)),
     "bark": ((0.35, 0.26, 0.18), (0.45, 0.38, 0.3)),
+    "crown": ((0.4, 0.6, 0.4), (0.2, 0.42, 0.15), (0.5, 0.6, 0.2), (0.65, 0.4, 0.15)),
     "leaves": ((0.2, 0.42, 0.15), (0.3, 0.5, 0.18), (0.5, 0.45, 0.15), (0.15, 0.35, 0.2)),
     "plain": ((0.6, 0.6, 0.6), (0.7, 0.35, 0.3), (0.3, 0.5, 0.7), (0.75, 0.65, 0.3), (0.4, 0.6, 0.4)),
+    # What glows is bright, as games draw it: nothing else tells it from what a lamp or the sun is on.
+    "glow": ((1.0, 0.95, 0.8), (1.0, 0.8, 0.35), (1.0, 0.45, 0.3), (0.4, 1.0, 0.6), (0.45, 0.85, 1.0), (0.9, 0.5, 1.0)),
 }
 
 
@@ -82,7 +85,8 @@ def draw_texture(kind: str, rng: torch.Generator) -> Tensor:
     palette = _BASE_COLOURS[kind]
     base = torch.tensor(palette[choice(rng, len(palette))])
     # Games are not natural photographs: shift hue and brightness of the base freely.
-    base = (base * uniform(rng, 0.65, 1.35) + 0.07 * torch.randn(3, generator=rng)).clamp(0.03, 0.97)
+    dimmest = 0.9 if kind == "glow" else 0.65
+    base = (base * uniform(rng, dimmest, 1.35) + 0.07 * torch.randn(3, generator=rng)).clamp(0.03, 0.97)
     fine = tileable_noise(rng, size, uniform(rng, 0.3, 0.8))
     coarse = tileable_noise(rng, size, uniform(rng, 1.1, 1.8))
     rough = uniform(rng, 0.02, 0.12)
