@@ -114,6 +114,8 @@ CALLS: list[tuple[list[str], str, str, dict[str, Any]]] = [
             "seed": 0,
             "json": None,
             "weights": None,
+            "stills": False,
+            "fps": None,
         },
     ),
     (
