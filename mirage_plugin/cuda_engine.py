@@ -81,6 +81,7 @@ class CudaCanvas:
         """Begin with an empty memory; without a path until the device is back. `bounds` of a healthy frame."""
         self.kind, self.seed, self._path, self.generation = kind, seed, path, generation
         self.frame = self.resets = self.edit_age = self.composing_ns = 0
+        self.returning: weakref.finalize[..., CudaCanvas] | None = None
         self.retry_ns = 0
         """When a path is to be looked for again, where there was none."""
         self.film: Style | None = None
@@ -318,7 +319,7 @@ class CudaEngine:
             canvas.retry_ns = time.monotonic_ns() + _RETRY_NS * (not self.lost)
             return canvas
         canvas = CudaCanvas(kind, seed, path, self.generation, self._bounds)
-        weakref.finalize(canvas, self._keep, path, self.generation).atexit = False
+        self._returns(canvas, path)
         canvas.fit_to(grid)
         return canvas
 
@@ -337,6 +338,13 @@ class CudaEngine:
             raise DeviceError("no device memory for this game: close other programs on the GPU") from error
         except RuntimeError as error:
             raise DeviceError(f"the GPU was lost: {self._lose(str(error))}") from error
+
+    def _returns(self, canvas: CudaCanvas, path: Path) -> None:
+        """With the canvas the path comes back; one that it had before, which died with its device, goes now."""
+        if canvas.returning is not None:
+            canvas.returning.detach()
+        canvas.returning = weakref.finalize(canvas, self._keep, path, self.generation)
+        canvas.returning.atexit = False
 
     def _keep(self, path: Path, generation: int) -> None:
         with contextlib.suppress(RuntimeError):
@@ -466,7 +474,7 @@ class CudaEngine:
             raise DeviceError("there is no path for this game yet")
         canvas.retry_ns = time.monotonic_ns() + _RETRY_NS
         path = self._path_for(canvas.kind)
-        weakref.finalize(canvas, self._keep, path, self.generation).atexit = False
+        self._returns(canvas, path)
         canvas.moved_to(path, self.generation)
         canvas.retry_ns = 0
 

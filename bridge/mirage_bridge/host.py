@@ -595,14 +595,15 @@ class Host:
                 return
             try:
                 self._receive(parts, user)
-            except ProtocolError as error:
+            except Exception as error:
                 session = self._by_identity.get(bytes(parts[0]))
                 if session is not None:
                     session.faults += 1
-                _log.debug("a peer broke the protocol: %s", error)
-            except Exception:
-                # What one peer says must not end the others' sidecar.
-                _log.exception("a message could not be handled")
+                if isinstance(error, ProtocolError):
+                    _log.debug("a peer broke the protocol: %s", error)
+                else:
+                    # A fault of this host's own, and yet what one peer says must not end the others' sidecar.
+                    _log.exception("a message could not be handled")
 
     def _upkeep(self, now_ns: int) -> None:
         # Where a frame always waits nobody sleeps, and a game that was killed would keep its place.

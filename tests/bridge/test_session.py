@@ -708,18 +708,21 @@ def test_no_hello_ends_the_host(endpoint: str, caplog: pytest.LogCaptureFixture)
         assert session.state == "ready"
 
 
+def answered(session: mb.Session, served: mb.HostSession, value: int) -> None:
+    """Let a frame be answered with a picture of one value, both sides in this thread."""
+    session.end_frame(session.begin_frame())
+    job = served.take_newest()
+    assert job is not None
+    draft = served.begin_answer(job)
+    draft.pixels[...] = value
+    served.publish(draft)
+
+
 def test_a_forked_child_leaves_everything_to_its_parent(endpoint: str) -> None:
     with mb.Host(endpoint) as host, mb.Session(endpoint, size=(64, 36), planes=()) as session:
         meet(host, session)
         (served,) = host.sessions.values()
-        frame = session.begin_frame()
-        frame.pixels[...] = 9
-        session.end_frame(frame)
-        job = served.take_newest()
-        assert job is not None
-        draft = served.begin_answer(job)
-        draft.pixels[...] = 7
-        served.publish(draft)
+        answered(session, served, 7)
         with session.poll_answer() as answer:
             assert session._ring is not None
             pinned = session._ring.words._page[session._ring.words._own + WORD_PIN :][:2].tolist()
@@ -747,15 +750,7 @@ def test_a_record_that_lies_takes_no_answer_away(endpoint: str) -> None:
         meet(host, session)
         (served,) = host.sessions.values()
 
-        def answered(value: int) -> None:
-            session.end_frame(session.begin_frame())
-            job = served.take_newest()
-            assert job is not None
-            draft = served.begin_answer(job)
-            draft.pixels[...] = value
-            served.publish(draft)
-
-        answered(7)
+        answered(session, served, 7)
         with session.poll_answer() as answer:
             ring = served._ring
             assert isinstance(ring, HostRing)

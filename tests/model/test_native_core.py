@@ -449,7 +449,7 @@ def test_other_processors_draw_the_same(flags: str, monkeypatch: pytest.MonkeyPa
     """Most players have an older one than this: what is compiled for theirs runs here as well."""
     needs = {"haswell": "avx2", "skylake-avx512": "avx512vl", "icelake-server": "avx512_vnni"}
     if platform.machine() != "x86_64" or needs.get(flags, "") not in native_files._processor():
-        pytest.skip(f"this processor is not a {flags}")
+        pytest.skip(f"needs an x86 processor that has what a {flags} has")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(native_files, "_FLAGS", tuple(
         f"-march={flags}" if flag.startswith("-march") else flag for flag in native_files._FLAGS

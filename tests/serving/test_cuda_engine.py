@@ -606,7 +606,7 @@ def test_a_device_that_is_back_serves_again() -> None:
     told: list[str] = []
     engine = CudaEngine(CONFIG, told.append, net=network(), warm=(SMALL,))
     canvas, frame = engine.open(SMALL, 1), noise_frame(SMALL, 3)
-    drawn, path = answer(engine, canvas, frame), canvas.path
+    drawn, path, lost = answer(engine, canvas, frame), canvas.path, weakref.ref(canvas.path)
 
     def broken() -> None:
         raise RuntimeError("CUDA error: unspecified launch failure\nCompile with TORCH_USE_CUDA_DSA")
@@ -620,6 +620,9 @@ def test_a_device_that_is_back_serves_again() -> None:
         engine.compose(canvas, frame, np.zeros_like(frame), ORDER, None, 1.0)  # of a frame that was lost with it
     again = answer(engine, canvas, frame, cut=True)
     assert canvas.path is not path
+    del path
+    gc.collect()
+    assert lost() is None, "what died with the device holds no memory of it"
     canvas.frame = 0
     assert np.array_equal(answer(engine, canvas, frame, cut=True), drawn)
     assert again.shape == drawn.shape
